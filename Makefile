@@ -1,0 +1,90 @@
+# The same few verbs for every chore; CI calls these and nothing else. `make help` lists them.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ARGS   ?=
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.DEFAULT_GOAL := help
+
+## serve: install what is needed and serve on 127.0.0.1:8088 (ARGS="--port 9000" for more)
+.PHONY: serve
+serve: $(VENV)/.runtime
+	$(BIN)/keyrack serve $(ARGS)
+
+## test: run every test that needs no root; say what is skipped and why (ARGS are pytest's)
+.PHONY: test
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+
+## lint: check style (ruff) and types (mypy, strict)
+.PHONY: lint
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+## format: put the source in shape
+.PHONY: format
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+## wheel: build the wheel into dist/
+.PHONY: wheel
+wheel: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
+
+## test-wheel: run the tests against the built wheel instead of the source tree
+.PHONY: test-wheel
+test-wheel: wheel
+	rm -rf build/wheel-venv
+	$(PYTHON) -m venv build/wheel-venv
+	build/wheel-venv/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/dev.txt
+	build/wheel-venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps dist/*.whl
+	cd build && wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. ../tests $(ARGS)
+
+## docs: write the pages that are generated
+.PHONY: docs
+docs: $(VENV)/.dev
+	$(BIN)/python -m keyrack.settings > docs/settings.md
+
+## bench: measure Keyrack and its peers side by side (ARGS="--quick" for under a minute)
+.PHONY: bench
+bench: $(VENV)/.dev
+	$(BIN)/python -m bench $(ARGS)
+
+## lock: resolve the dependencies anew and write the locked lists
+.PHONY: lock
+lock: $(VENV)/.dev
+	$(PIP) install uv
+	cd requirements && for list in "../pyproject.toml runtime" "build.in build" "dev.in ../pyproject.toml dev"; do \
+	  set -- $$list; out=$$(eval echo \$$$$#); \
+	  ../$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --no-header --no-annotate --quiet $${list% *} -o $$out.txt || exit 1; done
+
+## clean: remove everything that was built or installed here
+.PHONY: clean
+clean:
+	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis test-results
+
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Keyrack needs Python 3.11 or newer; $(PYTHON) is older. Try: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	  { echo "Python's venv module is missing. On Debian and Ubuntu: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.runtime: requirements/runtime.txt requirements/build.txt pyproject.toml | $(VENV)/bin/python
+	$(PIP) install --require-hashes -r requirements/runtime.txt -r requirements/build.txt
+	$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.txt $(VENV)/.runtime
+	$(PIP) install --require-hashes -r requirements/dev.txt
+	@touch $@

@@ -1,0 +1,1 @@
+"""Pages for people, served by the wide lane. They work without internet."""

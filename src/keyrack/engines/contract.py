@@ -1,0 +1,222 @@
+"""What an engine is, in types. Every engine passes the same conformance tests.
+
+An engine knows keys, records, operations and revisions. It knows no HTTP and no status code, and
+it takes its clock as an argument. This module imports no sibling, so that everything may import it.
+
+Units: a time is a whole number of milliseconds on the store's own clock (see `Engine.now`); a size
+is a number of bytes; a revision is a 64-bit number that grows with every change of the store and
+is never used twice.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+MAX_KEY_BYTES: Final = 511
+MAX_MEDIA_TYPE_BYTES: Final = 255
+MAX_TTL_MS: Final = 3650 * 24 * 3600 * 1000
+"""Ten years, so that no sum of a clock and a TTL comes near 64 bits."""
+
+TEXT: Final = "text/plain; charset=utf-8"
+JSON: Final = "application/json"
+BINARY: Final = "application/octet-stream"
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """What is stored under a key: the value as it was sent, and what is known about it."""
+
+    value: bytes
+    media_type: str
+    revision: int
+    expires_at: int = 0
+    """When it ends, in ms of the store's clock; 0 means never."""
+
+
+class Condition(msgspec.Struct, frozen=True, gc=False):
+    """The preconditions of RFC 9110 section 13.1, on revisions.
+
+    `None` means the condition was not given; `ANY` is `*`; otherwise the revisions that were named.
+    """
+
+    match: frozenset[int] | None = None
+    none_match: frozenset[int] | None = None
+
+    def holds(self, revision: int | None) -> bool:
+        """Tell whether a key now at `revision` (`None` when it is missing) may be acted on."""
+        if self.match is not None and not _names(self.match, revision):
+            return False
+        return self.none_match is None or not _names(self.none_match, revision)
+
+
+ANY: Final[frozenset[int]] = frozenset({-1})
+"""The condition `*`: any current representation. No revision is negative."""
+
+
+def _names(revisions: frozenset[int], current: int | None) -> bool:
+    return current is not None and (revisions is ANY or revisions == ANY or current in revisions)
+
+
+class Set(msgspec.Struct, frozen=True, gc=False):
+    """Store a value. Without a TTL the key does not end: an earlier TTL is cleared."""
+
+    key: bytes
+    value: bytes
+    media_type: str = TEXT
+    ttl_ms: int = 0
+    condition: Condition | None = None
+
+
+class Delete(msgspec.Struct, frozen=True, gc=False):
+    """Remove a key. A key that is missing is no failure: the result says that it was."""
+
+    key: bytes
+    condition: Condition | None = None
+
+
+Operation: TypeAlias = Set | Delete
+Write: TypeAlias = tuple[Operation, ...]
+"""Operations that are applied all or none."""
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """What one operation did: the revision of its change, and whether the key existed before."""
+
+    revision: int
+    existed: bool
+
+
+class Why(enum.Enum):
+    """Why a write was refused as a whole."""
+
+    CONDITION = "condition"
+    """A precondition did not hold."""
+    FULL = "full"
+    """The store has no room for it; deletes still work."""
+    BROKEN = "broken"
+    """The engine failed, and cannot say whether the write was done."""
+
+
+class Refusal(msgspec.Struct, frozen=True, gc=False):
+    """A write that changed nothing: which operation stopped it, and the key's present revision."""
+
+    why: Why
+    index: int = 0
+    revision: int | None = None
+
+
+Outcome: TypeAlias = tuple[Result, ...] | Refusal
+
+
+class Change(enum.IntEnum):
+    """What an event says happened to a key."""
+
+    SET = 1
+    DELETE = 2
+    EXPIRE = 3
+    EVICT = 4
+
+
+class Event(msgspec.Struct, frozen=True, gc=False):
+    """One change of the store. Values are not kept."""
+
+    revision: int
+    change: Change
+    key: bytes
+    time: int
+
+
+class Sweep(msgspec.Struct, frozen=True, gc=False):
+    """What one round of expiry did."""
+
+    expired: int
+    next_due: int | None
+    """When the next key ends, in ms of the store's clock; None when none has a TTL."""
+
+
+class Usage(msgspec.Struct, frozen=True, gc=False):
+    """How full the store is. All sizes in bytes."""
+
+    keys: int
+    keys_with_ttl: int
+    events: int
+    revision: int
+    limit: int
+    used: int
+    """Pages that hold something: records, indexes, events."""
+    free: int
+    """What is left of the limit, freed pages that can be used again included."""
+    reserved: int
+    """What the file has claimed from the system so far; it only grows, up to the limit."""
+
+
+class Capabilities(msgspec.Struct, frozen=True):
+    """What an engine can and cannot do; served under `/v1/info`."""
+
+    engine: str
+    shared_by: str
+    durable: bool
+    eviction: bool
+    atomic_across_keys: bool
+    max_key_bytes: int = MAX_KEY_BYTES
+
+
+class Engine(Protocol):
+    """A store, as one worker process has it open.
+
+    Reads see every write that any process has acknowledged. Methods raise `StoreError` when the
+    store itself is broken; a write that cannot be done is a `Refusal`, not an exception.
+    """
+
+    capabilities: Capabilities
+
+    def now(self) -> int:
+        """Return the store's clock in ms: the same in every process, moved by no clock setting."""
+
+    def get(self, key: bytes) -> Record | None:
+        """Return the record, or None when the key is missing or its time is over. O(log keys)."""
+
+    def write(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Apply each write, all or none, in order, and return one outcome for each.
+
+        All of them share commits, so that many together cost less than one by one.
+        """
+
+    def expire(self, limit: int) -> Sweep:
+        """Remove at most `limit` keys whose time is over, each with its event."""
+
+    def trim(self, limit: int) -> int:
+        """Remove at most `limit` groups of events beyond those that are kept; say how many."""
+
+    def events(self, after: int = 0) -> Iterator[Event]:
+        """Yield the known events with a revision above `after`, oldest first."""
+
+    def usage(self) -> Usage:
+        """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
+
+    def check(self) -> list[str]:
+        """Audit everything and return what is wrong, a sentence each. Reads the whole store."""
+
+    def close(self) -> None:
+        """Let go of the store. Data stays."""
+
+
+class StoreError(Exception):
+    """The store cannot be used. The message says why and what to do."""
+
+
+class StoreInUse(StoreError):
+    """Raised at start: another service has this store open. The operator names another."""
+
+
+class StoreFormatUnknown(StoreError):
+    """Raised at start: the files are of another version, or no store. The operator decides."""
+
+
+class StoreTooSmall(StoreError):
+    """Raised at start: the directory cannot hold the memory limit. The operator changes either."""

@@ -1,0 +1,267 @@
+"""Where the store lives, how much it may hold, and that only one service has it open.
+
+A store without a name is a directory of its own on tmpfs that dies with the service. A store with
+a name (`--store`) is kept. In either, the file `lock` is locked for as long as any process of the
+service lives: the lock belongs to the open file, which workers inherit. So a store whose lock is
+free belongs to nobody, and without a name it is what a killed service left behind: it is removed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall
+from keyrack.engines.embedded.engine import EmbeddedEngine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MINIMUM: Final = 8 << 20
+_PREFIX: Final = "keyrack-"
+_UNNAMED: Final = "unnamed"
+_SHARED_MEMORY: Final = Path("/dev/shm")
+_SLACK: Final = 1 << 20
+"""Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
+_PATIENCE_SECONDS: Final = 3.0
+_FILES: Final = frozenset(("data.mdb", "lock.mdb", "words", "lock", _UNNAMED))
+
+
+class Place:
+    """A store's directory, held by this service. `memory` is the store's limit in bytes."""
+
+    def __init__(self, path: str, lock: int, memory: int, named: bool, notes: list[str]) -> None:
+        self.path = path
+        self.memory = memory
+        self.named = named
+        self.notes = notes
+        self._lock = lock
+
+    def close(self) -> None:
+        """Give the store up: it is kept if it has a name, and removed otherwise."""
+        if not self.named:
+            shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+
+def prepare(
+    store: str | None,
+    memory: int | None,
+    available: int,
+    events: int,
+    default_directory: Path | None = None,
+) -> Place:
+    """Take or make the store's directory, and check that it can hold its limit.
+
+    `memory` is the limit that was asked for, None for an automatic one; `available` is the memory
+    that this service may use at most, both in bytes. Raises `StoreInUse`, `StoreTooSmall` or
+    `StoreFormatUnknown`.
+    """
+    if store is None:
+        path, lock = _make_unnamed(default_directory or _default_directory())
+    else:
+        path, lock = _take_named(store)
+    notes: list[str] = []
+    place = Place(path, lock, 0, store is not None, notes)
+    try:
+        place.memory = _limit(path, memory, available, notes)
+        _note_file_system(path, notes)
+        _open_once(place, events)
+    except BaseException:
+        place.close()
+        raise
+    return place
+
+
+def _open_once(place: Place, events: int) -> None:
+    engine = EmbeddedEngine(place.path, place.memory, events)
+    try:
+        engine.begin_life()
+    finally:
+        engine.close()
+
+
+def _default_directory() -> Path:
+    if _SHARED_MEMORY.is_dir() and os.access(_SHARED_MEMORY, os.W_OK | os.X_OK):
+        return _SHARED_MEMORY
+    return Path(tempfile.gettempdir())
+
+
+# Directories
+
+
+def _make_unnamed(parent: Path) -> tuple[str, int]:
+    remove_leftovers(parent)
+    try:
+        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    except OSError as error:
+        raise StoreTooSmall(
+            f"no store can be made in {parent}: {error.strerror}. Name another place with --store."
+        ) from None
+    lock = _try_lock(path)
+    assert lock is not None, "nobody else knows the directory yet"
+    # Written after the lock is held: without the mark nobody removes the directory.
+    Path(path, _UNNAMED).touch()
+    return path, lock
+
+
+def remove_leftovers(parent: Path) -> list[str]:
+    """Remove unnamed stores whose service is dead, and return which."""
+    removed = []
+    for path in parent.glob(_PREFIX + "*"):
+        if not (path / _UNNAMED).exists() or path.stat().st_uid != os.geteuid():
+            continue
+        lock = _try_lock(str(path))
+        if lock is not None:
+            shutil.rmtree(path, ignore_errors=True)
+            os.close(lock)
+            removed.append(str(path))
+    return removed
+
+
+def _take_named(store: str) -> tuple[str, int]:
+    path = os.path.abspath(store)
+    try:
+        os.makedirs(path, mode=0o700, exist_ok=True)
+        foreign = set(os.listdir(path)) - _FILES
+    except OSError as error:
+        raise StoreFormatUnknown(
+            f"--store {path} cannot be used: {error.strerror}. Name a directory that is yours."
+        ) from None
+    if foreign and not os.path.exists(os.path.join(path, "lock")):
+        raise StoreFormatUnknown(
+            f"--store {path} holds other files ({min(foreign)}, ...) and is no store. "
+            "Name an empty directory or a new one."
+        )
+    lock = _lock_patiently(path)
+    Path(path, _UNNAMED).unlink(missing_ok=True)
+    return path, lock
+
+
+def _lock_patiently(path: str) -> int:
+    """Lock a named store; the last processes of an earlier service may still be ending."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while (lock := _try_lock(path)) is None:
+        if time.monotonic() > deadline:
+            owner = Path(path, "lock").read_text(errors="replace").strip() or "unknown"
+            raise StoreInUse(
+                f"the store {path} is in use by another service (process {owner}). "
+                "Stop that one first, or name another --store."
+            )
+        time.sleep(0.05)
+    return lock
+
+
+def _try_lock(path: str) -> int | None:
+    try:
+        descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        return None
+    os.truncate(descriptor, 0)
+    os.write(descriptor, b"%d\n" % os.getpid())
+    return descriptor
+
+
+# Limits
+
+
+def _limit(path: str, memory: int | None, available: int, notes: list[str]) -> int:
+    """Return the store's limit in bytes, or refuse the one that was asked for."""
+    held = _bytes_held(path)
+    total, free = _capacity(path)
+    room = free + held
+    if memory is None:
+        return _automatic(path, available, total, room, notes)
+    _refuse_more_than(
+        memory,
+        room,
+        f"{path} can hold {_mib(room)}",
+        f"Use --memory {room >> 20}m, or {_enlarge()}",
+    )
+    _refuse_more_than(
+        memory,
+        available,
+        f"this machine or container allows {_mib(available)}",
+        f"Use less than --memory {available >> 20}m",
+    )
+    if held > memory:
+        raise StoreTooSmall(
+            f"the store in {path} already takes {_mib(held)}, more than --memory {memory >> 20}m. "
+            "Give it at least that."
+        )
+    return memory
+
+
+def _automatic(path: str, available: int, total: int, room: int, notes: list[str]) -> int:
+    half = available // 2
+    fitting = room - max(_SLACK, total // 20)
+    limit = min(half, fitting) // (1 << 20) * (1 << 20)
+    if limit < MINIMUM:
+        raise StoreTooSmall(
+            f"{os.path.dirname(path)} has room for {_mib(max(0, fitting))}, and a store needs "
+            f"{_mib(MINIMUM)}. Name another place with --store, or {_enlarge()}."
+        )
+    if fitting < half:
+        notes.append(
+            f"The store is limited to {_mib(limit)} by its directory ({path}), though {_mib(half)} "
+            f"of memory would be there. To give it more, {_enlarge()}."
+        )
+    return limit
+
+
+def _refuse_more_than(memory: int, bound: int, why: str, advice: str) -> None:
+    if memory > bound:
+        raise StoreTooSmall(f"--memory {memory >> 20}m is not possible: {why}. {advice}.")
+
+
+def _enlarge() -> str:
+    return (
+        "enlarge the directory's file system (`docker run --shm-size=1g`, or in Kubernetes an "
+        "emptyDir with `medium: Memory`)"
+    )
+
+
+def _mib(size: int) -> str:
+    return f"{size / (1 << 20):.0f} MiB"
+
+
+def _capacity(path: str) -> tuple[int, int]:
+    """Return the bytes in all and free of a directory's file system, very many where unlimited."""
+    found = os.statvfs(path)
+    if found.f_blocks == 0:
+        return 1 << 62, 1 << 62
+    return found.f_blocks * found.f_frsize, found.f_bavail * found.f_frsize
+
+
+def _bytes_held(path: str) -> int:
+    return sum(entry.stat().st_blocks * 512 for entry in os.scandir(path) if entry.is_file())
+
+
+def _note_file_system(path: str, notes: list[str], mounts: Callable[[], str] | None = None) -> None:
+    """Say when the store is not in memory: then the system writes it to a disk now and then."""
+    text = (mounts or Path("/proc/self/mounts").read_text)()
+    device = os.stat(path).st_dev
+    for line in text.splitlines():
+        _, point, kind, *_ = line.split(" ")
+        try:
+            there = os.stat(point)
+        except OSError:
+            continue
+        if there.st_dev == device and stat.S_ISDIR(there.st_mode):
+            if kind not in ("tmpfs", "ramfs"):
+                notes.append(
+                    f"The store in {path} is on {kind}, not in memory (tmpfs): it is slower, and "
+                    "an unclean end of the machine may damage it."
+                )
+            return

@@ -1,0 +1,81 @@
+"""The wire format of the event log: one entry for all events of a commit.
+
+The entry's key is the revision of its last event (8 bytes, big-endian); revisions inside a commit
+follow one another, so they need not be written. The value:
+
+    time   8 bytes, big-endian, ms of the store's clock
+    count  4 bytes, big-endian
+    then for each event: change, 1 byte; length of the key, 2 bytes, big-endian; the key
+
+One entry for a commit, not one for an event: writes that share a transaction also share this.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.contract import Change, Event
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_HEAD: Final = Struct(">QI")
+_ITEM: Final = Struct(">BH")
+_SET: Final = [_ITEM.pack(Change.SET, length) for length in range(512)]
+
+
+class Draft:
+    """The events of a commit that is being made; hands out the revisions."""
+
+    __slots__ = ("_parts", "first", "last")
+
+    def __init__(self, last: int) -> None:
+        self.first = last + 1
+        self.last = last
+        self._parts: list[bytes] = []
+
+    def set(self, key: bytes) -> int:
+        """Note that a key was set and return the change's revision."""
+        self._parts += (_SET[len(key)], key)
+        self.last += 1
+        return self.last
+
+    def expire_before_last_set(self, key: bytes) -> int:
+        """Put the end of a key's earlier value before its set; return the set's new revision."""
+        self._parts[-2:-2] = (_ITEM.pack(Change.EXPIRE, len(key)), key)
+        self.last += 1
+        return self.last
+
+    def note(self, change: Change, key: bytes) -> int:
+        """Note a change of a key and return the change's revision."""
+        self._parts += (_ITEM.pack(change, len(key)), key)
+        self.last += 1
+        return self.last
+
+    def pack(self, time: int) -> bytes:
+        """Return the value of the log's entry."""
+        return _HEAD.pack(time, self.last - self.first + 1) + b"".join(self._parts)
+
+
+def count(entry: bytes) -> int:
+    """Return how many events an entry holds."""
+    return int(_HEAD.unpack_from(entry)[1])
+
+
+def unpack(last: bytes, entry: bytes) -> Iterator[Event]:
+    """Yield the events of an entry, oldest first. `last` is the entry's key."""
+    time, number = _HEAD.unpack_from(entry)
+    revision = int.from_bytes(last, "big") - number
+    position = _HEAD.size
+    for _ in range(number):
+        change, length = _ITEM.unpack_from(entry, position)
+        position += _ITEM.size
+        revision += 1
+        yield Event(revision, Change(change), entry[position : position + length], time)
+        position += length
+
+
+def encode_revision(revision: int) -> bytes:
+    """Return a revision as a key that sorts as the number does."""
+    return revision.to_bytes(8, "big")

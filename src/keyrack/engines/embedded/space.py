@@ -1,0 +1,97 @@
+"""Memory of the store: claimed before it is written, and kept from running out altogether.
+
+Two dangers. The database writes into a memory map of a sparse file: a page that the file system
+cannot back any more kills the writing process (SIGBUS), so pages are claimed with `posix_fallocate`
+ahead of their use, which fails with an error instead. And a copy-on-write tree needs free pages
+even for a delete: a store that is full to the last page could never be emptied. So a write that
+grows the store is refused while a reserve of pages is still there, and deletes may use the reserve.
+
+Counting down a bound of what each commit takes is cheap; only when it is used up is the real figure
+asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.embedded.words import PAGES_CLAIMED, PAGES_LEFT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import lmdb
+
+PAGE: Final = os.sysconf("SC_PAGE_SIZE")
+RESERVE: Final = 128
+"""Pages that only deletes may use: enough for a few of them, one after the other, in any tree."""
+MINIMUM_PAGES: Final = 1024
+_STEP: Final = 512
+"""Pages that are claimed at a time: 2 MiB, a third of a millisecond under the write lock."""
+
+# How many pages a commit takes is not known beforehand; these say how many it cannot exceed. An
+# operation copies its leaf and the branch above, and each may split; a TTL does the same in the
+# expiry index, twice. The path above those, the event log, the free list and the root are shared
+# by the whole commit. A value has pages of its own beyond half a page.
+PAGES_A_COMMIT: Final = 48
+PAGES_A_WRITE: Final = 7
+PAGES_A_TTL: Final = 18
+PAGE_SHIFT: Final = PAGE.bit_length() - 1
+
+
+class Space:
+    """The pages of one store's file, as one process sees them.
+
+    `live_pages` counts the pages in use; it is called only when the file has reached its limit.
+    """
+
+    def __init__(self, env: lmdb.Environment, words: memoryview, live_pages: Callable[[], int]):
+        self._env = env
+        self._words = words
+        self._live_pages = live_pages
+        self._file = os.path.join(env.path(), "data.mdb")
+        self.limit = env.info()["map_size"] // PAGE
+
+    def claim(self, pages: int, grows: bool) -> bool:
+        """Make sure that a commit can take `pages` pages; call with the write lock held.
+
+        False means that it must not be tried. With `grows` the reserve is left alone.
+        """
+        left = self._words[PAGES_LEFT]
+        if left >= pages:
+            self._words[PAGES_LEFT] = left - pages
+            return True
+        return self._claim_more(pages, grows)
+
+    def _claim_more(self, pages: int, grows: bool) -> bool:
+        taken = self._env.info()["last_pgno"] + 1
+        claimed = self._back(min(self.limit, _round_up(taken + pages + RESERVE + _STEP)))
+        never_used = claimed - taken
+        self._words[PAGES_LEFT] = max(0, never_used - pages - RESERVE)
+        if never_used >= pages + RESERVE:
+            return True
+        if claimed < self.limit:
+            # The directory is full of other things. Freed pages may be there, but nothing keeps
+            # the database from reaching behind them into memory that is not.
+            return not grows and never_used >= pages
+        # The whole map is backed; from here on the database itself says when it is full.
+        return not grows or self.limit - self._live_pages() >= pages + RESERVE
+
+    def _back(self, pages: int) -> int:
+        """Have memory behind the file's first `pages` pages; return how many have."""
+        claimed = int(self._words[PAGES_CLAIMED])
+        if pages <= claimed:
+            return claimed
+        descriptor = os.open(self._file, os.O_RDWR)
+        try:
+            os.posix_fallocate(descriptor, claimed * PAGE, (pages - claimed) * PAGE)
+        except OSError:
+            return claimed
+        finally:
+            os.close(descriptor)
+        self._words[PAGES_CLAIMED] = pages
+        return pages
+
+
+def _round_up(pages: int) -> int:
+    return -(-pages // _STEP) * _STEP

@@ -1,0 +1,34 @@
+"""A page of 64-bit words in the store directory, shared by every process that has it open.
+
+What is here is advice that speeds things up or spreads work. The truth is in the database: a
+word that is lost or stale costs time, never data.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from typing import Final
+
+PAGES_LEFT: Final = 0
+"""Pages that may still be taken before the file's length of claimed memory is looked at again.
+Changed only under the database's write lock."""
+PAGES_CLAIMED: Final = 1
+"""Pages at the file's start that are backed by memory. Changed only under the write lock."""
+SWEEPER: Final = 2
+"""Process id of the worker that removes expired keys now."""
+SWEEP_UNTIL: Final = 3
+"""Until when (steady clock, ns) the others leave that to it."""
+
+_SIZE: Final = mmap.PAGESIZE
+
+
+def open_words(directory: str) -> memoryview:
+    """Map the words of the store in `directory`, making them (all zero) when they are missing."""
+    descriptor = os.open(os.path.join(directory, "words"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        # Claimed at once: touching a hole of a full tmpfs later would kill the process.
+        os.posix_fallocate(descriptor, 0, _SIZE)
+        return memoryview(mmap.mmap(descriptor, _SIZE)).cast("Q")
+    finally:
+        os.close(descriptor)

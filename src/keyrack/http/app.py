@@ -1,0 +1,276 @@
+"""The wide lane: everything that is not a request for a single key, as an ASGI application.
+
+The single-key operations are here too, through the very functions that the fast lane calls, so
+that the application is complete in itself.
+"""
+
+from __future__ import annotations
+
+import html
+import time
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.routing import Route
+
+from keyrack import __version__
+from keyrack.engines.contract import MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_TTL_MS
+from keyrack.http import contract, problems, semantics
+from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from keyrack.http.head import read as read_head
+from keyrack.http.message import Answer, Request
+from keyrack.http.metrics import Metrics
+from keyrack.http.problems import KINDS, Problem
+from keyrack.http.semantics import PendingWrite
+from keyrack.server.counters import OPERATIONS, request_word
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable
+
+    from starlette.requests import Request as StarletteRequest
+    from starlette.types import Message, Receive, Scope, Send
+
+    from keyrack.engines.contract import Outcome
+    from keyrack.http.lane import Lane
+    from keyrack.server.counters import Counters
+
+_NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+_PAGE_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+class Application:
+    """The wide lane of one worker. `lane` is the fast lane that it stands behind."""
+
+    def __init__(self, lane: Lane, counters: Counters) -> None:
+        self.lane = lane
+        self._counters = counters
+        self._engine = lane.turn.engine
+        self._metrics = Metrics(counters, self._engine)
+        self._started = time.monotonic()
+        self._app = Starlette(
+            routes=[
+                self._route("/", self._home, "home"),
+                self._route("/readyz", self._readyz, "readyz"),
+                self._route("/metrics", self._prometheus, "metrics"),
+                self._route("/v1/info", self._info, "info"),
+                self._route("/v1/limits", self._limits, "limits"),
+                self._route("/docs/problems", self._problem_pages, "docs"),
+                self._route("/docs/problems/{slug}", self._problem_pages, "docs"),
+            ],
+            exception_handlers={
+                HTTPException: self._http_exception,
+                Problem: self._problem,
+                Exception: self._defect,
+            },
+        )
+
+    @staticmethod
+    def _route(
+        path: str, endpoint: Callable[[StarletteRequest], Awaitable[Response]], name: str
+    ) -> Route:
+        return Route(path, endpoint, methods=["GET"], name=name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, count it, and log it where an access log is kept."""
+        if scope["type"] != "http":
+            return
+        began = time.monotonic_ns()
+        status = 500
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        request = scope.get("keyrack.request") or await self._read(scope, receive)
+        try:
+            await self._serve(request, scope, receive, watched)
+        finally:
+            self._account(scope, request, status, time.monotonic_ns() - began)
+
+    async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
+        resource = semantics.find(request.path)
+        if resource is None:
+            await self._app(scope, receive, send)
+            return
+        reply = semantics.serve(request, resource, self._engine, self.lane.limits)
+        answer = await self._done(reply) if type(reply) is PendingWrite else reply
+        assert isinstance(answer, Answer)
+        await _respond(answer, request, send)
+
+    async def _done(self, pending: PendingWrite) -> Answer:
+        outcome: asyncio.Future[Outcome] = self.lane.loop.create_future()
+        self.lane.turn.submit(pending.write, outcome.set_result)
+        return pending.conclude(await outcome)
+
+    async def _read(self, scope: Scope, receive: Receive) -> Request:
+        """Make a request of an ASGI scope that does not come from the fast lane."""
+        body = b""
+        while True:
+            message = await receive()
+            body += message.get("body", b"")
+            if not message.get("more_body"):
+                break
+        head = read_head([tuple(field) for field in scope["headers"]], False, self.lane.guard)
+        target = scope["raw_path"] + (
+            b"?" + scope["query_string"] if scope["query_string"] else b""
+        )
+        return Request(scope["method"].encode(), target, head, body, keep_alive=True)
+
+    def _account(self, scope: Scope, request: Request, status: int, nanoseconds: int) -> None:
+        route = scope.get("route")
+        name = route.name if isinstance(route, Route) and route.name in OPERATIONS else "other"
+        turn = self.lane.turn
+        turn.count[request_word(name, status)] += 1
+        turn.observe_wide(nanoseconds)
+        if self.lane.access_log is not None:
+            client = scope.get("client")
+            peer = f"{client[0]}:{client[1]}" if client else "unix"
+            self.lane.access_log(peer, request, status)
+
+    # Endpoints
+
+    async def _home(self, request: StarletteRequest) -> Response:
+        usage = self._engine.usage()
+        text = _page("home.html")
+        base = f"{request.url.scheme}://{request.headers.get('host', 'localhost:8088')}"
+        for name, value in (
+            ("base", base),
+            ("version", __version__),
+            ("keys", f"{usage.keys:,}"),
+            ("used", f"{usage.used / 1e6:,.1f}"),
+            ("limit", f"{usage.limit / 1e6:,.0f}"),
+            ("workers", str(self._counters.ready_workers())),
+            ("revision", str(usage.revision)),
+            ("engine", self._engine.capabilities.engine),
+        ):
+            text = text.replace("{{" + name + "}}", html.escape(value))
+        return _html(text)
+
+    async def _readyz(self, request: StarletteRequest) -> Response:
+        if self._counters.draining:
+            raise Problem("unavailable", "This service is about to end.", ((b"Retry-After", b"1"),))
+        self._engine.usage()
+        return Response("ready\n", media_type="text/plain", headers=_NO_STORE)
+
+    async def _prometheus(self, request: StarletteRequest) -> Response:
+        body, media_type = self._metrics.render(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": media_type, **_NO_STORE})
+
+    async def _info(self, request: StarletteRequest) -> Response:
+        usage = self._engine.usage()
+        return _json(
+            {
+                "name": "keyrack",
+                "version": __version__,
+                "engine": msgspec.to_builtins(self._engine.capabilities),
+                "keys": usage.keys,
+                "keys_with_ttl": usage.keys_with_ttl,
+                "revision": str(usage.revision),
+                "events": usage.events,
+                "memory": {
+                    "limit": usage.limit,
+                    "used": usage.used,
+                    "free": usage.free,
+                    "reserved": usage.reserved,
+                },
+                "workers": self._counters.ready_workers(),
+                "time_ms": self._engine.now(),
+                "uptime_seconds": round(time.monotonic() - self._started, 3),
+            }
+        )
+
+    async def _limits(self, request: StarletteRequest) -> Response:
+        limits, timeouts = self.lane.limits, self.lane.timeouts
+        return _json(
+            {
+                "key_bytes": MAX_KEY_BYTES,
+                "value_bytes": limits.max_value,
+                "body_bytes": limits.max_body,
+                "media_type_bytes": MAX_MEDIA_TYPE_BYTES,
+                "target_bytes": MAX_TARGET_BYTES,
+                "head_bytes": MAX_HEAD_BYTES,
+                "head_fields": MAX_FIELDS,
+                "ttl_seconds_least": 0.001,
+                "ttl_seconds_most": MAX_TTL_MS // 1000,
+                "store_bytes": self._engine.usage().limit,
+                "head_timeout_seconds": timeouts.head,
+                "body_timeout_seconds": timeouts.body,
+                "send_timeout_seconds": timeouts.send,
+                "keep_alive_seconds": timeouts.keep_alive,
+            }
+        )
+
+    async def _problem_pages(self, request: StarletteRequest) -> Response:
+        slug = request.path_params.get("slug")
+        if slug is not None and slug not in KINDS:
+            raise Problem("not-found", "There is no such problem.")
+        slugs = KINDS if slug is None else (slug,)
+        entries = "".join(
+            f'<h2 id="{one}">{KINDS[one].status} {html.escape(one)}</h2>'
+            f"<p><b>{html.escape(KINDS[one].title)}.</b> {html.escape(KINDS[one].explanation)}</p>"
+            for one in slugs
+        )
+        return _html(_page("problems.html").replace("{{entries}}", entries))
+
+    # Failures
+
+    async def _http_exception(self, request: StarletteRequest, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            allow = (error.headers or {}).get("Allow", "GET, HEAD")
+            problem = Problem(
+                "method-not-allowed",
+                f"{request.method} is not possible here; {allow} are.",
+                headers=((b"Allow", allow.encode()),),
+            )
+            return self._answered(request, problem)
+        return self._answered(request, Problem("not-found", "Nothing is here. Look at / for more."))
+
+    async def _problem(self, request: StarletteRequest, error: Exception) -> Response:
+        assert isinstance(error, Problem)
+        return self._answered(request, error)
+
+    async def _defect(self, request: StarletteRequest, error: Exception) -> Response:
+        return self._answered(request, semantics.internal())
+
+    @staticmethod
+    def _answered(request: StarletteRequest, problem: Problem) -> Response:
+        answer = problems.answer(problem, request.scope.get("raw_path", b""))
+        headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
+        return Response(answer.body, answer.status, headers)
+
+
+def _json(members: dict[str, Any]) -> Response:
+    return Response(contract.encode(members), media_type="application/json", headers=_NO_STORE)
+
+
+def _html(text: str) -> Response:
+    headers = {
+        **_NO_STORE,
+        "Content-Security-Policy": _PAGE_POLICY,
+        "Referrer-Policy": "no-referrer",
+    }
+    return Response(text, media_type="text/html", headers=headers)
+
+
+def _page(name: str) -> str:
+    return resources.files("keyrack.console").joinpath(name).read_text(encoding="utf-8")
+
+
+async def _respond(answer: Answer, request: Request, send: Send) -> None:
+    headers = [(name.lower(), value) for name, value in answer.headers]
+    if answer.status not in (204, 304):
+        headers.append((b"content-length", b"%d" % len(answer.body)))
+    body = b"" if request.method == b"HEAD" or answer.status in (204, 304) else answer.body
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,685 @@
+"""The fast lane: one HTTP/1.1 connection, served inside the transport's own callbacks.
+
+A request for a single key costs no task, no framework and no allocation that can be avoided. How:
+
+- A client sends the same header section again and again. The parser (llhttp) and `head.read` judge
+  it once; after that the very same bytes are recognised by one dictionary look-up. Only a message
+  that arrives whole, begins with a plain request line and continues with known bytes takes this
+  way (`data_received`); everything else goes through the parser.
+- Whatever way it came, a request is whole before it is served: head and body are bounded, and a
+  slow client occupies memory, never a task.
+- Paths that are no single key go to the wide lane, an ASGI application run by uvicorn's own
+  request cycle. A connection serves one such request at a time; what is pipelined behind it waits
+  in `_queue`, as it does while the client does not read its answers. Answers keep their order.
+
+There is no timer for a connection or a request: a worker looks at all its connections once a second
+(`check_deadlines`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import deque
+from typing import TYPE_CHECKING, Any, Final
+
+import httptools
+import msgspec
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+
+from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
+from keyrack.http import contract, problems, semantics
+from keyrack.http.contract import Pair, encode
+from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from keyrack.http.head import read as read_head
+from keyrack.http.message import Answer, Head, Request
+from keyrack.http.problems import Problem
+from keyrack.http.semantics import PendingWrite
+from keyrack.server.counters import ACCEPTED, OPEN_CONNECTIONS, request_word
+
+if TYPE_CHECKING:
+    from uvicorn.config import Config
+    from uvicorn.server import ServerState
+
+    from keyrack.engines.contract import Outcome
+    from keyrack.http.lane import Lane
+
+_REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]*) HTTP/1\.1\r\n").match
+_GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
+"""A read of a key that is written without percent signs: the most frequent request of all."""
+_SET_LINE: Final = b"POST /set HTTP/1.1\r\n"
+_TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
+
+_GET_200: Final = request_word("get", 200)
+_GET_404: Final = request_word("get", 404)
+_SET_200: Final = request_word("set", 200)
+
+_STATUS_LINES: Final = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase)
+    for status, phrase in (
+        (200, b"OK"), (201, b"Created"), (204, b"No Content"), (304, b"Not Modified"),
+        (400, b"Bad Request"), (401, b"Unauthorized"), (403, b"Forbidden"), (404, b"Not Found"),
+        (405, b"Method Not Allowed"), (408, b"Request Timeout"), (409, b"Conflict"),
+        (410, b"Gone"), (411, b"Length Required"), (412, b"Precondition Failed"),
+        (413, b"Content Too Large"), (414, b"URI Too Long"), (415, b"Unsupported Media Type"),
+        (417, b"Expectation Failed"), (422, b"Unprocessable Content"),
+        (428, b"Precondition Required"), (429, b"Too Many Requests"),
+        (431, b"Request Header Fields Too Large"), (500, b"Internal Server Error"),
+        (503, b"Service Unavailable"), (507, b"Insufficient Storage"),
+    )
+}  # fmt: skip
+_WITHOUT_BODY: Final = frozenset((204, 304))
+
+_QUEUE_HIGH: Final = 64
+"""Pipelined requests that may wait before the connection is no longer read from."""
+_LINGER_SECONDS: Final = 2.0
+_LINGER_BYTES: Final = 1 << 20
+_WIRE_FACTOR: Final = 8
+"""A chunked body may take this many times its own size on the wire (one-byte chunks take six)."""
+_MAX_KNOWN_HEAD: Final = 2048
+
+
+class Connection(asyncio.Protocol):
+    """One client's connection. All connections of a worker share its `Lane`."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        # The worker
+        self.lane: Lane = config.app.lane  # type: ignore[union-attr]  # the wide lane's application
+        self.turn = self.lane.turn
+        self._heads = self.lane.heads
+        self._config = config
+        self._server_state = server_state
+        self._app_state = app_state
+
+        # The connection
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
+        self._flow: FlowControl = None  # type: ignore[assignment]  # likewise
+        self._parser: httptools.HttpRequestParser | None = None
+        self._may_know = self.lane.access_log is None
+        self._known = self._may_know
+        """Whether the next bytes may be recognised without the parser."""
+        self._deaf = False
+        """Nothing more is read as a request."""
+        self._leaving = False
+        """The service ends: the answer that is due is the last one."""
+        self._half_closed = False
+
+        # Requests that have arrived and are not answered
+        self._queue: deque[Request | Problem] = deque()
+        self._unanswered = 0
+        """Writes that wait for the end of the turn."""
+        self._cycle: RequestResponseCycle | None = None
+
+        # The message that is arriving
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head: Head | None = None
+        self._head_bytes: bytes | None = None
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._body_limit = 0
+        self._wire_bytes = 0
+        self._owes_continue = False
+
+        # When what is arriving began, and when the connection was last used (coarse seconds)
+        self._head_since = 0.0
+        self._body_since = 0.0
+        self._unread_since = 0.0
+        self._linger_since = 0.0
+        self._used = self.turn.now
+
+    # The transport's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's
+        """Begin; the transport is ready."""
+        self._transport = transport
+        self._flow = FlowControl(transport)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]  # it calls shutdown()
+        count = self.turn.count
+        count[OPEN_CONNECTIONS] += 1
+        count[ACCEPTED] += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End; whatever waited for this client is dropped."""
+        self._server_state.connections.discard(self)
+        self.turn.count[OPEN_CONNECTIONS] -= 1
+        self._known = False
+        self._deaf = True
+        self._queue.clear()
+        if self._cycle is not None:
+            self._cycle.disconnected = True
+            self._cycle.message_event.set()
+        self._flow.resume_writing()
+        self._parser = None
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes: a whole known message at once, anything else through the parser."""
+        if self._known:
+            line = _GET_LINE(data)
+            if line is not None:
+                head = self._heads.get(data[line.end() :])
+                if head is not None and head.content_length == 0:
+                    self._hot_get(line[1])
+                    return
+            elif self._take_known(data):
+                return
+        self._parse(data)
+
+    def eof_received(self) -> bool:
+        """The client sends no more. What it asked for is still answered."""
+        self._half_closed = True
+        self._known = False
+        self._deaf = True
+        return self._busy() and not is_ssl(self._transport)
+
+    def pause_writing(self) -> None:
+        """The client does not read: nothing more is read from it, or served to it."""
+        self._known = False
+        self._unread_since = self.turn.now
+        self._flow.pause_writing()
+        self._flow.pause_reading()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._unread_since = 0.0
+        self._flow.resume_writing()
+        if len(self._queue) < _QUEUE_HIGH:
+            self._flow.resume_reading()
+        self._serve_queued()
+
+    # A message that is recognised
+
+    def _take_known(self, data: bytes) -> bool:
+        """Serve data that is one whole message with a known header section; say whether it was."""
+        if data.startswith(_SET_LINE):
+            method, target, after = b"POST", b"/set", len(_SET_LINE)
+        else:
+            line = _REQUEST_LINE(data)
+            if line is None:
+                return False
+            method, target = line.groups()
+            after = line.end()
+        end = data.find(b"\r\n\r\n", after - 2) + 4
+        head = self._heads.get(data[after:end])
+        if head is None or len(data) - end != head.content_length:
+            return False
+        turn = self.turn
+        if not turn.running:
+            turn.begin()
+        self._used = turn.now
+        if target != b"/set" or not self._hot_set(head, data[end:]):
+            self._accept(Request(method, target, head, data[end:], keep_alive=True))
+        return True
+
+    def _hot_get(self, key: bytes) -> None:
+        """`GET /get/<key>` as `semantics.seed_get` has it, for the most frequent shape."""
+        turn = self.turn
+        if not turn.running:
+            turn.begin()
+        if self._unanswered:
+            turn.flush()
+        self._used = turn.now
+        turn.reads += 1
+        try:
+            record = turn.engine.get(key)
+        except Exception:
+            self.lane.log.exception("reading failed")
+            self._answer_problem(semantics.internal(), b"/get/", "get")
+            return
+        if record is None:
+            turn.count[_GET_404] += 1
+            self._transport.write(turn.not_found)
+            return
+        if record.media_type is TEXT:
+            try:
+                body = encode(Pair(key.decode(), record.value.decode()))
+            except UnicodeDecodeError:
+                body = contract.shown(key, record)
+        else:
+            body = contract.shown(key, record)
+        turn.count[_GET_200] += 1
+        self._transport.write(b"%b%d\r\n\r\n%b" % (turn.ok_json, len(body), body))
+
+    def _hot_set(self, head: Head, body: bytes) -> bool:
+        """`POST /set` as `semantics.seed_set` has it, for a text without TTL; say if it was one."""
+        if head.content_type != b"application/json" or len(body) > self.lane.limits.max_value:
+            return False
+        if body.count(b'"') != contract.QUOTES_OF_TWO_STRINGS:
+            return False
+        try:
+            asked = contract.decode_set_text(body)
+        except (msgspec.DecodeError, RecursionError):
+            return False
+        key = asked.key.encode()
+        if not 0 < len(key) <= MAX_KEY_BYTES:
+            return False
+        self._unanswered += 1
+        self.turn.submit((Set(key, asked.value.encode()),), self._conclude_hot_set)
+        return True
+
+    def _conclude_hot_set(self, outcome: Outcome) -> None:
+        self._unanswered -= 1
+        if type(outcome) is Refusal or self._leaving or self._half_closed:
+            answer = semantics.seed_set_answer(outcome)
+            self._send(answer, b"POST", "set", close=self._leaving or self._half_closed)
+            self._rest()
+            return
+        turn = self.turn
+        turn.count[_SET_200] += 1
+        self._transport.write(turn.set_ok)
+
+    # A message through the parser
+
+    def _parse(self, data: bytes) -> None:
+        if self._deaf:
+            self._discard(data)
+            return
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        if self._head is None and not self._fields and not self._url:
+            self._head_bytes = _head_bytes(data)
+        self._wire_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # The request was served as if it had not asked; what comes after it is not HTTP/1.1.
+            self._stop_reading()
+        except httptools.HttpParserError as error:
+            if not self._deaf:
+                self._refuse(Problem("malformed-message", _parser_message(error)))
+        self._check_arriving()
+
+    def _check_arriving(self) -> None:
+        """Bound what a message may hold while it is on its way, in bytes and (later) in time."""
+        if self._deaf or not self._arriving():
+            return
+        if self._head is None and self._wire_bytes > MAX_HEAD_BYTES + MAX_TARGET_BYTES:
+            self._refuse(
+                Problem(
+                    "head-too-large",
+                    f"The header section has more than {MAX_HEAD_BYTES} bytes.",
+                    limit=MAX_HEAD_BYTES,
+                )
+            )
+        elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_limit * _WIRE_FACTOR:
+            self._refuse(Problem("malformed-message", "The body comes in too many tiny chunks."))
+
+    def on_message_begin(self) -> None:
+        """Parser: the first byte of a message."""
+        self._known = False
+        self._url = b""
+        self._fields = []
+        self._head = None
+        self._body = []
+        self._body_size = 0
+        self._owes_continue = False
+        self._head_since = self.turn.now
+
+    def on_url(self, url: bytes) -> None:
+        """Parser: a piece of the request target."""
+        self._url += url
+        if len(self._url) > MAX_TARGET_BYTES and not self._deaf:
+            self._refuse(
+                Problem(
+                    "target-too-long",
+                    f"The target has more than {MAX_TARGET_BYTES} bytes.",
+                    limit=MAX_TARGET_BYTES,
+                )
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser: a field of the header section, or of the trailer section, which is not used."""
+        if self._deaf:
+            return
+        self._fields.append((name.lower(), value))
+        if len(self._fields) > MAX_FIELDS:
+            self._refuse(
+                Problem(
+                    "head-too-large",
+                    f"The message has more than {MAX_FIELDS} fields.",
+                    limit=MAX_FIELDS,
+                )
+            )
+
+    def on_headers_complete(self) -> None:
+        """Parser: the header section is whole. Judge it before a byte of the body is taken."""
+        if self._deaf:
+            return
+        try:
+            self._begin_body(self._judged_head())
+        except Problem as problem:
+            self._refuse(problem)
+
+    def _judged_head(self) -> Head:
+        assert self._parser is not None
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Problem("malformed-message", "The protocol is HTTP/1.1 (or 1.0).")
+        size = sum(len(name) + len(value) + 4 for name, value in self._fields)
+        if size > MAX_HEAD_BYTES:
+            raise Problem(
+                "head-too-large",
+                f"The header section has {size} bytes; the limit is {MAX_HEAD_BYTES}.",
+                limit=MAX_HEAD_BYTES,
+                actual=size,
+            )
+        head = read_head(self._fields, version == "1.0", self.lane.guard)
+        self._url = _target(self._url, head)
+        if head.cacheable and self._head_bytes is not None and _lines_up(self._head_bytes, head):
+            self.lane.remember(self._head_bytes, head)
+        return head
+
+    def _begin_body(self, head: Head) -> None:
+        """Decide from the head alone whether the body may come, and ask for it if need be."""
+        assert self._parser is not None
+        limits = self.lane.limits
+        is_value = self._parser.get_method() == b"PUT" and self._url.startswith(b"/v1/keys/")
+        self._body_limit = limits.max_value if is_value else limits.max_body
+        if head.content_length > self._body_limit:
+            raise self._body_too_large(head.content_length)
+        self._head = head
+        self._head_since = 0.0
+        self._body_since = self.turn.now
+        self._owes_continue = head.wants_continue and head.content_length != 0
+        self._send_continue()
+
+    def _send_continue(self) -> None:
+        if self._owes_continue and self._body_size == 0 and not self._busy():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._owes_continue = False
+
+    def _body_too_large(self, actual: int | None) -> Problem:
+        limits = self.lane.limits
+        if self._body_limit == limits.max_value:
+            return semantics.too_large("value", actual, self._body_limit, "--max-value")
+        return semantics.too_large("body", actual, self._body_limit, "--max-body")
+
+    def on_body(self, body: bytes) -> None:
+        """Parser: a piece of the body, chunked or not."""
+        if self._deaf:
+            return
+        self._body_size += len(body)
+        if self._body_size > self._body_limit:
+            self._refuse(self._body_too_large(None))
+            return
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Parser: the message is whole."""
+        head = self._head
+        if self._deaf or head is None or self._parser is None:
+            return
+        keep_alive = head.keep_alive and not self._parser.should_upgrade()
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request = Request(self._parser.get_method(), self._url, head, body, keep_alive)
+        self._forget_message()
+        self._known = self._may_know and not self._leaving
+        self._used = self.turn.now
+        if not keep_alive:
+            self._stop_reading()
+        if not self.turn.running:
+            self.turn.begin()
+        self._accept(request)
+
+    def _forget_message(self) -> None:
+        self._url = b""
+        self._fields = []
+        self._head = None
+        self._head_bytes = None
+        self._body = []
+        self._wire_bytes = 0
+        self._head_since = 0.0
+        self._body_since = 0.0
+
+    # Serving, in order
+
+    def _busy(self) -> bool:
+        """Whether an answer is due that has not been written."""
+        return bool(self._unanswered or self._queue or self._cycle is not None)
+
+    def _accept(self, request: Request | Problem) -> None:
+        """Serve a request now, or when it is its turn."""
+        if self._cycle is None and not self._queue and not self._flow.write_paused:
+            self._serve(request)
+            return
+        self._known = False
+        self._queue.append(request)
+        if len(self._queue) >= _QUEUE_HIGH:
+            self._flow.pause_reading()
+
+    def _serve_queued(self) -> None:
+        while self._queue and self._cycle is None and not self._flow.write_paused:
+            self._serve(self._queue.popleft())
+        if not self._queue and self._cycle is None and not self._flow.write_paused:
+            self._flow.resume_reading()
+            self._known = not (self._deaf or self._leaving or self._arriving()) and self._may_know
+            self._send_continue()
+            self._rest()
+
+    def _serve(self, request: Request | Problem) -> None:
+        if isinstance(request, Problem):
+            self.turn.flush()
+            self._answer_problem(request, self._url, "other")
+            return
+        resource = semantics.find(request.path)
+        if resource is None:
+            self.turn.flush()
+            self._serve_wide(request)
+            return
+        if self._unanswered and request.method not in resource.writes:
+            # A read behind a write of the same connection sees it.
+            self.turn.flush()
+        name = semantics.operation_name(request.method, resource)
+        reply = semantics.serve(request, resource, self.turn.engine, self.lane.limits)
+        if type(reply) is PendingWrite:
+            self._submit(reply, request, name)
+            return
+        assert isinstance(reply, Answer)
+        if self._unanswered:
+            self.turn.flush()
+        self.turn.reads += 1
+        self._answer(request, reply, name)
+
+    def _submit(self, pending: PendingWrite, request: Request, name: str) -> None:
+        def conclude(outcome: Outcome) -> None:
+            self._unanswered -= 1
+            self._answer(request, pending.conclude(outcome), name)
+
+        self._unanswered += 1
+        self.turn.submit(pending.write, conclude)
+
+    def _answer(self, request: Request, answer: Answer, name: str) -> None:
+        if self.lane.access_log is not None:
+            self.lane.access_log(self._peer(), request, answer.status)
+        close = not request.keep_alive or self._leaving
+        self._send(answer, request.method, name, close)
+        self._rest()
+
+    def _answer_problem(self, problem: Problem, path: bytes, name: str) -> None:
+        if not self.turn.running:
+            self.turn.begin()
+        answer = problems.answer(problem, path)
+        self._send(answer, b"GET", name, close=problem.kind.closes or self._leaving)
+        if problem.kind.closes:
+            self._linger()
+        else:
+            self._rest()
+
+    def _send(self, answer: Answer, method: bytes, name: str, close: bool) -> None:
+        self.turn.count[request_word(name, answer.status)] += 1
+        self._write_answer(answer, method, close)
+
+    def _write_answer(self, answer: Answer, method: bytes, close: bool) -> None:
+        parts = [_STATUS_LINES[answer.status], self.turn.stamp]
+        parts += [b"%b: %b\r\n" % field for field in answer.headers]
+        if answer.status not in _WITHOUT_BODY:
+            parts.append(b"Content-Length: %d\r\n" % len(answer.body))
+        parts.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
+        if method != b"HEAD":
+            parts.append(answer.body)
+        self._transport.write(b"".join(parts))
+
+    def _rest(self) -> None:
+        """Close where nothing more is due and nothing more is wanted."""
+        if self._busy() or self._linger_since:
+            return
+        if self._deaf or self._half_closed or (self._leaving and not self._arriving()):
+            self._transport.close()
+
+    def _arriving(self) -> bool:
+        return self._head_since != 0.0 or self._body_since != 0.0
+
+    # The wide lane
+
+    def _serve_wide(self, request: Request) -> None:
+        cycle = RequestResponseCycle(
+            scope=self._scope(request),  # type: ignore[arg-type]  # a plain dict is one
+            transport=self._transport,
+            flow=self._flow,
+            logger=self.lane.log,
+            access_logger=self.lane.log,
+            access_log=False,
+            default_headers=self._server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=False,
+            keep_alive=request.keep_alive and not self._leaving,
+            on_response=self._wide_answered,
+        )
+        cycle.body += request.body
+        cycle.more_body = False
+        cycle.message_event.set()
+        self._cycle = cycle
+        self._known = False
+        task = self.lane.loop.create_task(cycle.run_asgi(self._config.loaded_app))
+        self._server_state.tasks.add(task)
+        task.add_done_callback(self._server_state.tasks.discard)
+
+    def _scope(self, request: Request) -> dict[str, Any]:
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.1",
+            "method": request.method.decode("ascii"),
+            "scheme": "https" if is_ssl(self._transport) else "http",
+            "path": contract.path_text(request.path),
+            "raw_path": request.path,
+            "query_string": request.query,
+            "root_path": "",
+            "headers": list(request.head.fields),
+            "server": get_local_addr(self._transport),
+            "client": get_remote_addr(self._transport),
+            "state": self._app_state.copy(),
+            "keyrack.request": request,
+        }
+
+    def _wide_answered(self) -> None:
+        self._cycle = None
+        self._used = self.turn.now
+        self._server_state.total_requests += 1
+        if not self._transport.is_closing():
+            self._serve_queued()
+
+    # Ends
+
+    def _refuse(self, problem: Problem) -> None:
+        """Answer a message that is not whole; nothing that follows it is read as a request."""
+        if not problem.kind.closes:
+            problem = _closing(problem)
+        self._stop_reading()
+        self._accept(problem)
+        self._head_since = self._body_since = 0.0
+
+    def _stop_reading(self) -> None:
+        self._deaf = True
+        self._known = False
+
+    def _linger(self) -> None:
+        """Close so that the answer arrives: bytes that are still coming must not cause a reset."""
+        self._linger_since = self.turn.now
+        self._wire_bytes = 0
+        if self._half_closed or is_ssl(self._transport):
+            self._transport.close()
+        elif self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def _discard(self, data: bytes) -> None:
+        self._wire_bytes += len(data)
+        if self._linger_since and self._wire_bytes > _LINGER_BYTES:
+            self._transport.abort()
+
+    def shutdown(self) -> None:
+        """The service ends: finish what is in flight, then close. Called by uvicorn's server."""
+        self._leaving = True
+        self._known = False
+        if self._cycle is not None:
+            self._cycle.keep_alive = False
+        self._rest()
+
+    def check_deadlines(self, now: float) -> None:
+        """Close what has been waited for long enough; `now` in coarse seconds."""
+        settings = self.lane.timeouts
+        if self._linger_since:
+            if now - self._linger_since > _LINGER_SECONDS:
+                self._transport.abort()
+        elif self._unread_since:
+            if now - self._unread_since > settings.send:
+                self._transport.abort()
+        elif self._head_since:
+            if now - self._head_since > settings.head:
+                self._refuse(Problem("request-timeout", "The header section took too long."))
+        elif self._body_since:
+            if now - self._body_since > settings.body:
+                self._refuse(Problem("request-timeout", "The body took too long."))
+        elif not self._busy() and now - self._used > settings.keep_alive:
+            self._transport.close()
+
+    def _peer(self) -> str:
+        address = get_remote_addr(self._transport)
+        return f"{address[0]}:{address[1]}" if address else "unix"
+
+
+def _closing(problem: Problem) -> Problem:
+    closing = Problem(problem.slug, problem.detail, problem.headers, **problem.members)
+    closing.kind = problem.kind._replace(closes=True)
+    return closing
+
+
+def _head_bytes(data: bytes) -> bytes | None:
+    """Return the header section at the beginning of a message, as it may be recognised later."""
+    line = _REQUEST_LINE(data)
+    if line is None:
+        return None
+    end = data.find(b"\r\n\r\n", line.end() - 2)
+    if end < 0 or end - line.end() > _MAX_KNOWN_HEAD:
+        return None
+    return data[line.end() : end + 4]
+
+
+def _lines_up(raw: bytes, head: Head) -> bool:
+    """Tell whether bytes hold the fields of a head and nothing else that the parser passed over."""
+    lines = len(head.fields) + 1
+    return raw.count(b"\r\n") == raw.count(b"\r") == raw.count(b"\n") == lines
+
+
+def _target(url: bytes, head: Head) -> bytes:
+    """Return the request target in origin form."""
+    if _TARGET(url):
+        return url
+    absolute = _ABSOLUTE(url)
+    if absolute is None or absolute[1].lower() != head.host.lower():
+        raise Problem("bad-target", problems.KINDS["bad-target"].explanation)
+    return absolute[2] or b"/"
+
+
+def _parser_message(error: Exception) -> str:
+    text = str(error) or "It cannot be parsed."
+    return text if text.isprintable() and len(text) < 200 else "It cannot be parsed."

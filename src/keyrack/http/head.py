@@ -1,0 +1,160 @@
+"""Reading a header section: what RFC 9112 demands, and what the fields mean for us.
+
+The parser (llhttp) has read the fields; this module judges them. Everything here is a pure
+function of the fields, so its result can be shared by all requests with the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.contract import ANY, Condition
+from keyrack.http.message import Head
+from keyrack.http.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from keyrack.http.guard import Guard
+
+MAX_FIELDS: Final = 100
+MAX_HEAD_BYTES: Final = 32 * 1024
+MAX_TARGET_BYTES: Final = 8 * 1024
+
+_SINGLE: Final = frozenset(
+    (b"host", b"content-length", b"content-type", b"content-encoding", b"expect", b"origin")
+)
+_CHANGING: Final = frozenset(
+    (
+        b"if-match",
+        b"if-none-match",
+        b"content-encoding",
+        b"content-range",
+        b"prefer",
+        b"idempotency-key",
+    )
+)
+_HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_LENGTH: Final = re.compile(rb"[0-9]{1,18}")
+_ONE_TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
+_TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"')
+# Possessive throughout: a list of tags is read in one pass, whatever a hostile client makes of it.
+_TAG_LIST: Final = re.compile(
+    rb"[ \t,]*+" + _ONE_TAG + rb"(?:[ \t]*+,[ \t,]*+" + _ONE_TAG + rb")*+[ \t,]*+"
+)
+_REVISION: Final = re.compile(rb"[0-9]{1,19}")
+
+
+def read(fields: Sequence[tuple[bytes, bytes]], http_1_0: bool, guard: Guard) -> Head:
+    """Return what a header section means; raise `Problem` where it must be refused."""
+    values = _by_name(fields)
+    head = Head()
+    head.fields = tuple(fields)
+    head.host = _host(values, http_1_0)
+    head.content_length = _body_length(values, http_1_0)
+    head.content_type = _first(values, b"content-type")
+    head.wants_continue = _wants_continue(values, http_1_0)
+    head.condition = condition(values)
+    head.read_refusal, head.write_refusal = guard.judge(values, head.host)
+    head.plain = (
+        _CHANGING.isdisjoint(values) and head.read_refusal is None and head.write_refusal is None
+    )
+    head.keep_alive = not http_1_0 and b"close" not in _tokens(values.get(b"connection", ()))
+    head.cacheable = (
+        not http_1_0
+        and head.keep_alive
+        and head.plain
+        and head.content_length >= 0
+        and not head.wants_continue
+        and b"upgrade" not in values
+    )
+    return head
+
+
+def _by_name(fields: Sequence[tuple[bytes, bytes]]) -> dict[bytes, list[bytes]]:
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        values.setdefault(name, []).append(value)
+    for name in _SINGLE.intersection(values):
+        if len(values[name]) > 1:
+            slug = "bad-host" if name == b"host" else "malformed-message"
+            raise Problem(slug, f"The field {name.decode()} was sent {len(values[name])} times.")
+    return values
+
+
+def _first(values: dict[bytes, list[bytes]], name: bytes) -> bytes | None:
+    found = values.get(name)
+    return found[0] if found else None
+
+
+def _host(values: dict[bytes, list[bytes]], http_1_0: bool) -> bytes:
+    host = _first(values, b"host")
+    if host is None:
+        if http_1_0:
+            return b""
+        raise Problem("bad-host", "Send a Host field with the name and port that you call.")
+    if not _HOST.fullmatch(host):
+        raise Problem("bad-host", "The Host field is a name or an address, and maybe a port.")
+    return host
+
+
+def _body_length(values: dict[bytes, list[bytes]], http_1_0: bool) -> int:
+    length = _first(values, b"content-length")
+    codings = values.get(b"transfer-encoding")
+    if codings is not None:
+        if length is not None:
+            raise Problem("malformed-message", "Send Content-Length or Transfer-Encoding, not both")
+        if http_1_0:
+            raise Problem("malformed-message", "HTTP/1.0 has no Transfer-Encoding.")
+        if len(codings) > 1 or codings[0].strip().lower() != b"chunked":
+            raise Problem("malformed-message", "The only transfer coding supported is `chunked`.")
+        return -1
+    if length is None:
+        return 0
+    if not _LENGTH.fullmatch(length):
+        raise Problem("malformed-message", "Content-Length is a decimal number of bytes.")
+    return int(length)
+
+
+def _wants_continue(values: dict[bytes, list[bytes]], http_1_0: bool) -> bool:
+    expect = _first(values, b"expect")
+    if expect is None or http_1_0:
+        return False
+    if expect.lower() != b"100-continue":
+        raise Problem("expectation-failed", "The only expectation supported is `100-continue`.")
+    return True
+
+
+def _tokens(values: Iterable[bytes]) -> set[bytes]:
+    return {token.strip().lower() for value in values for token in value.split(b",")}
+
+
+def condition(values: dict[bytes, list[bytes]]) -> Condition | None:
+    """Return the preconditions of RFC 9110 section 13.1, or None when there are none."""
+    match = values.get(b"if-match")
+    none_match = values.get(b"if-none-match")
+    if match is None and none_match is None:
+        return None
+    return Condition(
+        None if match is None else _revisions(b", ".join(match), "If-Match", weak=False),
+        None
+        if none_match is None
+        else _revisions(b", ".join(none_match), "If-None-Match", weak=True),
+    )
+
+
+def _revisions(value: bytes, field: str, *, weak: bool) -> frozenset[int]:
+    """Return the revisions that a list of entity tags names. Tags that are none of ours match none.
+
+    If-Match compares strongly: a weak tag never matches. If-None-Match compares weakly.
+    """
+    if value.strip() == b"*":
+        return ANY
+    if not _TAG_LIST.fullmatch(value):
+        raise Problem("bad-condition", f'{field} is `*` or entity tags like "1795474670195050".')
+    return frozenset(
+        int(tag)
+        for is_weak, tag in _TAG.findall(value)
+        if (weak or not is_weak) and _REVISION.fullmatch(tag)
+    )

@@ -1,0 +1,58 @@
+"""What all connections of a worker share."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from keyrack.http.guard import Guard
+    from keyrack.http.message import Head, Request
+    from keyrack.http.semantics import Limits
+    from keyrack.http.turn import Turn
+
+_MAX_KNOWN_HEADS: Final = 1024
+
+
+class Timeouts(NamedTuple):
+    """Deadlines of a connection, in seconds."""
+
+    keep_alive: float
+    head: float
+    body: float
+    send: float
+
+
+class Lane:
+    """A worker's part in the fast lane: its turn, its limits, and the header sections it knows."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        turn: Turn,
+        guard: Guard,
+        limits: Limits,
+        timeouts: Timeouts,
+        access_log: Callable[[str, Request, int], None] | None = None,
+    ) -> None:
+        self.loop = loop
+        self.turn = turn
+        self.guard = guard
+        self.limits = limits
+        self.timeouts = timeouts
+        self.access_log = access_log
+        self.heads: dict[bytes, Head] = {}
+        self.log = logging.getLogger("keyrack.http")
+
+    def remember(self, raw: bytes, head: Head) -> None:
+        """Recognise this header section from now on.
+
+        When there are too many all are forgotten: whoever sends the same bytes again is back after
+        one request, and whoever never does cannot fill the memory.
+        """
+        if len(self.heads) >= _MAX_KNOWN_HEADS:
+            self.heads.clear()
+        self.heads[raw] = head

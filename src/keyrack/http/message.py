@@ -1,0 +1,73 @@
+"""A request and its answer, as both lanes pass them around. Names of fields are lower case."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from keyrack.engines.contract import Condition
+    from keyrack.http.problems import Problem
+
+Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
+
+
+class Head:
+    """A header section, read once and shared by all requests that carry the very same bytes.
+
+    Clients repeat their header section from request to request. What it means is worked out when
+    it is first seen; see `keyrack.http.head`.
+    """
+
+    __slots__ = (
+        "cacheable",
+        "condition",
+        "content_length",
+        "content_type",
+        "fields",
+        "host",
+        "keep_alive",
+        "plain",
+        "read_refusal",
+        "wants_continue",
+        "write_refusal",
+    )
+
+    fields: Headers
+    host: bytes
+    content_length: int
+    """Bytes of the body; -1 when it is chunked."""
+    content_type: bytes | None
+    keep_alive: bool
+    wants_continue: bool
+    condition: Condition | None
+    read_refusal: Problem | None
+    """Why a request with this head may not even read, or None."""
+    write_refusal: Problem | None
+    """Why it may not write."""
+    plain: bool
+    """Nothing in it changes what a request for a single key means."""
+    cacheable: bool
+    """Other requests are likely to carry the same bytes."""
+
+
+class Request:
+    """One whole request. `path` is raw: still percent-encoded, without the query."""
+
+    __slots__ = ("body", "head", "keep_alive", "method", "path", "query")
+
+    def __init__(
+        self, method: bytes, target: bytes, head: Head, body: bytes, keep_alive: bool
+    ) -> None:
+        self.method = method
+        self.path, _, self.query = target.partition(b"?")
+        self.head = head
+        self.body = body
+        self.keep_alive = keep_alive
+
+
+class Answer(NamedTuple):
+    """What is sent back. Content-Length, Date and Server are added by the lane that sends it."""
+
+    status: int
+    headers: Headers = ()
+    body: bytes = b""

@@ -1,0 +1,136 @@
+"""The service's counters as Prometheus metrics; prometheus_client knows the format."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from keyrack import __version__
+from keyrack.server.counters import (
+    ACCEPTED,
+    BUCKETS,
+    EXPIRED,
+    LANES,
+    OPEN_CONNECTIONS,
+    OPERATIONS,
+    STARTS,
+    STATUSES,
+    latency_word,
+    request_word,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from prometheus_client.core import Metric
+
+    from keyrack.engines.contract import Engine
+    from keyrack.server.counters import Counters
+
+_READS: Final = ("get", "key_get")
+_WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete", 204))
+
+
+class Metrics(Collector):
+    """Everything that is counted, summed over all workers."""
+
+    def __init__(self, counters: Counters, engine: Engine) -> None:
+        self._counters = counters
+        self._engine = engine
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._registry.register(self)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """Return the exposition and its media type, in the format that `accept` prefers."""
+        encoder, media_type = choose_encoder(accept)
+        return encoder(self._registry), media_type
+
+    def describe(self) -> Iterator[Metric]:
+        """Name nothing beforehand: collecting costs little, and the names are in `collect`."""
+        return iter(())
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield all metrics as they are now."""
+        yield InfoMetricFamily(
+            "keyrack_build",
+            "What runs.",
+            value={"version": __version__, "engine": self._engine.capabilities.engine},
+        )
+        yield self._requests()
+        yield self._latency()
+        yield from self._hits_and_writes()
+        yield from self._processes()
+        yield from self._store()
+
+    def _requests(self) -> Metric:
+        family = CounterMetricFamily(
+            "keyrack_http_requests", "Requests answered.", labels=("operation", "code")
+        )
+        for operation in OPERATIONS:
+            for status in STATUSES:
+                count = self._counters.total(request_word(operation, status))
+                if count:
+                    family.add_metric((operation, str(status)), count)
+        return family
+
+    def _latency(self) -> Metric:
+        family = HistogramMetricFamily(
+            "keyrack_http_request_duration_seconds",
+            "Time from a request's turn of the event loop until that turn's answers were written.",
+            labels=("lane",),
+        )
+        for lane in LANES:
+            first = latency_word(lane)
+            buckets, below = [], 0
+            for index in range(BUCKETS):
+                below += self._counters.total(first + index)
+                bound = "+Inf" if index == BUCKETS - 1 else str((1 << index) / 1e6)
+                buckets.append((bound, float(below)))
+            family.add_metric((lane,), buckets, self._counters.total(first + BUCKETS) / 1e9)
+        return family
+
+    def _hits_and_writes(self) -> Iterator[Metric]:
+        total = self._counters.total
+        hits = sum(total(request_word(name, status)) for name in _READS for status in (200, 304))
+        misses = sum(total(request_word(name, 404)) for name in _READS)
+        writes = sum(total(request_word(name, status)) for name, status in _WRITES)
+        yield CounterMetricFamily("keyrack_key_hits", "Reads that found their key.", hits)
+        yield CounterMetricFamily("keyrack_key_misses", "Reads of missing keys.", misses)
+        yield CounterMetricFamily("keyrack_key_writes", "Keys set or deleted.", writes)
+        yield CounterMetricFamily(
+            "keyrack_keys_expired", "Keys removed because their time was over.", total(EXPIRED)
+        )
+
+    def _processes(self) -> Iterator[Metric]:
+        total = self._counters.total
+        yield GaugeMetricFamily("keyrack_connections", "Open connections.", total(OPEN_CONNECTIONS))
+        yield CounterMetricFamily(
+            "keyrack_connections_accepted", "Connections accepted.", total(ACCEPTED)
+        )
+        yield GaugeMetricFamily(
+            "keyrack_workers", "Workers that answer.", self._counters.ready_workers()
+        )
+        yield CounterMetricFamily(
+            "keyrack_worker_starts", "Workers started, replacements included.", total(STARTS)
+        )
+
+    def _store(self) -> Iterator[Metric]:
+        usage = self._engine.usage()
+        for name, value, text in (
+            ("keys", usage.keys, "Keys, ended ones that are not yet removed included."),
+            ("keys_with_ttl", usage.keys_with_ttl, "Keys that have a TTL."),
+            ("events", usage.events, "Events kept in the log."),
+            ("store_limit_bytes", usage.limit, "The store's memory limit."),
+            ("store_used_bytes", usage.used, "Memory in use: records, indexes, events."),
+            ("store_free_bytes", usage.free, "Memory that can still be used."),
+            ("store_reserved_bytes", usage.reserved, "Memory claimed from the system."),
+        ):
+            yield GaugeMetricFamily(f"keyrack_{name}", text, value)

@@ -1,0 +1,212 @@
+"""Every way in which a request can fail: one table, and one place where a failure becomes HTTP.
+
+Under `/v1` a failure is an RFC 9457 problem; on the seed API (`/get`, `/set`) it has the seed
+API's own shape. Status, title and type come from the table; the detail says what to do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import msgspec
+
+from keyrack.http.message import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keyrack.http.message import Headers
+
+TYPE_PREFIX: Final = "/docs/problems/"
+
+
+class Kind(NamedTuple):
+    """A kind of failure; `explanation` is its page in the documentation."""
+
+    status: int
+    title: str
+    explanation: str
+    closes: bool = False
+    """The connection cannot be used after it: where the message ends is not known."""
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "malformed-message": Kind(
+        400,
+        "The HTTP message is malformed",
+        "The request does not follow RFC 9112, or could be read in two ways. The connection is "
+        "closed, because where the next request begins is not known.",
+        closes=True,
+    ),
+    "bad-host": Kind(
+        400,
+        "The Host field is missing, repeated or malformed",
+        "An HTTP/1.1 request names its host exactly once.",
+        closes=True,
+    ),
+    "bad-target": Kind(
+        400,
+        "The request target is malformed",
+        "A target is a path of visible ASCII characters, with any other byte percent-encoded.",
+    ),
+    "bad-key": Kind(
+        400,
+        "The key cannot be used",
+        "A key is 1 to 511 bytes of UTF-8. In a path it is percent-decoded exactly once and is "
+        "the whole rest of the path, slashes included.",
+    ),
+    "bad-parameter": Kind(
+        400,
+        "A query parameter is unknown, repeated or has a bad value",
+        "Parameters that are not known are refused rather than ignored, so that a misspelt one "
+        "does not do something else than was meant.",
+    ),
+    "bad-ttl": Kind(
+        400,
+        "The TTL cannot be used",
+        "A TTL is a decimal number of seconds between 0.001 and 315360000 (ten years), without a "
+        "sign or an exponent.",
+    ),
+    "bad-condition": Kind(
+        400,
+        "A precondition is malformed",
+        "If-Match and If-None-Match hold `*` or a list of entity tags in double quotes.",
+    ),
+    "bad-json": Kind(
+        400,
+        "The body is not the JSON that was expected",
+        "The body is one JSON text in UTF-8, with the members that the operation names.",
+    ),
+    "cross-site": Kind(
+        403,
+        "A page of another site may not write",
+        "The request comes from a web page of another origin. Programs that are no browsers do "
+        "not send the fields that this is judged by.",
+    ),
+    "host-not-allowed": Kind(
+        403,
+        "A browser reached this server under a name that it does not know",
+        "A browser's request must name the server by an IP address, localhost, this machine's "
+        "name, or a name that `--allowed-hosts` lists. This keeps pages of other sites from "
+        "reading the store by pointing their own name at this address (DNS rebinding).",
+    ),
+    "not-found": Kind(
+        404,
+        "There is nothing at this path",
+        "No operation has this path. The home page lists the common ones.",
+    ),
+    "key-not-found": Kind(404, "Key not found", "The key was never set, was deleted, or ended."),
+    "method-not-allowed": Kind(
+        405,
+        "The method is not allowed here",
+        "The path exists, the method does not. The Allow field lists those that do.",
+    ),
+    "request-timeout": Kind(
+        408,
+        "The request did not arrive in time",
+        "Header and body each have a deadline as a whole, which single bytes do not extend: "
+        "`--head-timeout` and `--body-timeout`.",
+        closes=True,
+    ),
+    "precondition-failed": Kind(
+        412,
+        "A precondition does not hold",
+        "The key is not in the state that If-Match or If-None-Match asked for. The ETag of this "
+        "answer is its present one; without an ETag the key is missing.",
+    ),
+    "too-large": Kind(
+        413,
+        "The body or the value is too large",
+        "The members `limit` and `actual` are in bytes. The limits are settings: `--max-value` "
+        "and `--max-body`.",
+        closes=True,
+    ),
+    "target-too-long": Kind(
+        414, "The request target is too long", "The member `limit` is in bytes.", closes=True
+    ),
+    "unsupported-media-type": Kind(
+        415,
+        "The media type or encoding of the body is not supported",
+        "The operation names the media type that it takes; values are stored without a content "
+        "encoding.",
+    ),
+    "expectation-failed": Kind(
+        417,
+        "The expectation is not known",
+        "The only expectation that is supported is `100-continue`.",
+        closes=True,
+    ),
+    "head-too-large": Kind(
+        431,
+        "The header section is too large",
+        "The member `limit` says how many fields or bytes are taken.",
+        closes=True,
+    ),
+    "internal": Kind(
+        500,
+        "Something went wrong inside the server",
+        "This is a defect of the server; its log has the details.",
+    ),
+    "unavailable": Kind(
+        503,
+        "The store cannot be reached right now",
+        "Retry after the seconds that Retry-After names.",
+    ),
+    "store-full": Kind(
+        507,
+        "The store is full",
+        "Nothing was written. Reads and deletes go on; writes work again when there is room, or "
+        "with a larger `--memory`.",
+    ),
+}
+
+
+class Problem(Exception):
+    """A failure of one request, of a kind in the table. Raised anywhere, answered in one place.
+
+    `detail` says what is wrong with this request and what to do; `members` are added to the
+    problem's JSON, `headers` to the answer.
+    """
+
+    def __init__(
+        self, slug: str, detail: str, headers: Headers = (), **members: str | int | None
+    ) -> None:
+        super().__init__(slug, detail)
+        self.slug = slug
+        self.kind = KINDS[slug]
+        self.detail = detail
+        self.headers = headers
+        self.members = members
+
+
+def answer(problem: Problem, path: bytes) -> Answer:
+    """Return a failure as the answer to a request for `path`."""
+    kind = problem.kind
+    if is_seed(path):
+        message = _SEED_MESSAGES.get(problem.slug, problem.detail)
+        body = msgspec.json.encode({"status": "error", "message": message})
+        media_type = b"application/json"
+    else:
+        body = msgspec.json.encode(document(problem))
+        media_type = b"application/problem+json"
+    headers = ((b"Content-Type", media_type), (b"Cache-Control", b"no-store"), *problem.headers)
+    return Answer(kind.status, headers, body)
+
+
+def document(problem: Problem) -> dict[str, Any]:
+    """Return a failure as the members of an RFC 9457 problem."""
+    return {
+        "type": TYPE_PREFIX + problem.slug,
+        "title": problem.kind.title,
+        "status": problem.kind.status,
+        "detail": problem.detail,
+        **problem.members,
+    }
+
+
+def is_seed(path: bytes) -> bool:
+    """Tell whether a path belongs to the seed API, whose failures have a shape of their own."""
+    return path.startswith(b"/get/") or path in (b"/get", b"/set")
+
+
+_SEED_MESSAGES: Final = {"key-not-found": "Key not found"}

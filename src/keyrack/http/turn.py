@@ -1,0 +1,141 @@
+"""One turn of a worker's event loop: what the requests that arrived in it share.
+
+Writes that arrive in the same turn share a transaction, which is what makes them cheap, and their
+answers are sent when it is committed. The clock is read twice in a turn, not twice for a request:
+every answer of a turn counts as having taken until the turn's end, so the histogram shows what a
+client waited inside this process, and never less.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from email.utils import formatdate
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.contract import Refusal, Why
+from keyrack.http.message import Answer
+from keyrack.server.counters import BUCKETS, bucket, latency_word
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+    from keyrack.engines.contract import Engine, Outcome, Write
+
+    Conclude = Callable[[Outcome], None]
+
+_READ: Final = latency_word("read")
+_WRITE: Final = latency_word("write")
+_WIDE: Final = latency_word("wide")
+
+_log = logging.getLogger("keyrack.engine")
+
+
+class Turn:
+    """The present turn of one worker. `count` is the worker's slot of the shared counters."""
+
+    __slots__ = (
+        "_loop",
+        "_pending",
+        "_started",
+        "count",
+        "engine",
+        "not_found",
+        "now",
+        "ok_json",
+        "reads",
+        "running",
+        "set_ok",
+        "stamp",
+        "writes",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, count: memoryview) -> None:
+        self._loop = loop
+        self.engine = engine
+        self.count = count
+
+        # This turn
+        self.running = False
+        self._started = 0
+        self._pending: list[tuple[Write, Conclude]] = []
+        self.reads = 0
+        self.writes = 0
+
+        # This second
+        self.tick()
+
+    def tick(self) -> None:
+        """Make what holds for a second: the coarse clock and the beginnings of frequent answers."""
+        self.now = time.monotonic()
+        self.stamp = b"Server: keyrack\r\nDate: %b\r\n" % formatdate(usegmt=True).encode()
+        self.ok_json = _json_head(b"200 OK", self.stamp)
+        self.set_ok = self.ok_json + _framed(SET_OK.body)
+        self.not_found = _json_head(b"404 Not Found", self.stamp) + _framed(NOT_FOUND.body)
+
+    def begin(self) -> None:
+        """Begin the turn; call before a request is served, unless it is `running`."""
+        self.running = True
+        self._started = time.monotonic_ns()
+        self._loop.call_soon(self._end)
+
+    def submit(self, write: Write, conclude: Conclude) -> None:
+        """Have a write done at the end of this turn, and `conclude` called with its outcome."""
+        if not self.running:
+            self.begin()
+        self._pending.append((write, conclude))
+
+    def flush(self) -> None:
+        """Do the writes that wait now, and conclude each."""
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        self.writes += len(pending)
+        try:
+            outcomes = self.engine.write([write for write, _ in pending])
+        except Exception:
+            # No write may leave its client waiting, whatever the engine's trouble is.
+            _log.exception("the engine failed with %d writes to do", len(pending))
+            outcomes = [Refusal(Why.BROKEN)] * len(pending)
+        for (_, conclude), outcome in zip(pending, outcomes, strict=True):
+            conclude(outcome)
+
+    def _end(self) -> None:
+        self.flush()
+        self.running = False
+        elapsed = time.monotonic_ns() - self._started
+        if self.reads:
+            self._observe(_READ, elapsed, self.reads)
+            self.reads = 0
+        if self.writes:
+            self._observe(_WRITE, elapsed, self.writes)
+            self.writes = 0
+
+    def observe_wide(self, nanoseconds: int) -> None:
+        """Count a request of the wide lane and how long it took."""
+        self._observe(_WIDE, nanoseconds, 1)
+
+    def _observe(self, lane: int, nanoseconds: int, requests: int) -> None:
+        self.count[lane + bucket(nanoseconds)] += requests
+        self.count[lane + BUCKETS] += nanoseconds * requests
+
+
+JSON_HEADERS: Final = (
+    (b"Content-Type", b"application/json"),
+    (b"Cache-Control", b"no-store"),
+    (b"X-Content-Type-Options", b"nosniff"),
+)
+SET_OK: Final = Answer(
+    200, JSON_HEADERS, b'{"status":"success","message":"key-value pair is set successfully"}'
+)
+NOT_FOUND: Final = Answer(404, JSON_HEADERS, b'{"status":"error","message":"Key not found"}')
+
+
+def _json_head(status: bytes, stamp: bytes) -> bytes:
+    fields = b"".join(b"%b: %b\r\n" % field for field in JSON_HEADERS)
+    return b"HTTP/1.1 %b\r\n%b%bContent-Length: " % (status, stamp, fields)
+
+
+def _framed(body: bytes) -> bytes:
+    return b"%d\r\n\r\n%b" % (len(body), body)

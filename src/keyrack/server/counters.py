@@ -1,0 +1,111 @@
+"""Counters in memory that all workers share, so that any of them can answer for all.
+
+Each worker counts in words of its own and nobody else writes them, so nothing is locked. A worker
+that is replaced leaves its slot, counts included, to its successor. A count is one store into
+shared memory: nothing is lost when a worker is killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+from typing import Final
+
+OPERATIONS: Final = (
+    "get", "set", "key_get", "key_put", "key_delete", "healthz", "readyz", "info", "limits",
+    "metrics", "home", "docs", "other",
+)  # fmt: skip
+STATUSES: Final = (
+    200, 201, 204, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415, 417, 422,
+    428, 429, 431, 500, 503, 507,
+)  # fmt: skip
+LANES: Final = ("read", "write", "wide")
+"""What the latency histogram tells apart: single-key reads, single-key writes, everything else."""
+BUCKETS: Final = 22
+"""Upper bounds of 1 us * 2**n; the last bucket has none."""
+
+_READY: Final = 0
+OPEN_CONNECTIONS: Final = 1
+ACCEPTED: Final = 2
+EXPIRED: Final = 3
+STARTS: Final = 4
+_REQUESTS: Final = 8
+_LATENCY: Final = _REQUESTS + len(OPERATIONS) * len(STATUSES)
+_LATENCY_WORDS: Final = BUCKETS + 1
+_WORDS: Final = 512
+_HEADER: Final = 8
+_DRAINING: Final = 0
+
+_STATUS_INDEX: Final = {status: index for index, status in enumerate(STATUSES)}
+
+
+def request_word(operation: str, status: int) -> int:
+    """Return the word that counts requests for an operation that were answered with a status.
+
+    A status that is not in the table is counted as 500, so that it is noticed.
+    """
+    column = _STATUS_INDEX.get(status, _STATUS_INDEX[500])
+    return _REQUESTS + OPERATIONS.index(operation) * len(STATUSES) + column
+
+
+def latency_word(lane: str) -> int:
+    """Return the first word of a lane's histogram: the buckets, then the sum in nanoseconds."""
+    return _LATENCY + LANES.index(lane) * _LATENCY_WORDS
+
+
+def bucket(nanoseconds: int) -> int:
+    """Return the histogram's bucket for a latency."""
+    return min((nanoseconds // 1000).bit_length(), BUCKETS - 1)
+
+
+assert _LATENCY + len(LANES) * _LATENCY_WORDS <= _WORDS
+
+
+class Counters:
+    """The words of all workers. Made by the supervisor before it forks."""
+
+    def __init__(self, words: memoryview, workers: int) -> None:
+        self._words = words
+        self.workers = workers
+
+    @classmethod
+    def create(cls, workers: int) -> Counters:
+        """Make zeroed counters for so many workers."""
+        size = (_HEADER + workers * _WORDS) * 8
+        return cls(memoryview(mmap.mmap(-1, size)).cast("Q"), workers)
+
+    def slot(self, worker: int) -> memoryview:
+        """Return one worker's words; only that worker writes them."""
+        start = _HEADER + worker * _WORDS
+        return self._words[start : start + _WORDS]
+
+    def total(self, word: int) -> int:
+        """Return the sum of a word over all workers."""
+        start = _HEADER + word
+        return sum(self._words[start : start + self.workers * _WORDS : _WORDS])
+
+    def ready(self, worker: int) -> bool:
+        """Tell whether a worker answers requests."""
+        return self.slot(worker)[_READY] == 1
+
+    def ready_workers(self) -> int:
+        """Return how many workers answer requests."""
+        return self.total(_READY)
+
+    def set_ready(self, worker: int) -> None:
+        """Say that a worker answers requests from now on."""
+        self.slot(worker)[_READY] = 1
+
+    def clear_ready(self, worker: int) -> None:
+        """Say that a worker is gone, and its connections with it."""
+        slot = self.slot(worker)
+        slot[_READY] = 0
+        slot[OPEN_CONNECTIONS] = 0
+
+    @property
+    def draining(self) -> bool:
+        """Whether the service is about to end."""
+        return self._words[_DRAINING] == 1
+
+    def set_draining(self, draining: bool) -> None:
+        """Say whether the service is about to end; readiness follows it."""
+        self._words[_DRAINING] = int(draining)

@@ -1,0 +1,54 @@
+"""What a person sees on the terminal when the service is ready."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+from keyrack import __version__
+from keyrack.settings import shown_size
+
+if TYPE_CHECKING:
+    from keyrack.engines.embedded.directory import Place
+    from keyrack.settings import Settings
+
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
+"""Addresses to listen on that nobody connects to, and what to connect to instead."""
+
+
+def facts(settings: Settings, place: Place, urls: list[str]) -> dict[str, Any]:
+    """Return what the log says of a service that is ready; `memory` is in bytes."""
+    return {
+        "event": "ready",
+        "version": __version__,
+        "urls": urls,
+        "engine": "embedded",
+        "store": place.path,
+        "memory": place.memory,
+        "workers": settings.workers,
+    }
+
+
+def greeting(settings: Settings, place: Place, urls: list[str]) -> str:
+    """Return the text: where the service is, what it holds, how to stop it, what to try first."""
+    fate = "kept at the end" if place.named else "removed at the end"
+    curl = _curl(settings, urls[0])
+    return f"""\
+Keyrack {__version__} is ready: {"  ".join(urls)}
+
+  store    {place.path} (shared memory; {fate})
+  memory   {shown_size(place.memory)} at most
+  workers  {settings.workers}
+  stop     Ctrl-C
+
+  {curl}/v1/keys/greeting -X PUT -d hello
+  {curl}/v1/keys/greeting
+"""
+
+
+def _curl(settings: Settings, url: str) -> str:
+    if settings.uds is not None:
+        return f"curl --unix-socket {shlex.quote(settings.uds)} http://localhost"
+    for listened, connected in _EVERYWHERE.items():
+        url = url.replace(f"//{listened}:", f"//{connected}:")
+    return f"curl {url}"

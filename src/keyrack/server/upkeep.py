@@ -1,0 +1,100 @@
+"""What a worker does without being asked: expired keys, old events, deadlines, the date.
+
+Work on the store is done in small steps with pauses of their own length between them, so that
+requests are never held up: a step is sized by how long the last one took.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from keyrack.server.counters import EXPIRED
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Collection
+
+    from keyrack.http.connection import Connection
+    from keyrack.http.lane import Lane
+
+_SECOND: Final = 1.0
+_IDLE: Final = 0.05
+"""Seconds between two looks for expired keys when there are none."""
+_STEP_NS: Final = 500_000
+_FEWEST: Final = 8
+_MOST: Final = 256
+
+_log = logging.getLogger("keyrack.upkeep")
+
+
+class Upkeep:
+    """A worker's timers. `phase` (0 to 1) spreads the workers over the interval."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        lane: Lane,
+        connections: Collection[Any],
+        phase: float = 0.0,
+    ) -> None:
+        self._loop = loop
+        self._lane = lane
+        self._turn = lane.turn
+        self._engine = lane.turn.engine
+        self._connections: Collection[Connection] = connections
+        self._phase = phase
+        self._step = 64
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    def start(self) -> None:
+        """Begin."""
+        self._timers["tick"] = self._loop.call_later(_SECOND, self._tick)
+        self._timers["sweep"] = self._loop.call_later(_IDLE * self._phase, self._sweep)
+
+    def stop(self) -> None:
+        """End."""
+        for timer in self._timers.values():
+            timer.cancel()
+
+    def _tick(self) -> None:
+        self._timers["tick"] = self._loop.call_later(_SECOND, self._tick)
+        self._turn.tick()
+        now = self._turn.now
+        for connection in list(self._connections):
+            connection.check_deadlines(now)
+
+    def _sweep(self) -> None:
+        pause = _IDLE
+        try:
+            pause = self._sweep_once()
+        except Exception:
+            _log.exception("the store's upkeep failed; it is tried again")
+            pause = _SECOND
+        finally:
+            self._timers["sweep"] = self._loop.call_later(pause, self._sweep)
+
+    def _sweep_once(self) -> float:
+        """Do one step and return how many seconds to wait for the next."""
+        began = time.monotonic_ns()
+        sweep = self._engine.expire(self._step)
+        trimmed = self._engine.trim(self._step // 4 or 1)
+        took = time.monotonic_ns() - began
+        if sweep.expired:
+            self._turn.count[EXPIRED] += sweep.expired
+        if not sweep.expired and not trimmed:
+            return self._until(sweep.next_due)
+        self._resize(sweep.expired, took)
+        return max(took / 1e9, 0.001)
+
+    def _until(self, due: int | None) -> float:
+        if due is None:
+            return _IDLE
+        return min(_IDLE, max(0.001, (due - self._engine.now()) / 1000))
+
+    def _resize(self, expired: int, took: int) -> None:
+        if took > _STEP_NS:
+            self._step = max(_FEWEST, self._step // 2)
+        elif expired == self._step and took < _STEP_NS // 2:
+            self._step = min(_MOST, self._step * 2)

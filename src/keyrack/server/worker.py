@@ -1,0 +1,162 @@
+"""One worker process: an event loop, the store as it has it open, and uvicorn's server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+import uvloop
+
+from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.app import Application
+from keyrack.http.connection import Connection
+from keyrack.http.guard import Guard
+from keyrack.http.lane import Lane, Timeouts
+from keyrack.http.semantics import Limits
+from keyrack.http.turn import Turn
+from keyrack.server.counters import STARTS
+from keyrack.server.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Iterator
+
+    from keyrack.engines.contract import Engine
+    from keyrack.engines.embedded.directory import Place
+    from keyrack.http.message import Request
+    from keyrack.server.counters import Counters
+    from keyrack.settings import Settings
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+_access = logging.getLogger("keyrack.access")
+
+
+def run(
+    settings: Settings,
+    slot: int,
+    listeners: list[socket.socket],
+    place: Place,
+    counters: Counters,
+    lifeline_fd: int,
+) -> None:
+    """Serve until told to end, or until the supervisor is gone (`lifeline_fd` reads its end)."""
+    engine = EmbeddedEngine(place.path, place.memory, settings.events)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, slot, listeners, engine, counters, lifeline_fd))
+    finally:
+        engine.close()
+
+
+async def _serve(
+    settings: Settings,
+    slot: int,
+    listeners: list[socket.socket],
+    engine: Engine,
+    counters: Counters,
+    lifeline_fd: int,
+) -> None:
+    loop = asyncio.get_running_loop()
+    count = counters.slot(slot)
+    count[STARTS] += 1
+    lane = _lane(settings, loop, Turn(loop, engine, count))
+    server = _Server(_config(settings, Application(lane, counters)))
+    upkeep = Upkeep(loop, lane, server.server_state.connections, phase=slot / counters.workers)
+    server.when_started = lambda: counters.set_ready(slot)
+
+    def orphaned() -> None:
+        loop.remove_reader(lifeline_fd)
+        logging.getLogger("keyrack").warning("the supervisor is gone; this worker ends")
+        server.should_exit = True
+
+    loop.add_reader(lifeline_fd, orphaned)
+    upkeep.start()
+    try:
+        await server.serve(listeners)
+    finally:
+        counters.clear_ready(slot)
+        upkeep.stop()
+
+
+def _lane(settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn) -> Lane:
+    return Lane(
+        loop,
+        turn,
+        Guard((*settings.allowed_hosts, settings.host)),
+        Limits(settings.max_value, settings.max_body),
+        Timeouts(
+            keep_alive=settings.keep_alive,
+            head=settings.head_timeout,
+            body=settings.body_timeout,
+            send=settings.send_timeout,
+        ),
+        _log_access if settings.access_log else None,
+    )
+
+
+def _config(settings: Settings, app: Application) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=Connection,
+        ws="none",
+        lifespan="off",
+        interface="asgi3",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        headers=[("Server", "keyrack")],
+        backlog=2048,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, with signals as Keyrack promises them."""
+
+    when_started = staticmethod(lambda: None)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, then say so."""
+        await super().startup(sockets)
+        self.when_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Take signals through the loop; the second one ends the process at once.
+
+        uvicorn raises captured signals again at the end, which would make a graceful end look like
+        a killed process to the supervisor.
+        """
+        loop = asyncio.get_running_loop()
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, self._end)
+        try:
+            yield
+        finally:
+            for number in _SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _end(self) -> None:
+        if self.should_exit:
+            os._exit(1)
+        self.should_exit = True
+
+
+def _log_access(peer: str, request: Request, status: int) -> None:
+    query = "?" + request.query.decode("latin-1") if request.query else ""
+    _access.info(
+        "%s %s %d",
+        request.method.decode("latin-1"),
+        request.path.decode("latin-1") + query,
+        status,
+        extra={"peer": peer},
+    )
