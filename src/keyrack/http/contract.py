@@ -32,12 +32,15 @@ _MEDIA_TYPE: Final = re.compile(
 _FORM: Final = b"application/x-www-form-urlencoded"
 
 
+_NULL: Final = msgspec.Raw(b"null")
+
+
 class SetRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """The body of `POST /set`. The value is kept as it was written, not as it was understood."""
 
     key: str
     value: msgspec.Raw
-    ttl: msgspec.Raw | None = None
+    ttl: msgspec.Raw = _NULL
 
 
 class SetText(msgspec.Struct, forbid_unknown_fields=True, gc=False):
@@ -127,7 +130,8 @@ def set_request(request: Request) -> tuple[bytes, bytes, str, int]:
     asked = decode_json(request.body)
     key = checked_key(_utf8(asked.key))
     value, media_type = stored(bytes(asked.value), request.body)
-    return key, value, media_type, 0 if asked.ttl is None else ttl_ms(bytes(asked.ttl))
+    ttl = bytes(asked.ttl)
+    return key, value, media_type, 0 if ttl == b"null" else ttl_ms(ttl)
 
 
 def require_json(request: Request) -> None:

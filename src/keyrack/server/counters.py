@@ -71,7 +71,7 @@ class Counters:
     def create(cls, workers: int) -> Counters:
         """Make zeroed counters for so many workers."""
         size = (_HEADER + workers * _WORDS) * 8
-        return cls(memoryview(mmap.mmap(-1, size)).cast("Q"), workers)
+        return cls(memoryview(mmap.mmap(-1, size)).cast("q"), workers)
 
     def slot(self, worker: int) -> memoryview:
         """Return one worker's words; only that worker writes them."""

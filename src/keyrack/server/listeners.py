@@ -68,6 +68,7 @@ class Listeners:
             # A service that was started since may have put its own socket there.
             if self._unix_path and os.stat(self._unix_path).st_ino == self._unix_inode:
                 os.unlink(self._unix_path)
+        self._unix_path = ""
 
     def _all(self) -> list[socket.socket]:
         return [listener for listeners in self._by_worker for listener in listeners]

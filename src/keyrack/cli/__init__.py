@@ -1,0 +1,68 @@
+"""The command line. Each verb is a module with `run(arguments) -> exit code`.
+
+A verb's module is imported only when it is asked for: `keyrack get` in a shell's loop should not
+wait for the server's modules.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+from keyrack import __version__
+
+VERBS: Final = {
+    "serve": ("serve", "Run the service"),
+    "get": ("get", "Print a key's value"),
+    "set": ("set", "Store a value"),
+    "del": ("delete", "Remove a key"),
+}
+"""Each verb's module and what it does."""
+
+_INTERRUPTED: Final = 130
+
+
+def run(arguments: list[str]) -> int:
+    """Do what the arguments say and return the exit code."""
+    match arguments:
+        case ["--version" | "-V"]:
+            print(f"keyrack {__version__}")
+            return 0
+        case ["help" | "--help" | "-h"]:
+            print(_help())
+            return 0
+        case ["help", verb] if verb in VERBS:
+            return _run_verb(verb, ["--help"])
+        case [verb, *rest] if verb in VERBS:
+            return _run_verb(verb, rest)
+    if arguments:
+        print(f"keyrack: {' '.join(arguments[:2])!r} is no command.", file=sys.stderr)
+    print(_help(), file=sys.stderr)
+    return 2
+
+
+def _run_verb(verb: str, arguments: list[str]) -> int:
+    module = importlib.import_module(f"keyrack.cli.{VERBS[verb][0]}")
+    try:
+        return int(module.run(arguments))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # The reader has gone; without this, Python would complain again when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+
+
+def _help() -> str:
+    verbs = "\n".join(f"  {verb:8} {summary}" for verb, (_, summary) in VERBS.items())
+    return f"""\
+Keyrack, an in-memory key-value store that is spoken to with plain HTTP.
+
+usage: keyrack <command> [...]
+
+{verbs}
+  help     Print this, or `keyrack help <command>` for a command
+
+`keyrack --version` prints the version."""

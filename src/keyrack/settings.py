@@ -1,0 +1,516 @@
+"""The settings of `keyrack serve`: one table, and everything that is made from it.
+
+Each field of `Settings` is a row: its kind (how it is read and what is expected), default, group
+and help. From the rows come the flags of the command line, the environment's variables, the keys
+of the file, the help and the page `docs/settings.md` (`python -m keyrack.settings` prints it).
+A flag goes before a variable, a variable before the file, the file before the default.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import tomllib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from keyrack.system import effective_cpus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+PREFIX: Final = "KEYRACK_"
+MAX_WORKERS: Final = 256
+_MIB: Final = 1 << 20
+_DAY: Final = 86400
+_OTHER_VARIABLES: Final = frozenset(("KEYRACK_CONFIG", "KEYRACK_URL"))
+
+
+class SettingsError(Exception):
+    """Raised at start when a setting cannot be used. One sentence: where, what, what instead."""
+
+
+# Kinds: how a text (flag, variable) or a TOML value becomes a setting
+
+
+class Kind(NamedTuple):
+    """A kind of setting. `parse` raises `ValueError` for whatever is not what was expected."""
+
+    expected: str
+    parse: Callable[[object], Any]
+    show: Callable[[Any], str] = str
+    is_switch: bool = False
+
+
+def _need(condition: bool) -> None:
+    if not condition:
+        raise ValueError
+
+
+def _text(expected: str, pattern: str = r"[^\0]+") -> Kind:
+    def parse(given: object) -> str:
+        _need(isinstance(given, str) and re.fullmatch(pattern, given) is not None)
+        return str(given)
+
+    return Kind(expected, parse)
+
+
+def _number(given: object, pattern: str) -> float:
+    """Return a number. Only plain ASCII digits count: no `1_0`, no `1e3`, no NaN."""
+    if isinstance(given, str):
+        _need(re.fullmatch(pattern, given) is not None)
+        return float(given) if "." in given else int(given)
+    _need(isinstance(given, int | float) and not isinstance(given, bool))
+    return given  # type: ignore[return-value]  # the line above has made sure
+
+
+def _whole(low: int, high: int) -> Kind:
+    def parse(given: object) -> int:
+        number = _number(given, r"[0-9]{1,18}")
+        _need(isinstance(number, int) and low <= number <= high)
+        return int(number)
+
+    return Kind(f"a whole number from {low} to {high}", parse)
+
+
+def _seconds(low: float, high: float) -> Kind:
+    def parse(given: object) -> float:
+        number = _number(given, r"[0-9]{1,9}(\.[0-9]{1,9})?")
+        _need(low <= number <= high)
+        return float(number)
+
+    return Kind(f"a number of seconds from {low:g} to {high:g}", parse, lambda value: f"{value:g}")
+
+
+_SIZE: Final = re.compile(r"([0-9]{1,18})(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
+
+
+def _size(low: int, high: int = 1 << 50) -> Kind:
+    def parse(given: object) -> int:
+        match = _SIZE.fullmatch(given if isinstance(given, str) else str(_number(given, "")))
+        if match is None:
+            raise ValueError
+        size = int(match[1]) << 10 * " kmgt".index((match[2] or " ").lower())
+        _need(low <= size <= high)
+        return size
+
+    return Kind(
+        f"a size of at least {shown_size(low)}, in bytes or like 512k, 64m, 2g", parse, shown_size
+    )
+
+
+def shown_size(size: int) -> str:
+    """Return a size as a setting is written: `64m`, or plain bytes where no unit fits."""
+    for shift, unit in ((30, "g"), (20, "m"), (10, "k")):
+        if size and size % (1 << shift) == 0:
+            return f"{size >> shift}{unit}"
+    return str(size)
+
+
+def _one_of(*choices: str) -> Kind:
+    def parse(given: object) -> str:
+        _need(given in choices)
+        return str(given)
+
+    return Kind(" or ".join((", ".join(choices[:-1]), choices[-1])), parse)
+
+
+_SWITCH: Final = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+
+
+def _switch() -> Kind:
+    def parse(given: object) -> bool:
+        found = _SWITCH.get(str(given).lower())
+        if found is None:
+            raise ValueError
+        return found
+
+    return Kind("true or false (1, yes, 0, no)", parse, lambda on: "on" if on else "off", True)
+
+
+_HOST_PATTERN: Final = r"\*|\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*"
+
+
+def _hosts() -> Kind:
+    def parse(given: object) -> tuple[str, ...]:
+        parts = given.split(",") if isinstance(given, str) else given
+        if not isinstance(parts, list):
+            raise ValueError
+        names = tuple(part.strip() if isinstance(part, str) else "" for part in parts)
+        _need(all(re.fullmatch(_HOST_PATTERN, name) for name in names))
+        return names
+
+    return Kind(
+        "a list of host names, without scheme or port, like keyrack.example.org,.internal",
+        parse,
+        ",".join,
+    )
+
+
+def _address() -> Kind:
+    def parse(given: object) -> str:
+        _need(isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9.:%_\[\]-]+", given) is not None)
+        return str(given).strip("[]")
+
+    return Kind("a host name or an IP address, without scheme or port", parse)
+
+
+def _readable_file() -> Kind:
+    def parse(given: object) -> str:
+        _need(isinstance(given, str) and os.path.isfile(given) and os.access(given, os.R_OK))
+        return str(given)
+
+    return Kind("a file that can be read", parse)
+
+
+# The table
+
+
+class Row(NamedTuple):
+    """What is known about a setting besides its field's name and type."""
+
+    kind: Kind
+    group: str
+    metavar: str
+    help: str
+    unset: str = ""
+    """What happens when the default is no fixed value."""
+
+
+def _row(kind: Kind, default: Any, *row: str, **more: Any) -> Any:
+    metadata = {"row": Row(kind, *row, **more)}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def _default_workers() -> int:
+    return min(effective_cpus(), MAX_WORKERS)
+
+
+_NETWORK: Final = "Network"
+_PROCESSES: Final = "Processes"
+_STORE: Final = "Store"
+_LIMITS: Final = "Limits"
+_TIMES: Final = "Time limits"
+_LOGS: Final = "Logs"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The settings of a service. Sizes are in bytes, times in seconds."""
+
+    host: str = _row(
+        _address(), "127.0.0.1", _NETWORK, "ADDRESS",
+        "Listen on this address or name; 0.0.0.0 is all of IPv4, :: is all of IPv6 and IPv4.",
+    )  # fmt: skip
+    port: int = _row(
+        _whole(0, 65535), 8088, _NETWORK, "PORT",
+        "Listen on this TCP port; 0 takes any that is free.",
+    )  # fmt: skip
+    uds: str | None = _row(
+        _text("a path"), None, _NETWORK, "PATH",
+        "Listen on a Unix socket at this path, and on no TCP port. Its mode is 0660.",
+        unset="TCP",
+    )  # fmt: skip
+    allowed_hosts: tuple[str, ...] = _row(
+        _hosts(), (), _NETWORK, "NAMES",
+        "Further names by which browsers may call this server, with commas between; a name that "
+        "begins with a dot stands for all names below it. Other clients may use any name.",
+        unset="none",
+    )  # fmt: skip
+    tls_cert: str | None = _row(
+        _readable_file(), None, _NETWORK, "FILE",
+        "Serve HTTPS with this certificate chain (PEM); needs the key as well.",
+        unset="plain HTTP",
+    )  # fmt: skip
+    tls_key: str | None = _row(
+        _readable_file(), None, _NETWORK, "FILE",
+        "The private key (PEM, not encrypted) of the certificate.",
+        unset="plain HTTP",
+    )  # fmt: skip
+    workers: int = _row(
+        _whole(1, MAX_WORKERS), _default_workers, _PROCESSES, "NUMBER",
+        "Serve with so many processes; all of them share one store.",
+        unset="one for each CPU that this process may use",
+    )  # fmt: skip
+    store: str | None = _row(
+        _text("a path"), None, _STORE, "DIRECTORY",
+        "Keep the store in this directory, where it survives a restart of the service; a "
+        "directory in memory (tmpfs) is the fast choice.",
+        unset="a directory in memory that is removed at the end",
+    )  # fmt: skip
+    memory: int | None = _row(
+        _size(8 * _MIB), None, _STORE, "SIZE",
+        "The most that the store may take, bookkeeping included.",
+        unset="half of what the machine or container allows, or what the directory can hold",
+    )  # fmt: skip
+    events: int = _row(
+        _whole(1, 100_000_000), 100_000, _STORE, "NUMBER",
+        "How many of the last changes the store remembers, for watches and histories.",
+    )  # fmt: skip
+    max_value: int = _row(
+        _size(1), _MIB, _LIMITS, "SIZE",
+        "The longest value that is accepted.",
+    )  # fmt: skip
+    max_body: int = _row(
+        _size(1), 8 * _MIB, _LIMITS, "SIZE",
+        "The longest body of a request that is accepted; at least as much as a value may have.",
+        unset="8m, or the longest value if that is more",
+    )  # fmt: skip
+    keep_alive: float = _row(
+        _seconds(1, _DAY), 90.0, _TIMES, "SECONDS",
+        "Close a connection that has been idle for so long. Behind a proxy: longer than the "
+        "proxy keeps its idle connections.",
+    )  # fmt: skip
+    head_timeout: float = _row(
+        _seconds(1, _DAY), 10.0, _TIMES, "SECONDS",
+        "How long the head of a request may take to arrive.",
+    )  # fmt: skip
+    body_timeout: float = _row(
+        _seconds(1, _DAY), 60.0, _TIMES, "SECONDS",
+        "How long the body of a request may take to arrive.",
+    )  # fmt: skip
+    send_timeout: float = _row(
+        _seconds(1, _DAY), 60.0, _TIMES, "SECONDS",
+        "How long a client may leave its answer unread.",
+    )  # fmt: skip
+    shutdown_timeout: float = _row(
+        _seconds(1, 3600), 8.0, _TIMES, "SECONDS",
+        "How long requests may take to finish once the service was told to end.",
+    )  # fmt: skip
+    log_level: str = _row(
+        _one_of("debug", "info", "warning", "error"), "info", _LOGS, "LEVEL",
+        "Log what is at least as grave as this.",
+    )  # fmt: skip
+    access_log: bool = _row(
+        _switch(), False, _LOGS, "",
+        "Log every request.",
+    )  # fmt: skip
+
+    def __post_init__(self) -> None:
+        """Make sure that tests and programs cannot make what `load` would refuse."""
+        if self.max_body < self.max_value:
+            raise SettingsError("max_body must be at least max_value")
+
+
+ROWS: Final[Mapping[str, Row]] = {
+    field.name: field.metadata["row"] for field in dataclasses.fields(Settings)
+}
+_DEFAULTS: Final = {field.name: field.default for field in dataclasses.fields(Settings)}
+
+
+def flag(name: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """Return the environment's variable of a setting."""
+    return PREFIX + name.upper()
+
+
+# Reading
+
+
+class _Given(NamedTuple):
+    """A value that was given, and where, as the subject of a sentence: `--port '0x1f'`."""
+
+    where: str
+    value: object
+
+
+def load(
+    flags: Mapping[str, object], environ: Mapping[str, str] = os.environ
+) -> tuple[Settings, list[str]]:
+    """Return the settings, and warnings about what was given and means nothing.
+
+    `flags` are the flags that were given, by the setting's name, and `config` for the file's path.
+    A variable that is set to nothing counts as not set. Raises `SettingsError`.
+    """
+    file = flags.get("config") or environ.get("KEYRACK_CONFIG")
+    given = _from_file(str(file)) if file else {}
+    given |= _from_environment(environ)
+    given |= {
+        name: _Given(f"{flag(name)} {value!r}", value)
+        for name, value in flags.items()
+        if name in ROWS
+    }
+    values = {name: _parsed(name, one) for name, one in given.items()}
+    _check_body(values, given)
+    _check_tls(values, given)
+    return Settings(**values), list(_warnings(environ))
+
+
+def _parsed(name: str, given: _Given) -> Any:
+    kind = ROWS[name].kind
+    try:
+        return kind.parse(given.value)
+    except ValueError:
+        raise SettingsError(f"{given.where} is not {kind.expected}.") from None
+
+
+def _from_file(path: str) -> dict[str, _Given]:
+    try:
+        with open(path, "rb") as file:
+            table = tomllib.load(file)
+    except OSError as error:
+        raise SettingsError(f"The file {path!r} cannot be read: {error.strerror}.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"The file {path!r} is not TOML: {error}.") from None
+    for key in table.keys() - ROWS.keys():
+        raise SettingsError(f"{key!r} in {path!r} is no setting{_meant(key, ROWS)}.")
+    return {name: _Given(f"{name} = {value!r} in {path!r}", value) for name, value in table.items()}
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
+    return {
+        name: _Given(f"{key}={value!r}", value)
+        for name in ROWS
+        if (value := environ.get(key := variable(name))) and not _is_service_link(key, value)
+    }
+
+
+def _check_body(values: dict[str, Any], given: Mapping[str, _Given]) -> None:
+    """Refuse a body's limit below a value's; one that nobody chose follows the value's."""
+    value, body = (values.get(name, _DEFAULTS[name]) for name in ("max_value", "max_body"))
+    if body >= value:
+        return
+    if "max_body" not in given:
+        values["max_body"] = value
+        return
+    source = given["max_value"].where if "max_value" in given else "the default of --max-value"
+    raise SettingsError(
+        f"{given['max_body'].where} is less than the longest value ({shown_size(value)}, "
+        f"{source}); a body needs at least that."
+    )
+
+
+def _check_tls(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:
+    names = [name for name in ("tls_cert", "tls_key") if name in values]
+    if len(names) == 1:
+        raise SettingsError(
+            f"{given[names[0]].where} was given alone; HTTPS needs both --tls-cert and --tls-key."
+        )
+    if names:
+        _check_certificate(values["tls_cert"], values["tls_key"], given)
+
+
+def _check_certificate(cert: str, key: str, given: Mapping[str, _Given]) -> None:
+    import ssl  # costs 10 ms, and most services do without
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # Without a password, OpenSSL would ask for one on the terminal.
+        context.load_cert_chain(cert, key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise SettingsError(
+            f"{given['tls_cert'].where} and {given['tls_key'].where} are not a certificate and "
+            f"its unencrypted private key in PEM ({error})."
+        ) from None
+
+
+_SERVICE_LINK: Final = re.compile(
+    r"KEYRACK_(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)"
+)
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    """Tell whether Kubernetes made a variable for a service that is called keyrack.
+
+    It makes KEYRACK_PORT=tcp://10.0.0.1:8088, which is nobody's setting of a port.
+    """
+    if name == variable("port"):
+        return re.match(r"(tcp|udp|sctp)://", value) is not None
+    return _SERVICE_LINK.fullmatch(name) is not None
+
+
+def _warnings(environ: Mapping[str, str]) -> Iterator[str]:
+    known = {variable(name) for name in ROWS} | _OTHER_VARIABLES
+    for name in sorted(environ):
+        if not name.startswith(PREFIX) or name in known or _is_service_link(name, ""):
+            continue
+        meant = _meant(name, known)
+        yield f"The environment's variable {name} is no setting{meant}; it is ignored."
+
+
+def _meant(name: str, known: Sequence[str] | Mapping[str, Row] | set[str]) -> str:
+    import difflib  # only for messages
+
+    for close in difflib.get_close_matches(name.replace("-", "_"), known, 1):
+        return f" (is {close!r} meant?)"
+    return ""
+
+
+# Showing
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add a flag for each setting, in groups. Values stay texts; flags not given stay away."""
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=argparse.SUPPRESS,
+        help="Read settings from this TOML file, as well: KEYRACK_CONFIG.",
+    )
+    groups = {row.group: parser.add_argument_group(row.group) for row in ROWS.values()}
+    for name, row in ROWS.items():
+        text = f"{row.help} [{variable(name)}; default: {_shown_default(name)}]"
+        options: dict[str, Any] = {"default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+        if row.kind.is_switch:
+            options["action"] = argparse.BooleanOptionalAction
+        else:
+            options["metavar"] = row.metavar
+        groups[row.group].add_argument(flag(name), **options)
+
+
+def _shown_default(name: str) -> str:
+    row = ROWS[name]
+    return row.unset or row.kind.show(_DEFAULTS[name])
+
+
+_INTRODUCTION: Final = """\
+# Settings
+
+<!-- Made by `python -m keyrack.settings`; change src/keyrack/settings.py instead. -->
+
+Every setting of `keyrack serve` can be given in three ways. The first that is given counts:
+
+1. a flag: `keyrack serve --max-value 4m`
+2. a variable of the environment: `KEYRACK_MAX_VALUE=4m`
+3. a key of the TOML file that `--config` or `KEYRACK_CONFIG` names: `max_value = "4m"`
+
+Sizes are bytes, or carry a unit: `512k`, `64m`, `2g` (also `KiB`, `MB` and so on; a unit is always
+a power of 1024). Times are seconds, fractions allowed. Switches are `--access-log` and
+`--no-access-log`, elsewhere `true` or `false`. Lists have commas, in the file also `["a", "b"]`.
+
+A value that cannot be used ends `keyrack serve` with exit code 2 and a sentence that says which it
+was. So does an unknown key of the file. An unknown variable that begins with `KEYRACK_` is warned
+about. A variable that is set to nothing counts as not set, and so do those that Kubernetes makes
+for a service called `keyrack` (`KEYRACK_PORT=tcp://10.0.0.1:8088`).
+"""
+
+
+_TABLE_HEAD: Final = "| setting | expected | default | meaning |\n|---|---|---|---|"
+
+
+def markdown() -> str:
+    """Return the page `docs/settings.md`."""
+    lines = [_INTRODUCTION]
+    for group in dict.fromkeys(row.group for row in ROWS.values()):
+        lines += [f"## {group}", "", _TABLE_HEAD]
+        lines += [_markdown_row(name) for name, row in ROWS.items() if row.group == group]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _markdown_row(name: str) -> str:
+    row = ROWS[name]
+    default = row.unset or f"`{_shown_default(name)}`"
+    names = f"`{flag(name)}`<br>`{variable(name)}`<br>`{name}`"
+    return f"| {names} | {row.kind.expected} | {default} | {row.help} |"
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
