@@ -70,6 +70,13 @@ lock: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) .bench build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis test-results
 
+## delivery-test: exercise image, chart, pipeline and infrastructure (needs root and Debian packages)
+.PHONY: delivery-test
+delivery-test: image-test chart-test pipeline-test infra-test
+
+# What ships is beside what it ships: each of these has its targets, and help takes them in.
+include $(wildcard deploy/*.mk)
+
 .PHONY: help
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
