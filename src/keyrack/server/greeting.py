@@ -6,12 +6,12 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from keyrack import __version__
-from keyrack.settings import shown_size
 
 if TYPE_CHECKING:
     from keyrack.engines.embedded.directory import Place
     from keyrack.settings import Settings
 
+_FIRST = "/v1/keys/greeting"
 _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 """Addresses to listen on that nobody connects to, and what to connect to instead."""
 
@@ -36,19 +36,19 @@ def greeting(settings: Settings, place: Place, urls: list[str]) -> str:
     return f"""\
 Keyrack {__version__} is ready: {"  ".join(urls)}
 
-  store    {place.path} (shared memory; {fate})
-  memory   {shown_size(place.memory)} at most
+  store    {place.path} ({fate})
+  memory   {place.memory >> 20} MiB at most
   workers  {settings.workers}
   stop     Ctrl-C
 
-  {curl}/v1/keys/greeting -X PUT -d hello
-  {curl}/v1/keys/greeting
+  {curl} -X PUT -d hello
+  {curl}
 """
 
 
 def _curl(settings: Settings, url: str) -> str:
     if settings.uds is not None:
-        return f"curl --unix-socket {shlex.quote(settings.uds)} http://localhost"
+        return f"curl --unix-socket {shlex.quote(settings.uds)} http://localhost{_FIRST}"
     for listened, connected in _EVERYWHERE.items():
         url = url.replace(f"//{listened}:", f"//{connected}:")
-    return f"curl {url}"
+    return f"curl {shlex.quote(url + _FIRST)}"  # shells take IPv6's brackets for a pattern

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keyrack.http.connection import Connection
     from keyrack.http.lane import Lane
 
-_SECOND: Final = 1.0
+_TICK: Final = 0.5
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
 _STEP_NS: Final = 500_000
@@ -50,7 +50,7 @@ class Upkeep:
 
     def start(self) -> None:
         """Begin."""
-        self._timers["tick"] = self._loop.call_later(_SECOND, self._tick)
+        self._timers["tick"] = self._loop.call_later(_TICK, self._tick)
         self._timers["sweep"] = self._loop.call_later(_IDLE * self._phase, self._sweep)
 
     def stop(self) -> None:
@@ -59,7 +59,7 @@ class Upkeep:
             timer.cancel()
 
     def _tick(self) -> None:
-        self._timers["tick"] = self._loop.call_later(_SECOND, self._tick)
+        self._timers["tick"] = self._loop.call_later(_TICK, self._tick)
         self._turn.tick()
         now = self._turn.now
         for connection in list(self._connections):
@@ -71,7 +71,7 @@ class Upkeep:
             pause = self._sweep_once()
         except Exception:
             _log.exception("the store's upkeep failed; it is tried again")
-            pause = _SECOND
+            pause = 1.0
         finally:
             self._timers["sweep"] = self._loop.call_later(pause, self._sweep)
 
