@@ -280,6 +280,11 @@ class Settings:
         _seconds(1, 3600), 8.0, _TIMES, "SECONDS",
         "How long requests may take to finish once the service was told to end.",
     )  # fmt: skip
+    drain_delay: float = _row(
+        _seconds(0, 3600), 0.0, _TIMES, "SECONDS",
+        "How long to go on serving, with /readyz failing, once the service was told to end: what "
+        "a load balancer needs to notice.",
+    )  # fmt: skip
     log_level: str = _row(
         _one_of("debug", "info", "warning", "error"), "info", _LOGS, "LEVEL",
         "Log what is at least as grave as this.",

@@ -71,6 +71,8 @@ class Application:
                 Exception: self._defect,
             },
         )
+        # A redirect to what the Host field says is nothing that anybody has asked for.
+        self._app.router.redirect_slashes = False
 
     @staticmethod
     def _route(
@@ -91,7 +93,12 @@ class Application:
                 status = message["status"]
             await send(message)
 
-        request = scope.get("keyrack.request") or await self._read(scope, receive)
+        try:
+            request = scope.get("keyrack.request") or await self._read(scope, receive)
+        except Problem as problem:
+            answer = problems.answer(problem, scope["raw_path"])
+            await _respond(answer, scope["method"].encode(), send)
+            return
         try:
             await self._serve(request, scope, receive, watched)
         finally:
@@ -100,12 +107,16 @@ class Application:
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         resource = semantics.find(request.path)
         if resource is None:
-            await self._app(scope, receive, send)
+            refusal = request.head.read_refusal
+            if refusal is not None:
+                await _respond(problems.answer(refusal, request.path), request.method, send)
+            else:
+                await self._app(scope, receive, send)
             return
         reply = semantics.serve(request, resource, self._engine, self.lane.limits)
         answer = await self._done(reply) if type(reply) is PendingWrite else reply
         assert isinstance(answer, Answer)
-        await _respond(answer, request, send)
+        await _respond(answer, request.method, send)
 
     async def _done(self, pending: PendingWrite) -> Answer:
         outcome: asyncio.Future[Outcome] = self.lane.loop.create_future()
@@ -267,10 +278,10 @@ def _page(name: str) -> str:
     return resources.files("keyrack.console").joinpath(name).read_text(encoding="utf-8")
 
 
-async def _respond(answer: Answer, request: Request, send: Send) -> None:
+async def _respond(answer: Answer, method: bytes, send: Send) -> None:
     headers = [(name.lower(), value) for name, value in answer.headers]
     if answer.status not in (204, 304):
         headers.append((b"content-length", b"%d" % len(answer.body)))
-    body = b"" if request.method == b"HEAD" or answer.status in (204, 304) else answer.body
+    body = b"" if method == b"HEAD" or answer.status in (204, 304) else answer.body
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -24,7 +24,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
-import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
@@ -78,7 +77,7 @@ _QUEUE_HIGH: Final = 64
 _LINGER_SECONDS: Final = 2.0
 _LINGER_BYTES: Final = 1 << 20
 _WIRE_FACTOR: Final = 8
-"""A chunked body may take this many times its own size on the wire (one-byte chunks take six)."""
+"""What has come of a body may have taken this many times its size (one-byte chunks take six)."""
 _MAX_KNOWN_HEAD: Final = 2048
 
 
@@ -257,7 +256,7 @@ class Connection(asyncio.Protocol):
             return False
         try:
             asked = contract.decode_set_text(body)
-        except (msgspec.DecodeError, RecursionError):
+        except contract.NOT_JSON:
             return False
         key = asked.key.encode()
         if not 0 < len(key) <= MAX_KEY_BYTES:
@@ -276,6 +275,8 @@ class Connection(asyncio.Protocol):
         turn = self.turn
         turn.count[_SET_200] += 1
         self._transport.write(turn.set_ok)
+        if self._owes_continue:
+            self._send_continue()
 
     # A message through the parser
 
@@ -310,8 +311,8 @@ class Connection(asyncio.Protocol):
                     limit=MAX_HEAD_BYTES,
                 )
             )
-        elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_limit * _WIRE_FACTOR:
-            self._refuse(Problem("malformed-message", "The body comes in too many tiny chunks."))
+        elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_size * _WIRE_FACTOR:
+            self._refuse(Problem("malformed-message", "The body is mostly framing: tiny chunks."))
 
     def on_message_begin(self) -> None:
         """Parser: the first byte of a message."""
@@ -374,7 +375,13 @@ class Connection(asyncio.Protocol):
             )
         head = read_head(self._fields, version == "1.0", self.lane.guard)
         self._url = _target(self._url, head)
-        if head.cacheable and self._head_bytes is not None and _lines_up(self._head_bytes, head):
+        if (
+            head.cacheable
+            # What is recognised is not asked again whether its body may come.
+            and head.content_length <= self.lane.limits.max_value
+            and self._head_bytes is not None
+            and _lines_up(self._head_bytes, head)
+        ):
             self.lane.remember(self._head_bytes, head)
         return head
 
@@ -507,7 +514,7 @@ class Connection(asyncio.Protocol):
     def _answer_problem(self, problem: Problem, path: bytes, name: str) -> None:
         if not self.turn.running:
             self.turn.begin()
-        answer = problems.answer(problem, path)
+        answer = problems.answer(problem, path.partition(b"?")[0])
         self._send(answer, b"GET", name, close=problem.kind.closes or self._leaving)
         if problem.kind.closes:
             self._linger()
@@ -532,6 +539,7 @@ class Connection(asyncio.Protocol):
         """Close where nothing more is due and nothing more is wanted."""
         if self._busy() or self._linger_since:
             return
+        self._send_continue()
         if self._deaf or self._half_closed or (self._leaving and not self._arriving()):
             self._transport.close()
 

@@ -62,6 +62,8 @@ decode_set_text: Final = msgspec.json.Decoder(SetText).decode
 _decode_string: Final = msgspec.json.Decoder(str).decode
 _skip: Final = msgspec.json.Decoder(msgspec.Raw).decode
 encode: Final = msgspec.json.Encoder().encode
+NOT_JSON: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
+"""What a decoder raises; invalid UTF-8 is an error of Python's own."""
 
 
 def key_of(raw: bytes) -> bytes:
@@ -151,9 +153,9 @@ def decode_json(body: bytes) -> SetRequest:
         raise Problem(
             "bad-json", f'{error}. Send {{"key":"...","value":...}}, and maybe "ttl".'
         ) from None
-    except (msgspec.DecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise Problem("bad-json", f"The body cannot be read as JSON: {error}.") from None
-    if body.count(b'"') != QUOTES_OF_TWO_STRINGS:
+    if body.count(b'"') != QUOTES_OF_TWO_STRINGS or bytes(asked.value)[:1] != b'"':
         _refuse_repeated(body)
     return asked
 
@@ -223,7 +225,7 @@ def _is_json(value: bytes) -> bool:
     try:
         _skip(value)
         value.decode()
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except NOT_JSON:
         return False
     return True
 

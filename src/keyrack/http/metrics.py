@@ -50,7 +50,11 @@ class Metrics(Collector):
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """Return the exposition and its media type, in the format that `accept` prefers."""
-        encoder, media_type = choose_encoder(accept)
+        try:
+            encoder, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # prometheus_client stumbles over an Accept field with a version that is no number.
+            encoder, media_type = choose_encoder("")
         return encoder(self._registry), media_type
 
     def describe(self) -> Iterator[Metric]:

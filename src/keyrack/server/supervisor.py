@@ -65,6 +65,9 @@ class Patience(NamedTuple):
     """What workers get beyond their own time limit before they are killed."""
 
 
+_PATIENCE: Final = Patience()
+
+
 def run(settings: Settings, entry: Entry | None = None) -> int:
     """Serve until told to end, and return the exit code. Signals stay blocked: exit after it."""
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WAITED_FOR)
@@ -122,7 +125,7 @@ class Supervisor:
         counters: Counters,
         entry: Entry,
         worker_mask: set[Any] | None = None,
-        patience: Patience = Patience(),  # noqa: B008 - immutable
+        patience: Patience = _PATIENCE,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
@@ -275,6 +278,8 @@ class Supervisor:
     def _end(self, why: signal.Signals) -> int:
         _log.info("%s: the service ends", why.name, extra={"event": "ending"})
         self._counters.set_draining(True)
+        if self._wait_for_workers(self._settings.drain_delay) is not None:
+            _log.info("told again: the drain delay is over")
         self._listeners.close()
         self._signal_workers(signal.SIGTERM)
         limit = self._settings.shutdown_timeout + self._patience.grace

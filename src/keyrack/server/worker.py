@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -31,8 +30,6 @@ if TYPE_CHECKING:
     from keyrack.http.message import Request
     from keyrack.server.counters import Counters
     from keyrack.settings import Settings
-
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 _access = logging.getLogger("keyrack.access")
 
@@ -131,23 +128,16 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Take signals through the loop; the second one ends the process at once.
+        """Take SIGTERM through the loop; a repeated one means no more than the first.
 
-        uvicorn raises captured signals again at the end, which would make a graceful end look like
-        a killed process to the supervisor.
+        A signal to the whole process group arrives twice, once by way of the supervisor, and it is
+        the supervisor that ends impatiently. uvicorn raises captured signals again at the end,
+        which would make a graceful end look like a killed process.
         """
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self._end)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
+        yield
 
     def _end(self) -> None:
-        if self.should_exit:
-            os._exit(1)
         self.should_exit = True
 
 

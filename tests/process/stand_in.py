@@ -1,0 +1,171 @@
+"""A supervisor with stand-ins for workers: `stand_in.py BEHAVIOUR WORKERS [SHUTDOWN_TIMEOUT]`.
+
+Everything it does is told in JSON log lines on standard error.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keyrack.server import logs
+from keyrack.server.counters import Counters
+from keyrack.server.listeners import open_listeners
+from keyrack.server.supervisor import Patience, Supervisor
+from keyrack.settings import Settings
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    Worker = Callable[[int, list[socket.socket], Counters, int], None]
+
+_log = logging.getLogger("stand_in")
+_PATIENT = Patience(startup=0.5, young=0.5, delay=0.05, longest_delay=0.2, grace=0.2)
+
+
+def entry(
+    settings: Settings,
+    slot: int,
+    listeners: list[socket.socket],
+    place: Any,
+    counters: Counters,
+    lifeline: int,
+) -> None:
+    """Behave as the command line says."""
+    counters.slot(slot)[4] += 1
+    told("started", slot=slot, life=counters.slot(slot)[4])
+    BEHAVIOURS[sys.argv[1]](slot, listeners, counters, lifeline)
+
+
+def serve(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Answer each connection with the process id, until told to end or the lifeline ends."""
+    reader, writer = os.pipe()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: _write(writer, number))
+    sources: list[Any] = [reader, lifeline, *listeners]
+    counters.set_ready(slot)
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if lifeline in ready:
+            return told("lifeline", slot=slot, end=os.read(lifeline, 1) == b"")
+        if reader in ready:
+            time.sleep(0.05)  # a second signal would have come by now
+            numbers = list(os.read(reader, 100))
+            return told("told to end", numbers=numbers, draining=counters.draining)
+        for listener in listeners:
+            if listener in ready:
+                connection, _ = listener.accept()
+                connection.sendall(b"%d" % os.getpid())
+                connection.close()
+
+
+def deaf_at_first(
+    slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int
+) -> None:
+    """Accept nothing in the first life."""
+    if counters.slot(slot)[4] == 1:
+        counters.set_ready(slot)
+        signal.pause()
+    serve(slot, listeners, counters, lifeline)
+
+
+def stubborn(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Never end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    counters.set_ready(slot)
+    while True:
+        signal.pause()
+
+
+def silent(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Never get ready."""
+    signal.pause()
+
+
+def broken(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Fail at once."""
+    raise RuntimeError("this worker is broken")
+
+
+def ailing(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Be ready once, and then never live long."""
+    if counters.slot(slot)[4] == 1:
+        counters.set_ready(slot)
+        time.sleep(0.1)
+    os._exit(7)
+
+
+def parent(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Leave orphans behind, which end a moment later, and tell how many are not collected."""
+    for _ in range(3):
+        if os.fork() == 0:
+            if os.fork() == 0:
+                time.sleep(0.02)
+            os._exit(0)
+    for _ in range(3):
+        os.wait()
+    time.sleep(0.2)  # they have ended by now
+    deadline = time.monotonic() + 3
+    while (left := zombies()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    told("orphans", supervisor=os.getppid(), zombies=left)
+    serve(slot, listeners, counters, lifeline)
+
+
+def zombies() -> int:
+    """Return how many processes ended and were not collected."""
+    count = 0
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            count += path.read_text().rpartition(")")[2].split()[0] == "Z"
+        except OSError:
+            continue
+    return count
+
+
+def _write(descriptor: int, number: int) -> None:
+    os.write(descriptor, bytes([number]))
+
+
+def told(message: str, **extra: Any) -> None:
+    """Tell the test."""
+    _log.info(message, extra=extra)
+
+
+BEHAVIOURS: dict[str, Worker] = {
+    one.__name__: one for one in (serve, deaf_at_first, stubborn, silent, broken, ailing, parent)
+}
+
+
+class FakePlace:
+    """A store that is nowhere."""
+
+    path = "/nowhere"
+    memory = 1 << 30
+    named = False
+
+
+def main() -> int:
+    """Run the supervisor as `keyrack serve` would."""
+    logs.configure("info", terminal=False)
+    mask = signal.pthread_sigmask(
+        signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
+    )
+    timeout = float(sys.argv[3]) if len(sys.argv) > 3 else 8.0
+    settings = Settings(port=0, workers=int(sys.argv[2]), shutdown_timeout=timeout)
+    listeners = open_listeners(settings)
+    counters = Counters.create(settings.workers)
+    place: Any = FakePlace()
+    supervisor = Supervisor(settings, listeners, place, counters, entry, mask, _PATIENT)
+    return supervisor.run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

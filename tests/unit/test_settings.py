@@ -1,0 +1,261 @@
+"""Settings: where they come from, what is refused and how, and that the docs are complete."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keyrack import settings
+from keyrack.settings import ROWS, Settings, SettingsError, load
+
+ROOT = Path(__file__).parents[2]
+
+
+def from_file(tmp_path: Path, text: str, **flags: Any) -> Settings:
+    file = tmp_path / "keyrack.toml"
+    file.write_text(text)
+    return load({"config": str(file), **flags}, {})[0]
+
+
+def refusal(flags: dict[str, object], environ: dict[str, str] | None = None) -> str:
+    with pytest.raises(SettingsError) as caught:
+        load(flags, environ or {})
+    return str(caught.value)
+
+
+# Where they come from
+
+
+def test_without_anything_given_the_defaults_count() -> None:
+    loaded, warnings = load({}, {})
+    assert loaded == Settings()
+    assert warnings == []
+    assert (loaded.host, loaded.port, loaded.max_value) == ("127.0.0.1", 8088, 1 << 20)
+    assert 1 <= loaded.workers <= 256
+
+
+def test_a_flag_goes_before_a_variable_and_a_variable_before_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "keyrack.toml"
+    file.write_text('port = 1\nevents = 2\nmax_value = "3k"\nhost = "::1"')
+    environ = {"KEYRACK_CONFIG": str(file), "KEYRACK_PORT": "4", "KEYRACK_EVENTS": "5"}
+    loaded, _ = load({"port": "6"}, environ)
+    assert (loaded.port, loaded.events, loaded.max_value, loaded.host) == (6, 5, 3072, "::1")
+
+
+def test_every_setting_can_be_given_by_flag_and_variable_and_file(tmp_path: Path) -> None:
+    parser = argparse.ArgumentParser()
+    settings.add_flags(parser)
+    for name, row in ROWS.items():
+        if name.startswith("tls_"):
+            continue
+        default = getattr(Settings(), name)
+        text = row.kind.show(default) if default not in (None, ()) else "9m"
+        text = {"on": "true", "off": "false"}.get(text, text)
+        arguments = [settings.flag(name)] if row.kind.is_switch else [settings.flag(name), text]
+        by_flag, _ = load(vars(parser.parse_args(arguments)), {})
+        by_variable, _ = load({}, {settings.variable(name): text})
+        by_file = from_file(tmp_path, f'{name} = "{text}"')
+        assert getattr(by_variable, name) == getattr(by_file, name)
+        assert getattr(by_flag, name) == (row.kind.is_switch or getattr(by_file, name))
+
+
+def test_a_variable_set_to_nothing_counts_as_not_set() -> None:
+    assert load({}, {"KEYRACK_STORE": "", "KEYRACK_PORT": ""}) == load({}, {})
+
+
+def test_variables_that_kubernetes_makes_are_not_taken_for_settings() -> None:
+    environ = {
+        "KEYRACK_PORT": "tcp://10.0.0.1:8088",
+        "KEYRACK_PORT_8088_TCP": "tcp://10.0.0.1:8088",
+        "KEYRACK_PORT_8088_TCP_ADDR": "10.0.0.1",
+        "KEYRACK_SERVICE_HOST": "10.0.0.1",
+        "KEYRACK_SERVICE_PORT_HTTP": "8088",
+        "KEYRACK_HEADLESS_SERVICE_HOST": "10.0.0.1",
+        "KEYRACK_HEADLESS_PORT": "tcp://10.0.0.2:8088",
+    }
+    assert load({}, environ) == load({}, {})
+
+
+def test_an_unknown_variable_is_warned_about_by_name() -> None:
+    _, warnings = load({}, {"KEYRACK_MEMROY": "1g", "KEYRACK_URL": "x", "OTHER": "1"})
+    assert len(warnings) == 1
+    assert "KEYRACK_MEMROY" in warnings[0]
+    assert "KEYRACK_MEMORY" in warnings[0]
+
+
+# Kinds
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("8388608", 8 << 20),
+        ("64m", 64 << 20),
+        ("64M", 64 << 20),
+        ("64MB", 64 << 20),
+        ("1g", 1 << 30),
+        ("9000KiB", 9000 << 10),
+        ("8388608b", 8 << 20),
+        ("1t", 1 << 40),
+    ],
+)
+def test_sizes_are_bytes_or_have_a_unit(text: str, size: int) -> None:
+    assert load({"memory": text}, {})[0].memory == size
+
+
+@pytest.mark.parametrize("text", ["", "m", "-1", "1.5g", "1 g", "1_0m", "64x", "٦٤m", "7m", "9e9"])
+def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
+    assert "is not a size of at least 8m" in refusal({"memory": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "on"), [("1", True), ("true", True), ("YES", True), ("0", False), ("no", False)]
+)
+def test_switches_are_words(text: str, on: bool) -> None:
+    assert load({}, {"KEYRACK_ACCESS_LOG": text})[0].access_log is on
+
+
+def test_a_list_has_commas_or_is_a_list_in_the_file(tmp_path: Path) -> None:
+    expected = ("a.example", ".internal", "*")
+    assert load({"allowed_hosts": "a.example, .internal,*"}, {})[0].allowed_hosts == expected
+    in_file = from_file(tmp_path, 'allowed_hosts = ["a.example", ".internal", "*"]')
+    assert in_file.allowed_hosts == expected
+
+
+def test_the_file_may_use_its_own_types(tmp_path: Path) -> None:
+    loaded = from_file(tmp_path, "port = 0\nkeep_alive = 2.5\nmemory = 8388608\naccess_log = true")
+    assert (loaded.port, loaded.keep_alive, loaded.memory) == (0, 2.5, 8 << 20)
+    assert loaded.access_log is True
+
+
+def test_an_ipv6_address_may_stand_in_brackets() -> None:
+    assert load({"host": "[::1]"}, {})[0].host == "::1"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("port", "65536"),
+        ("port", "-1"),
+        ("port", "8_0"),
+        ("port", "80.0"),
+        ("port", "٨٠"),
+        ("workers", "0"),
+        ("workers", "257"),
+        ("keep_alive", "nan"),
+        ("keep_alive", "1e2"),
+        ("keep_alive", "0"),
+        ("log_level", "loud"),
+        ("access_log", "maybe"),
+        ("host", "http://a"),
+        ("host", "a b"),
+        ("allowed_hosts", "a.example:8088"),
+        ("allowed_hosts", "a,,b"),
+        ("store", "a\0b"),
+        ("tls_cert", "/no/such/file"),
+    ],
+)
+def test_a_refusal_names_the_variable_the_value_and_what_was_expected(name: str, text: str) -> None:
+    said = refusal({}, {settings.variable(name): text})
+    assert said == f"{settings.variable(name)}={text!r} is not {ROWS[name].kind.expected}."
+
+
+@pytest.mark.parametrize("text", ["port = true", "port = 1.0", "port = [1]", "port = {}"])
+def test_a_wrong_type_in_the_file_is_refused_with_the_file_named(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match=r"port = .* in '.*keyrack.toml' is not a whole number"):
+        from_file(tmp_path, text)
+
+
+@pytest.mark.parametrize("text", ["keep_alive = nan", "keep_alive = inf", "keep_alive = 1e400"])
+def test_a_number_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match="is not a number of seconds"):
+        from_file(tmp_path, text)
+
+
+def test_an_unknown_key_of_the_file_is_refused_with_the_one_that_may_be_meant(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(SettingsError, match=r"'max-value' in .* \(is 'max_value' meant"):
+        from_file(tmp_path, 'max-value = "1m"')
+
+
+@pytest.mark.parametrize("text", ["port = ", "\xff".encode("latin-1")])
+def test_a_file_that_is_not_toml_is_refused(tmp_path: Path, text: str | bytes) -> None:
+    file = tmp_path / "bad.toml"
+    file.write_bytes(text.encode() if isinstance(text, str) else text)
+    assert "is not TOML" in refusal({"config": str(file)})
+
+
+def test_a_file_that_is_missing_is_refused(tmp_path: Path) -> None:
+    assert "cannot be read: No such file" in refusal({"config": str(tmp_path / "none")})
+
+
+def test_a_value_with_control_characters_is_shown_escaped() -> None:
+    assert "'\\x1b[2J'" in refusal({}, {"KEYRACK_PORT": "\x1b[2J"})
+
+
+# Settings that depend on each other
+
+
+def test_a_body_limit_that_nobody_chose_follows_the_value_limit() -> None:
+    assert load({"max_value": "16m"}, {})[0].max_body == 16 << 20
+
+
+def test_a_body_limit_below_the_value_limit_is_refused_with_both_sources() -> None:
+    said = refusal({"max_body": "2m"}, {"KEYRACK_MAX_VALUE": "3m"})
+    assert "--max-body '2m'" in said
+    assert "KEYRACK_MAX_VALUE='3m'" in said
+
+
+def test_settings_made_by_a_program_hold_to_the_same_rule() -> None:
+    with pytest.raises(SettingsError):
+        Settings(max_value=2, max_body=1)
+
+
+def test_a_certificate_without_a_key_is_refused() -> None:
+    assert "needs both --tls-cert and --tls-key" in refusal({"tls_cert": __file__})
+
+
+def test_files_that_are_no_certificate_are_refused() -> None:
+    said = refusal({"tls_cert": __file__, "tls_key": __file__})
+    assert "are not a certificate and its unencrypted private key" in said
+
+
+def test_an_encrypted_key_is_refused_without_asking_for_its_password(tmp_path: Path) -> None:
+    command = "openssl req -x509 -newkey rsa:2048 -keyout key -out cert -subj /CN=a -passout pass:a"
+    try:
+        subprocess.run(command.split(), cwd=tmp_path, check=True, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("openssl is not installed")
+    said = refusal({"tls_cert": str(tmp_path / "cert"), "tls_key": str(tmp_path / "key")})
+    assert "unencrypted private key" in said
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+# Showing
+
+
+def test_the_committed_page_is_what_the_table_says() -> None:
+    page = (ROOT / "docs" / "settings.md").read_text()
+    assert page == settings.markdown(), "run: python -m keyrack.settings > docs/settings.md"
+
+
+def test_the_help_names_every_flag_and_variable() -> None:
+    parser = argparse.ArgumentParser()
+    settings.add_flags(parser)
+    text = parser.format_help()
+    for name in ROWS:
+        assert settings.flag(name) in text
+        assert settings.variable(name) in text
