@@ -238,7 +238,7 @@ class Application:
     async def _http_exception(self, request: StarletteRequest, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         if error.status_code == 405:
-            allow = (error.headers or {}).get("Allow", "GET, HEAD")
+            allow = ", ".join(sorted((error.headers or {}).get("Allow", "GET, HEAD").split(", ")))
             problem = Problem(
                 "method-not-allowed",
                 f"{request.method} is not possible here; {allow} are.",

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome
     from keyrack.http.lane import Lane
 
-_REQUEST_LINE: Final = re.compile(rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]*) HTTP/1\.1\r\n").match
+_REQUEST_LINE: Final = re.compile(
+    rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
+).match
 _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
 """A read of a key that is written without percent signs: the most frequent request of all."""
 _SET_LINE: Final = b"POST /set HTTP/1.1\r\n"
@@ -128,6 +130,7 @@ class Connection(asyncio.Protocol):
         self._body_limit = 0
         self._wire_bytes = 0
         self._owes_continue = False
+        self._refused_method = b"GET"
 
         # When what is arriving began, and when the connection was last used (coarse seconds)
         self._head_since = 0.0
@@ -215,7 +218,7 @@ class Connection(asyncio.Protocol):
         if not turn.running:
             turn.begin()
         self._used = turn.now
-        if target != b"/set" or not self._hot_set(head, data[end:]):
+        if target != b"/set" or method != b"POST" or not self._hot_set(head, data[end:]):
             self._accept(Request(method, target, head, data[end:], keep_alive=True))
         return True
 
@@ -232,7 +235,7 @@ class Connection(asyncio.Protocol):
             record = turn.engine.get(key)
         except Exception:
             self.lane.log.exception("reading failed")
-            self._answer_problem(semantics.internal(), b"/get/", "get")
+            self._answer_problem(semantics.internal(), b"GET", b"/get/", "get")
             return
         if record is None:
             turn.count[_GET_404] += 1
@@ -316,6 +319,8 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """Parser: the first byte of a message."""
+        if self._deaf:
+            return
         self._known = False
         self._url = b""
         self._fields = []
@@ -327,8 +332,10 @@ class Connection(asyncio.Protocol):
 
     def on_url(self, url: bytes) -> None:
         """Parser: a piece of the request target."""
+        if self._deaf:
+            return
         self._url += url
-        if len(self._url) > MAX_TARGET_BYTES and not self._deaf:
+        if len(self._url) > MAX_TARGET_BYTES:
             self._refuse(
                 Problem(
                     "target-too-long",
@@ -400,7 +407,7 @@ class Connection(asyncio.Protocol):
         self._send_continue()
 
     def _send_continue(self) -> None:
-        if self._owes_continue and self._body_size == 0 and not self._busy():
+        if self._owes_continue and not (self._body_size or self._deaf or self._busy()):
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self._owes_continue = False
 
@@ -443,6 +450,7 @@ class Connection(asyncio.Protocol):
         self._head = None
         self._head_bytes = None
         self._body = []
+        self._owes_continue = False
         self._wire_bytes = 0
         self._head_since = 0.0
         self._body_since = 0.0
@@ -475,7 +483,7 @@ class Connection(asyncio.Protocol):
     def _serve(self, request: Request | Problem) -> None:
         if isinstance(request, Problem):
             self.turn.flush()
-            self._answer_problem(request, self._url, "other")
+            self._answer_problem(request, self._refused_method, self._url, "other")
             return
         resource = semantics.find(request.path)
         if resource is None:
@@ -511,11 +519,11 @@ class Connection(asyncio.Protocol):
         self._send(answer, request.method, name, close)
         self._rest()
 
-    def _answer_problem(self, problem: Problem, path: bytes, name: str) -> None:
+    def _answer_problem(self, problem: Problem, method: bytes, path: bytes, name: str) -> None:
         if not self.turn.running:
             self.turn.begin()
         answer = problems.answer(problem, path.partition(b"?")[0])
-        self._send(answer, b"GET", name, close=problem.kind.closes or self._leaving)
+        self._send(answer, method, name, close=problem.kind.closes or self._leaving)
         if problem.kind.closes:
             self._linger()
         else:
@@ -602,6 +610,9 @@ class Connection(asyncio.Protocol):
         """Answer a message that is not whole; nothing that follows it is read as a request."""
         if not problem.kind.closes:
             problem = _closing(problem)
+        # Before the target is seen, the parser still has the method of the message before.
+        if self._parser is not None and self._url:
+            self._refused_method = self._parser.get_method()
         self._stop_reading()
         self._accept(problem)
         self._head_since = self._body_since = 0.0

@@ -189,7 +189,7 @@ def answer(problem: Problem, path: bytes) -> Answer:
     else:
         body = msgspec.json.encode(document(problem))
         media_type = b"application/problem+json"
-    headers = ((b"Content-Type", media_type), (b"Cache-Control", b"no-store"), *problem.headers)
+    headers = ((b"Content-Type", media_type), *_ALWAYS, *problem.headers)
     return Answer(kind.status, headers, body)
 
 
@@ -209,4 +209,5 @@ def is_seed(path: bytes) -> bool:
     return path.startswith(b"/get/") or path in (b"/get", b"/set")
 
 
+_ALWAYS: Final = ((b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff"))
 _SEED_MESSAGES: Final = {"key-not-found": "Key not found"}

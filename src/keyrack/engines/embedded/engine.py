@@ -215,19 +215,20 @@ class EmbeddedEngine:
         group: list[Write] = []
         pages, grows = PAGES_A_COMMIT, False
         for write in writes:
-            need = 0
+            need, growing = 0, False
             for operation in write:
                 need += PAGES_A_WRITE
                 if type(operation) is Set:
-                    grows = True
+                    growing = True
                     need += len(operation.value) >> PAGE_SHIFT
                     if operation.ttl_ms:
                         need += PAGES_A_TTL
             if group and pages + need > _MOST_PAGES:
                 outcomes += self._commit(group, pages, grows)
-                group, pages = [], PAGES_A_COMMIT
+                group, pages, grows = [], PAGES_A_COMMIT, False
             group.append(write)
             pages += need
+            grows = grows or growing
         if group:
             outcomes += self._commit(group, pages, grows)
         return outcomes
@@ -251,7 +252,7 @@ class EmbeddedEngine:
             draft = eventlog.Draft(last)
             outcomes: list[Outcome] = []
             for write in writes:
-                if len(write) > 1 or write[0].condition is not None:
+                if len(write) != 1 or write[0].condition is not None:
                     refusal = self._examine(txn, write, now)
                     if refusal is not None:
                         outcomes.append(refusal)
@@ -287,7 +288,8 @@ class EmbeddedEngine:
                 revisions[key] = self._revision(txn, key, now)
             current = revisions[key]
             if operation.condition is not None and not operation.condition.holds(current):
-                return Refusal(Why.CONDITION, index, current)
+                # What the operations before it would have made of the key is not there.
+                return Refusal(Why.CONDITION, index, self._revision(txn, key, now))
             revisions[key] = _SET_IN_THIS_WRITE if type(operation) is Set else None
         return None
 
@@ -377,7 +379,9 @@ class EmbeddedEngine:
 
     def _take_lease(self) -> bool:
         now, me = self._steady(), os.getpid()
-        if self._words[SWEEP_UNTIL] > now and self._words[SWEEPER] != me:
+        # A lease that ends later than any given now is of an earlier start of the machine.
+        leased = now < self._words[SWEEP_UNTIL] <= now + _SWEEP_LEASE_NS
+        if leased and self._words[SWEEPER] != me:
             return False
         self._words[SWEEPER] = me
         self._words[SWEEP_UNTIL] = now + _SWEEP_LEASE_NS

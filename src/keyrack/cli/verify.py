@@ -1,0 +1,163 @@
+"""`keyrack verify`: check a running service from outside, the seed API to the letter.
+
+The checks are those of `scripts/verify-api.sh`, which needs nothing but bash and curl; this verb
+needs nothing but Keyrack, and so runs where its image does (`helm test`). A test keeps them alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import os
+import secrets
+import sys
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
+
+from keyrack.cli.asking import MISUSED, OK, REFUSED, UNREACHABLE, complain
+from keyrack.client.client import DEFAULT_URL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_JSON: Final = "application/json"
+_STORED: Final = '{"status":"success","message":"key-value pair is set successfully"}'
+_MISSING: Final = '{"status":"error","message":"Key not found"}'
+_SECONDS: Final = 10.0
+"""How long to wait for an answer."""
+
+
+class Answer(NamedTuple):
+    """What is expected or was answered; the media type is empty when there is none."""
+
+    status: int
+    media_type: str
+    body: str
+
+
+class Check(NamedTuple):
+    """A request and the only answer that is right."""
+
+    what: str
+    expected: Answer
+    method: str
+    path: str
+    body: str | None = None
+
+
+def checks(key: str) -> tuple[Check, ...]:
+    """Return all checks, in order; they use the one key and remove it at the end."""
+    path, resource = f"/get/{key}", f"/v1/keys/{key}"
+    stored, missing = Answer(200, _JSON, _STORED), Answer(404, _JSON, _MISSING)
+    text = f'{{"key":"{key}","value":"value_1"}}'
+    number = f'{{"key":"{key}","value":{{"n":[1,2.50]}}'
+    return (
+        Check("a missing key is not found", missing, "GET", path),
+        Check("a key is set", stored, "POST", "/set", text),
+        Check("the key is got", Answer(200, _JSON, text), "GET", path),
+        Check("the key is set again", stored, "POST", "/set", number + ',"ttl":60}'),
+        Check("a JSON value comes back as it was", Answer(200, _JSON, number + "}"), "GET", path),
+        Check("the key is deleted", Answer(204, "", ""), "DELETE", resource),
+        Check("a deleted key is not found", missing, "GET", path),
+        Check(
+            "the service is healthy",
+            Answer(200, "text/plain; charset=utf-8", "ok\n"),
+            "GET",
+            "/healthz",
+        ),
+    )
+
+
+def run(arguments: list[str]) -> int:
+    """Check the service, print each check, and return the exit code of the first difference."""
+    given = _parser().parse_args(arguments)
+    if not _is_url(given.url):
+        return complain(f"{given.url!r} is not a URL like {DEFAULT_URL}.", MISUSED)
+    url = given.url.rstrip("/")
+    print(f"checking {url}", flush=True)
+    try:
+        if not _ready(url, given.wait):
+            return complain(
+                f"{url}/readyz did not answer 200 within {given.wait:g} seconds.", UNREACHABLE
+            )
+        return _compare(url)
+    except (OSError, http.client.HTTPException) as error:
+        return complain(f"{url} gave no usable answer ({error}).", UNREACHABLE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="keyrack verify",
+        description="Check a running service from outside: the seed API, to the letter.",
+        epilog="exit codes: 0 all is right, 1 an answer is not, 2 misused, 3 no answer",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--url",
+        default=os.environ.get("KEYRACK_URL") or DEFAULT_URL,
+        help=f"where the service is [KEYRACK_URL; default: {DEFAULT_URL}]",
+    )
+    parser.add_argument(
+        "--wait",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="how long to wait for a service that is not ready yet [default: 30]",
+    )
+    return parser
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _compare(url: str) -> int:
+    # A key of this run alone, so that a service in use is not disturbed and runs do not meet.
+    for check in checks(f"verify-{secrets.token_hex(8)}"):
+        answered = _ask(url, check.method, check.path, check.body)
+        if answered != check.expected:
+            print("\n".join(_difference(url, check, answered)), file=sys.stderr)
+            return REFUSED
+        print(f"ok    {check.what}", flush=True)
+    print("all checks passed")
+    return OK
+
+
+def _difference(url: str, check: Check, answered: Answer) -> Iterator[str]:
+    yield f"FAIL  {check.what}: {check.method} {url}{check.path}"
+    for name, answer in (("expected", check.expected), ("answered", answered)):
+        yield f"      {name} {answer.status} {answer.media_type or '(no media type)'}"
+        yield f"               {answer.body!r}"
+
+
+def _ready(url: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            if _ask(url, "GET", "/readyz").status == 200:
+                return True
+        except (OSError, http.client.HTTPException):
+            pass
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(min(1.0, seconds))
+
+
+def _ask(url: str, method: str, path: str, body: str | None = None) -> Answer:
+    """Ask on a connection of its own: behind a Service each question may meet another pod."""
+    parts = urlsplit(url)
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=_SECONDS)
+    try:
+        headers = {} if body is None else {"Content-Type": _JSON}
+        connection.request(method, parts.path + path, body, headers)
+        response = connection.getresponse()
+        text = response.read().decode("utf-8", "backslashreplace")
+        return Answer(response.status, response.headers.get("Content-Type", ""), text)
+    finally:
+        connection.close()
