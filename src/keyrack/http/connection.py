@@ -76,7 +76,8 @@ _WITHOUT_BODY: Final = frozenset((204, 304))
 
 _QUEUE_HIGH: Final = 64
 """Pipelined requests that may wait before the connection is no longer read from."""
-_LINGER_SECONDS: Final = 2.0
+_COARSE_SECONDS: Final = 1.0
+_LINGER_SECONDS: Final = 1.0
 _LINGER_BYTES: Final = 1 << 20
 _WIRE_FACTOR: Final = 8
 """What has come of a body may have taken this many times its size (one-byte chunks take six)."""
@@ -156,6 +157,7 @@ class Connection(asyncio.Protocol):
         self.turn.count[OPEN_CONNECTIONS] -= 1
         self._known = False
         self._deaf = True
+        self._half_closed = True
         self._queue.clear()
         if self._cycle is not None:
             self._cycle.disconnected = True
@@ -292,15 +294,39 @@ class Connection(asyncio.Protocol):
         if self._head is None and not self._fields and not self._url:
             self._head_bytes = _head_bytes(data)
         self._wire_bytes += len(data)
+        rest: bytes | memoryview = data
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
-            # The request was served as if it had not asked; what comes after it is not HTTP/1.1.
-            self._stop_reading()
+            while rest:
+                rest = self._feed(rest)
         except httptools.HttpParserError as error:
             if not self._deaf:
                 self._refuse(Problem("malformed-message", _parser_message(error)))
         self._check_arriving()
+
+    def _feed(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Give data to the parser and return what is still to be read.
+
+        Where a message asks for another protocol, the parser takes all that follows its head for
+        that protocol, the body included. We know no other, and Java's HttpClient asks for HTTP/2
+        with whatever it sends, so such a head is read again as if it had not asked.
+        """
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._deaf:
+                self._read_without_upgrade()
+                return memoryview(data)[upgrade.args[0] :]
+        return b""
+
+    def _read_without_upgrade(self) -> None:
+        assert self._parser is not None
+        line = (self._parser.get_method(), self._url, self._parser.get_http_version().encode())
+        fields = (b"%b: %b\r\n" % field for field in self._fields if field[0] != b"upgrade")
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(fields))
+        self._forget_message()
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(head)
 
     def _check_arriving(self) -> None:
         """Bound what a message may hold while it is on its way, in bytes and (later) in time."""
@@ -360,7 +386,9 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """Parser: the header section is whole. Judge it before a byte of the body is taken."""
-        if self._deaf:
+        assert self._parser is not None
+        asks_for_upgrade = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        if self._deaf or asks_for_upgrade:
             return
         try:
             self._begin_body(self._judged_head())
@@ -372,6 +400,8 @@ class Connection(asyncio.Protocol):
         version = self._parser.get_http_version()
         if version not in ("1.1", "1.0"):
             raise Problem("malformed-message", "The protocol is HTTP/1.1 (or 1.0).")
+        if self._parser.get_method() == b"CONNECT":
+            raise Problem("bad-target", "This is no proxy: CONNECT is not possible here.")
         size = sum(len(name) + len(value) + 4 for name, value in self._fields)
         if size > MAX_HEAD_BYTES:
             raise Problem(
@@ -432,13 +462,12 @@ class Connection(asyncio.Protocol):
         head = self._head
         if self._deaf or head is None or self._parser is None:
             return
-        keep_alive = head.keep_alive and not self._parser.should_upgrade()
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(self._parser.get_method(), self._url, head, body, keep_alive)
+        request = Request(self._parser.get_method(), self._url, head, body, head.keep_alive)
         self._forget_message()
         self._known = self._may_know and not self._leaving
         self._used = self.turn.now
-        if not keep_alive:
+        if not head.keep_alive:
             self._stop_reading()
         if not self.turn.running:
             self.turn.begin()
@@ -534,6 +563,9 @@ class Connection(asyncio.Protocol):
         self._write_answer(answer, method, close)
 
     def _write_answer(self, answer: Answer, method: bytes, close: bool) -> None:
+        if self._transport.is_closing():
+            # The client went away while its write was done; uvloop raises on such a transport.
+            return
         parts = [_STATUS_LINES[answer.status], self.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in answer.headers]
         if answer.status not in _WITHOUT_BODY:
@@ -645,6 +677,8 @@ class Connection(asyncio.Protocol):
 
     def check_deadlines(self, now: float) -> None:
         """Close what has been waited for long enough; `now` in coarse seconds."""
+        # What began in the course of a second has that second's beginning: never be early.
+        now -= _COARSE_SECONDS
         settings = self.lane.timeouts
         if self._linger_since:
             if now - self._linger_since > _LINGER_SECONDS:

@@ -99,11 +99,17 @@ class Turn:
             _log.exception("the engine failed with %d writes to do", len(pending))
             outcomes = [Refusal(Why.BROKEN)] * len(pending)
         for (_, conclude), outcome in zip(pending, outcomes, strict=True):
-            conclude(outcome)
+            try:
+                conclude(outcome)
+            except Exception:
+                # One client's trouble must not cost the others their answers.
+                _log.exception("an answer could not be given")
 
     def _end(self) -> None:
-        self.flush()
-        self.running = False
+        try:
+            self.flush()
+        finally:
+            self.running = False
         elapsed = time.monotonic_ns() - self._started
         if self.reads:
             self._observe(_READ, elapsed, self.reads)

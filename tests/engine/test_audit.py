@@ -1,0 +1,189 @@
+"""The embedded engine's audit of itself: each kind of damage, done to the database, is told."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from struct import Struct
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_support.world import drop, put
+
+from keyrack.engines import record as wire
+from keyrack.engines.contract import Change
+from keyrack.engines.embedded import eventlog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import lmdb
+    from engine_support.world import EmbeddedWorld
+
+    from keyrack.engines.embedded import EmbeddedEngine
+
+STATE = b"keyrack:state"
+PAIR = Struct(">QQ")
+
+
+@pytest.fixture
+def engine(embedded: EmbeddedWorld) -> EmbeddedEngine:
+    """A store with a key that stays, one that ends, and one that was deleted."""
+    engine = embedded.engine
+    put(engine, b"stays")
+    put(engine, b"ends", ttl_ms=1000)
+    put(engine, b"gone", ttl_ms=1000)
+    drop(engine, b"gone")
+    assert engine.check() == []
+    return engine
+
+
+@contextmanager
+def tampering(engine: EmbeddedEngine) -> Iterator[lmdb.Transaction[bytes]]:
+    with engine._env.begin(write=True) as txn:
+        yield txn
+
+
+def revision_of(engine: EmbeddedEngine, key: bytes) -> int:
+    record = engine.get(key)
+    assert record is not None
+    return record.revision
+
+
+def set_state(engine: EmbeddedEngine, revision: int = 0, events: int = 0) -> None:
+    """Change the last revision and the number of events by so much."""
+    with tampering(engine) as txn:
+        last, number = PAIR.unpack(txn.get(STATE, b""))
+        txn.put(STATE, PAIR.pack(last + revision, number + events))
+
+
+def log(engine: EmbeddedEngine, last: int, *changes: tuple[Change, bytes]) -> None:
+    """Add an entry of the log that ends with revision `last`, and count it."""
+    draft = eventlog.Draft(last - len(changes))
+    for change, key in changes:
+        draft.note(change, key)
+    with tampering(engine) as txn:
+        txn.put(eventlog.encode_revision(last), draft.pack(1), db=engine._log)
+    set_state(engine, events=len(changes))
+
+
+def store(engine: EmbeddedEngine, key: bytes, raw: bytes) -> None:
+    """Put bytes in the place of a record."""
+    with tampering(engine) as txn:
+        txn.put(key, raw, db=engine._records)
+
+
+def test_an_empty_store_is_sound(embedded: EmbeddedWorld) -> None:
+    assert embedded.engine.check() == []
+
+
+def test_a_store_of_which_the_events_were_trimmed_is_sound(embedded: EmbeddedWorld) -> None:
+    for number in range(embedded.events + 20):
+        put(embedded.engine, b"%d" % number)
+        drop(embedded.engine, b"%d" % (number - number % 3))
+    embedded.engine.trim(1000)
+    assert embedded.engine.check() == []
+
+
+def test_a_record_that_the_expiry_index_does_not_know_is_found(engine: EmbeddedEngine) -> None:
+    record = engine.get(b"ends")
+    assert record is not None
+    with tampering(engine) as txn:
+        txn.delete(PAIR.pack(record.expires_at, record.revision), db=engine._expiry)
+    (problem,) = engine.check()
+    assert problem == f"b'ends' ends at {record.expires_at}, and the expiry index does not know"
+
+
+@pytest.mark.parametrize("key", [b"stays", b"ends", b"gone", b"never"])
+def test_an_index_entry_without_its_record_is_found(engine: EmbeddedEngine, key: bytes) -> None:
+    with tampering(engine) as txn:
+        txn.put(PAIR.pack(77, 5), key, db=engine._expiry)
+    assert engine.check() == [f"the expiry index names {key!r} at 77, and no record agrees"]
+
+
+def test_an_index_entry_that_names_another_key_is_found(engine: EmbeddedEngine) -> None:
+    record = engine.get(b"ends")
+    assert record is not None
+    with tampering(engine) as txn:
+        txn.put(PAIR.pack(record.expires_at, record.revision), b"stays", db=engine._expiry)
+    first, second = engine.check()
+    assert first.startswith("b'ends' ends at")
+    assert second.startswith("the expiry index names b'stays'")
+
+
+def test_a_record_newer_than_the_store_is_found(engine: EmbeddedEngine) -> None:
+    revision = engine.usage().revision + 1
+    store(engine, b"stays", wire.pack(revision, b"v"))
+    assert f"b'stays' has revision {revision}, newer than the store" in engine.check()
+
+
+def test_a_revision_that_was_given_twice_is_found(engine: EmbeddedEngine) -> None:
+    revision = revision_of(engine, b"stays")
+    store(engine, b"twin", wire.pack(revision, b"v"))
+    assert f"revision {revision} was given twice" in engine.check()
+
+
+def test_a_record_without_its_event_is_found(engine: EmbeddedEngine) -> None:
+    set_state(engine, revision=1)
+    revision = engine.usage().revision
+    store(engine, b"secret", wire.pack(revision, b"v"))
+    (problem,) = engine.check()
+    assert problem == f"b'secret' has revision {revision}, and its last event is None"
+
+
+def test_a_record_whose_last_event_is_another_is_found(engine: EmbeddedEngine) -> None:
+    last = engine.usage().revision + 1
+    set_state(engine, revision=1)
+    log(engine, last, (Change.DELETE, b"stays"))
+    (problem,) = engine.check()
+    assert problem.startswith(f"b'stays' has revision {revision_of(engine, b'stays')}, and")
+
+
+def test_an_event_without_its_record_is_found(engine: EmbeddedEngine) -> None:
+    revision = revision_of(engine, b"stays")
+    with tampering(engine) as txn:
+        txn.delete(b"stays", db=engine._records)
+    assert engine.check() == [f"event {revision} set b'stays', and there is no such record"]
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_a_wrong_number_of_events_is_found(engine: EmbeddedEngine, difference: int) -> None:
+    set_state(engine, events=difference)
+    assert engine.check() == [f"the log holds 4 events and says {4 + difference}"]
+
+
+def test_an_event_newer_than_the_store_is_found(engine: EmbeddedEngine) -> None:
+    last = engine.usage().revision
+    log(engine, last + 2, (Change.DELETE, b"x"), (Change.DELETE, b"x"))
+    assert engine.check() == [f"event {last + 2} is newer than the store's revision {last}"]
+
+
+def test_events_out_of_order_are_found(engine: EmbeddedEngine) -> None:
+    last = engine.usage().revision
+    set_state(engine, revision=1)
+    log(engine, last + 1, (Change.DELETE, b"x"), (Change.DELETE, b"x"))
+    assert engine.check() == [f"event {last} comes after event {last}"]
+
+
+@pytest.mark.parametrize(
+    ("database", "key", "value"),
+    [
+        ("_records", b"short", b"\x00"),
+        ("_records", b"unknown type", bytes(8) + b"\x7e"),
+        ("_expiry", b"short", b"stays"),
+        ("_log", b"\xff" * 8, b"\x00"),
+        ("_log", b"\xff" * 8, PAIR.pack(1, 1 << 32)[:12] + b"\x09\x00\x01k"),
+    ],
+)
+def test_what_cannot_be_read_at_all_is_found(
+    engine: EmbeddedEngine, database: str, key: bytes, value: bytes
+) -> None:
+    """Told as a sentence like everything else, instead of ending the audit with an exception."""
+    with tampering(engine) as txn:
+        txn.put(key, value, db=getattr(engine, database))
+    assert engine.check() != []
+
+
+def test_no_more_than_twenty_problems_are_told(engine: EmbeddedEngine) -> None:
+    for number in range(30):
+        store(engine, b"%d" % number, wire.pack(1 << 60, b""))
+    assert len(engine.check()) == 20

@@ -1,0 +1,85 @@
+"""The stored bytes of a record are a promise: a store of version 1 is read by every later one."""
+
+from __future__ import annotations
+
+import pytest
+from engine_support.property import examples
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from keyrack.engines import record as wire
+from keyrack.engines.contract import JSON, MAX_MEDIA_TYPE_BYTES, TEXT, Record
+
+TABLE = (
+    "text/plain; charset=utf-8",
+    "application/json",
+    "application/octet-stream",
+    "text/plain",
+    "text/html; charset=utf-8",
+    "text/css",
+    "text/csv",
+    "application/xml",
+    "application/x-www-form-urlencoded",
+    "image/png",
+    "image/jpeg",
+    "image/webp",
+    "image/svg+xml",
+    "application/pdf",
+    "application/gzip",
+    "application/msgpack",
+    "application/cbor",
+    "application/x-protobuf",
+)
+
+ascii_names = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=255)
+media_types = st.sampled_from(TABLE) | ascii_names
+numbers = st.integers(0, 2**64 - 1)
+
+
+@examples(200)
+@given(numbers, st.binary(max_size=5000), media_types, numbers)
+@example(2**64 - 1, b"", "a" * MAX_MEDIA_TYPE_BYTES, 2**64 - 1)
+@example(1, b"x" * (3 << 20), TEXT, 0)
+@example(1, b"", "", 1)
+def test_what_is_packed_is_unpacked(
+    revision: int, value: bytes, media_type: str, expires_at: int
+) -> None:
+    raw = wire.pack(revision, value, media_type, expires_at)
+    assert wire.unpack(raw) == Record(value, media_type, revision, expires_at)
+    assert wire.revision(raw) == revision
+    assert wire.expires_at(raw) == expires_at
+    assert wire.has_ttl(raw) is (expires_at > 0)
+
+
+@pytest.mark.parametrize("code", range(len(TABLE)))
+def test_a_known_media_type_takes_one_byte_that_never_changes(code: int) -> None:
+    assert wire.pack(1, b"v", TABLE[code])[8:] == bytes([code]) + b"v"
+
+
+def test_a_short_text_costs_nine_bytes_of_header() -> None:
+    assert len(wire.pack(2**63, b"v" * 32, TEXT)) == 32 + 9
+
+
+def test_a_ttl_costs_eight_bytes_more() -> None:
+    assert len(wire.pack(1, b"v" * 32, TEXT, 1)) == 32 + 9 + 8
+
+
+VERSION_1 = [
+    ("0000000000000001 00 76", Record(b"v", TEXT, 1)),
+    ("0000000000000100 01 5b5d", Record(b"[]", JSON, 256)),
+    ("0000000000000002 80 0000000000000003 76", Record(b"v", TEXT, 2, 3)),
+    ("0000000000000002 7f 03 612f62 76", Record(b"v", "a/b", 2)),
+    ("0000000000000002 ff 0000000000000003 03 612f62 76", Record(b"v", "a/b", 2, 3)),
+    ("ffffffffffffffff 11", Record(b"", "application/x-protobuf", 2**64 - 1)),
+]
+
+
+@pytest.mark.parametrize(("stored", "record"), VERSION_1)
+def test_a_record_stored_by_version_1_is_read(stored: str, record: Record) -> None:
+    assert wire.unpack(bytes.fromhex(stored)) == record
+
+
+@pytest.mark.parametrize(("stored", "record"), VERSION_1)
+def test_a_record_is_stored_as_version_1_did(stored: str, record: Record) -> None:
+    raw = wire.pack(record.revision, record.value, record.media_type, record.expires_at)
+    assert raw == bytes.fromhex(stored)

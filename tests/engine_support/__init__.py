@@ -1,0 +1,1 @@
+"""What the engine tests share: a small world around an engine, and programs for other processes."""

@@ -1,0 +1,159 @@
+"""Programs that tests run as other processes: `python -m engine_support.children VERB ARGUMENT...`.
+
+They talk in lines: what they did goes to standard output, and most end with their standard input.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from engine_support.world import put
+from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set
+from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.engines.embedded.directory import prepare
+
+SLOTS = 100
+
+
+def tell(*words: object) -> None:
+    """Send a line at once: a single system call, so that a killed child leaves none half-told."""
+    os.write(1, " ".join(map(str, words)).encode() + b"\n")
+
+
+def wait() -> None:
+    """Wait for a line, or for the parent to let go."""
+    sys.stdin.readline()
+
+
+def count(directory: str, memory: str, key: str, times: str) -> None:
+    """Add one to a decimal value by compare-and-set, so many times."""
+    engine = EmbeddedEngine(directory, int(memory))
+    name = key.encode()
+    tell("open")
+    wait()
+    for _ in range(int(times)):
+        while True:
+            record = engine.get(name)
+            if record is None:
+                operation = Set(name, b"1", condition=Condition(none_match=ANY))
+            else:
+                unchanged = Condition(match=frozenset([record.revision]))
+                operation = Set(name, b"%d" % (int(record.value) + 1), condition=unchanged)
+            if not isinstance(engine.write([(operation,)])[0], Refusal):
+                break
+    engine.close()
+    tell("done")
+
+
+def slot_after(step: int) -> tuple[bytes, bytes | None]:
+    """Return which of a writer's keys its step changes, and the value after it, None if deleted."""
+    slot = b"%d" % (step % SLOTS)
+    if step % 5 == 4:
+        return slot, None
+    return slot, b"%d " % step + b"x" * (step * 37 % 6000)
+
+
+def write(directory: str, memory: str, name: str) -> None:
+    """Change keys of its own for ever, and tell each step after it was acknowledged."""
+    engine = EmbeddedEngine(directory, int(memory))
+    step = 0
+    while True:
+        slot, value = slot_after(step)
+        key = name.encode() + b"-" + slot
+        operation = Delete(key) if value is None else Set(key, value, ttl_ms=step % 3 * 3_600_000)
+        while isinstance(engine.write([(operation,)])[0], Refusal):
+            # Somebody's long read keeps pages from being used again.
+            time.sleep(0.001)
+        tell(step)
+        step += 1
+
+
+def die_writing(directory: str, memory: str, when: str) -> None:
+    """Kill itself inside a write, with the lock held, `when` the change is made or not yet."""
+    engine = EmbeddedEngine(directory, int(memory))
+    finish: Any = engine._finish
+
+    def die(*arguments: Any) -> None:
+        if when == "made":
+            finish(*arguments)
+        tell("dying")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(engine, "_finish", die)  # noqa: B010  # to a checker, methods cannot be replaced
+    put(engine, b"never", b"acknowledged")
+
+
+def hold_snapshot(directory: str, memory: str, key: str) -> None:
+    """Hold a read transaction open until told, and look whether it still sees the same."""
+    engine = EmbeddedEngine(directory, int(memory))
+    with engine._begin(engine._records) as txn:
+        before = list(txn.cursor())
+        tell("holding", len(before), txn.get(key.encode()) is not None)
+        wait()
+        tell("same" if list(txn.cursor()) == before else "changed")
+    engine.close()
+
+
+def serve(directory: str, memory: str) -> None:
+    """Answer calls: each line is a Python literal, (name, argument...), and so is each answer."""
+    engine = EmbeddedEngine(directory, int(memory))
+    tell("open")
+    for line in sys.stdin:
+        name, *arguments = ast.literal_eval(line)
+        if name == "set":
+            outcome = engine.write([(Set(*arguments),)])[0]
+            tell(repr(None if isinstance(outcome, Refusal) else outcome[0].revision))
+        elif name == "delete":
+            outcome = engine.write([(Delete(*arguments),)])[0]
+            tell(repr(None if isinstance(outcome, Refusal) else outcome[0].existed))
+        elif name == "get":
+            record = engine.get(*arguments)
+            tell(repr(None if record is None else record.value))
+        elif name == "readers":
+            # Each open transaction takes a slot of the file that the readers share.
+            transactions = [engine._begin() for _ in range(*arguments)]
+            tell(repr(len(transactions)))
+            for transaction in transactions:
+                transaction.abort()
+        else:
+            answer = getattr(engine, name)(*arguments)
+            tell(repr(answer if isinstance(answer, int | list) else str(answer)))
+    engine.close()
+
+
+def take(store: str, seconds: str = "") -> None:
+    """Take a named store, and give it up when told, or after so many seconds."""
+    place = prepare(store, 8 << 20, 1 << 30, 100)
+    tell(place.path)
+    if seconds:
+        time.sleep(float(seconds))
+    else:
+        wait()
+    place.close()
+
+
+def take_unnamed(parent: str) -> None:
+    """Take a store without a name, and give it up when told."""
+    place = prepare(None, 8 << 20, 1 << 30, 100, Path(parent))
+    tell(place.path)
+    wait()
+    place.close()
+
+
+def take_and_fork(store: str) -> None:
+    """Take a named store, have a child, and die without giving it up; the child waits."""
+    prepare(store, 8 << 20, 1 << 30, 100)
+    if os.fork():
+        os._exit(1)
+    tell(os.getpid())
+    wait()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
