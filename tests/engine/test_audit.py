@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 STATE = b"keyrack:state"
 PAIR = Struct(">QQ")
+STATE_FORM = Struct(">QQQ")
 
 
 @pytest.fixture
@@ -52,8 +53,8 @@ def revision_of(engine: EmbeddedEngine, key: bytes) -> int:
 def set_state(engine: EmbeddedEngine, revision: int = 0, events: int = 0) -> None:
     """Change the last revision and the number of events by so much."""
     with tampering(engine) as txn:
-        last, number = PAIR.unpack(txn.get(STATE, b""))
-        txn.put(STATE, PAIR.pack(last + revision, number + events))
+        last, number, size = STATE_FORM.unpack(txn.get(STATE, b""))
+        txn.put(STATE, STATE_FORM.pack(last + revision, number + events, size))
 
 
 def log(engine: EmbeddedEngine, last: int, *changes: tuple[Change, bytes]) -> None:

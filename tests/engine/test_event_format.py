@@ -51,7 +51,7 @@ def test_the_end_of_an_earlier_value_comes_before_the_set_that_found_it(
 ) -> None:
     draft, revisions = drafted(10, noted)
     set_first = draft.set(key)
-    assert draft.expire_before_last_set(key) == set_first + 1 == revisions[-1] + 2
+    assert draft.before_last(Change.EXPIRE, key) == set_first + 1 == revisions[-1] + 2
     after = draft.set(b"another")
     events = list(eventlog.unpack(eventlog.encode_revision(draft.last), draft.pack(7)))
     assert events[len(noted) :] == [
@@ -77,4 +77,6 @@ def test_the_number_of_a_change_never_changes() -> None:
         ("DELETE", 2),
         ("EXPIRE", 3),
         ("EVICT", 4),
+        ("LOCK", 5),
+        ("UNLOCK", 6),
     ]

@@ -18,6 +18,8 @@ VERBS: Final = {
     "get": ("get", "Print a key's value"),
     "set": ("set", "Store a value"),
     "del": ("delete", "Remove a key"),
+    "export": ("export", "Write keys as lines of JSON"),
+    "import": ("import_", "Store keys from lines of JSON"),
     "verify": ("verify", "Check a running service from outside"),
     "health": ("health", "Tell whether a service is alive"),
 }

@@ -22,12 +22,13 @@ UNREACHABLE: Final = 3
 _EPILOG: Final = "exit codes: 0 done, 1 missing or refused, 2 misused, 3 the service did not answer"
 
 
-def parser(verb: str, description: str) -> argparse.ArgumentParser:
-    """Return a parser with the key and the flags that say where the service is."""
+def parser(verb: str, description: str, *, key: bool = True) -> argparse.ArgumentParser:
+    """Return a parser with the key, if there is one, and the flags that say where to ask."""
     made = argparse.ArgumentParser(
         prog=f"keyrack {verb}", description=description, epilog=_EPILOG, allow_abbrev=False
     )
-    made.add_argument("key", metavar="KEY")
+    if key:
+        made.add_argument("key", metavar="KEY")
     made.add_argument(
         "--url",
         default=os.environ.get("KEYRACK_URL") or DEFAULT_URL,

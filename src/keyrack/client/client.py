@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import quote, urlencode, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
     from types import TracebackType
 
 DEFAULT_URL: Final = "http://127.0.0.1:8088"
 _MISSING: Final = "key-not-found"
 _LONGEST_PROBLEM: Final = 65536
+_PIECE: Final = 1 << 16
 
 
 class ClientError(Exception):
@@ -64,7 +65,8 @@ class Client:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"{url!r} is not a URL like {DEFAULT_URL}.")
         self._where = f"the Unix socket {uds!r}" if uds is not None else url
-        self._path = parts.path.rstrip("/") + "/v1/keys/"
+        self._root = parts.path.rstrip("/")
+        self._path = self._root + "/v1/keys/"
         self._connection = _connection(parts.scheme, parts.hostname, parts.port, uds, timeout)
 
     def __enter__(self) -> Client:
@@ -127,6 +129,52 @@ class Client:
             return True
         _refuse_unless_missing(response, body)
         return False
+
+    def export(self, prefix: str = "") -> Iterator[bytes]:
+        """Yield the keys under a prefix as NDJSON, in pieces that end anywhere.
+
+        Raises `Unreachable` when the export breaks off: what came before is not all.
+        """
+        query = urlencode({"prefix": prefix.encode("utf-8", "surrogateescape")})
+        self._drop_stale()
+        try:
+            self._connection.request("GET", f"{self._root}/v1/export?{query}")
+            response = self._connection.getresponse()
+            if response.status != 200:
+                raise _refused(response, response.read())
+            while piece := response.read1(_PIECE):
+                yield piece
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Unreachable(_explained(error, self._where, "GET")) from error
+
+    def import_lines(
+        self, lines: Iterable[bytes], *, stop_on_error: bool = False
+    ) -> dict[str, Any]:
+        """Send NDJSON as `export` gives it, and return the server's report."""
+        query = urlencode({"on_error": "stop" if stop_on_error else "continue"})
+        self._drop_stale()
+        try:
+            # A server that stops at an error answers before it has read all of it.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                self._connection.request(
+                    "POST",
+                    f"{self._root}/v1/import?{query}",
+                    lines,
+                    {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"},
+                    encode_chunked=True,
+                )
+            response = self._connection.getresponse()
+            answer = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            self._connection.close()
+            raise Unreachable(_explained(error, self._where, "POST")) from error
+        if response.status != 200:
+            raise _refused(response, answer)
+        import json  # only needed here
+
+        report: dict[str, Any] = json.loads(answer)
+        return report
 
     def _target(self, key: str) -> str:
         if not key:

@@ -62,6 +62,17 @@ def _names(revisions: frozenset[int], current: int | None) -> bool:
     return current is not None and (revisions is ANY or revisions == ANY or current in revisions)
 
 
+class Space(enum.IntEnum):
+    """What a record is for. Each space has names of its own."""
+
+    KEYS = 0
+    """What users store."""
+    LOCKS = 1
+    """Who holds which lock; the record's revision is the fencing token."""
+    ANSWERS = 2
+    """Outcomes that were remembered, so that a retry gets the first one again. No events."""
+
+
 class Set(msgspec.Struct, frozen=True, gc=False):
     """Store a value. Without a TTL the key does not end: an earlier TTL is cleared."""
 
@@ -70,6 +81,7 @@ class Set(msgspec.Struct, frozen=True, gc=False):
     media_type: str = TEXT
     ttl_ms: int = 0
     condition: Condition | None = None
+    space: Space = Space.KEYS
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
@@ -77,11 +89,63 @@ class Delete(msgspec.Struct, frozen=True, gc=False):
 
     key: bytes
     condition: Condition | None = None
+    space: Space = Space.KEYS
 
 
-Operation: TypeAlias = Set | Delete
+class Get(msgspec.Struct, frozen=True, gc=False):
+    """Read a key as the operations before it in the same write have left it."""
+
+    key: bytes
+    condition: Condition | None = None
+
+
+class Add(msgspec.Struct, frozen=True, gc=False):
+    """Add to the number that a key holds as decimal text; a missing key starts at `initial`.
+
+    With `ttl_ms` the key gets this TTL, without one it keeps what it has. Refused with
+    `Why.NUMBER` where the value is no number of 64 bits, `Why.OVERFLOW` where the sum is none.
+    """
+
+    key: bytes
+    delta: int
+    initial: int = 0
+    ttl_ms: int = 0
+    condition: Condition | None = None
+
+
+class Touch(msgspec.Struct, frozen=True, gc=False):
+    """Give a key another TTL (0: none). Value and revision stay. Refused where it is missing."""
+
+    key: bytes
+    ttl_ms: int
+    condition: Condition | None = None
+    space: Space = Space.KEYS
+
+
+class Check(msgspec.Struct, frozen=True, gc=False):
+    """Do nothing, and let the write be refused when the condition does not hold."""
+
+    key: bytes
+    condition: Condition
+    space: Space = Space.KEYS
+
+
+class Remember(msgspec.Struct, frozen=True, gc=False):
+    """Keep the write's outcome under a name, or give the one that is kept. First in its write.
+
+    The outcome is kept in the same commit as what it tells of, so a write that carries a name is
+    done once however often it is sent. Another `fingerprint` is refused with `Why.REUSED`. An
+    outcome of `Why.FULL` is not kept.
+    """
+
+    key: bytes
+    fingerprint: bytes
+    ttl_ms: int
+
+
+Operation: TypeAlias = Set | Delete | Get | Add | Touch | Check | Remember
 Write: TypeAlias = tuple[Operation, ...]
-"""Operations that are applied all or none."""
+"""Operations that are applied all or none; each sees what the ones before it did."""
 
 
 class Result(msgspec.Struct, frozen=True, gc=False):
@@ -89,6 +153,10 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 
     revision: int
     existed: bool
+    record: Record | None = None
+    """What `Get` found."""
+    number: int | None = None
+    """What `Add` made."""
 
 
 class Why(enum.Enum):
@@ -96,6 +164,14 @@ class Why(enum.Enum):
 
     CONDITION = "condition"
     """A precondition did not hold."""
+    MISSING = "missing"
+    """A key that has to exist does not."""
+    NUMBER = "number"
+    """A value is not a decimal number of 64 bits."""
+    OVERFLOW = "overflow"
+    """A sum has more than 64 bits."""
+    REUSED = "reused"
+    """The outcome of another write is kept under this name."""
     FULL = "full"
     """The store has no room for it; deletes still work."""
     BROKEN = "broken"
@@ -120,6 +196,10 @@ class Change(enum.IntEnum):
     DELETE = 2
     EXPIRE = 3
     EVICT = 4
+    LOCK = 5
+    """A lock was taken; `key` is its name."""
+    UNLOCK = 6
+    """A lock was given back, or its time ended."""
 
 
 class Event(msgspec.Struct, frozen=True, gc=False):
@@ -129,6 +209,18 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     change: Change
     key: bytes
     time: int
+
+
+class Page(msgspec.Struct, frozen=True, gc=False):
+    """A piece of the keys in order, as they all were at one revision."""
+
+    entries: list[tuple[bytes, Record]]
+    folders: list[bytes]
+    """With a delimiter: beginnings that several keys share, up to and with the delimiter."""
+    next: bytes | None
+    """Where to go on (`after`), None at the end. A page may be short and still have one."""
+    revision: int
+    """The store's revision when the page was read: watching after it misses nothing."""
 
 
 class Sweep(msgspec.Struct, frozen=True, gc=False):
@@ -181,6 +273,26 @@ class Engine(Protocol):
     def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over. O(log keys)."""
 
+    def lock_of(self, name: bytes) -> Record | None:
+        """Return who holds a lock: the value is the owner, the revision the fencing token."""
+
+    def scan(
+        self,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit: int = 100,
+        reverse: bool = False,
+        delimiter: bytes = b"",
+    ) -> Page:
+        """Return a page of the keys that begin with `prefix`, in order of their bytes.
+
+        `after` goes on behind (with `reverse`: before) a key. Costs O(log keys + limit), whatever
+        the number of keys; a page ends early when its values are many bytes.
+        """
+
+    def count(self, prefix: bytes, after: bytes | None, steps: int) -> tuple[int, bytes | None]:
+        """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
+
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each.
 
@@ -195,6 +307,9 @@ class Engine(Protocol):
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the known events with a revision above `after`, oldest first."""
+
+    def history(self) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now."""
 
     def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""

@@ -14,19 +14,28 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from keyrack import __version__
 from keyrack.engines.contract import MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_TTL_MS
-from keyrack.http import contract, problems, semantics
+from keyrack.http import (
+    bulk,
+    contract,
+    listing,
+    operations,
+    problems,
+    reference,
+    semantics,
+)
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Answer, Request
 from keyrack.http.metrics import Metrics
+from keyrack.http.operations import OPERATIONS
 from keyrack.http.problems import KINDS, Problem
-from keyrack.http.semantics import PendingWrite
-from keyrack.server.counters import OPERATIONS, request_word
+from keyrack.http.reply import Deferred, PendingWrite, Stream
+from keyrack.server.counters import request_word
 
 if TYPE_CHECKING:
     import asyncio
@@ -37,6 +46,8 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Outcome
     from keyrack.http.lane import Lane
+    from keyrack.http.operations import Operation
+    from keyrack.http.reply import Reply
     from keyrack.server.counters import Counters
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -55,15 +66,26 @@ class Application:
         self._engine = lane.turn.engine
         self._metrics = Metrics(counters, self._engine)
         self._started = time.monotonic()
+        self._context = lane.context
+        endpoints = {
+            "home": self._home,
+            "readyz": self._readyz,
+            "metrics": self._prometheus,
+            "info": self._info,
+            "limits": self._limits,
+            "openapi": self._openapi,
+            "docs": self._docs,
+            "keys_list": self._count,
+            "keys_delete": self._delete,
+            "key_events": self._key_events,
+            "export": self._export,
+            "import": self._import,
+        }
         self._app = Starlette(
             routes=[
-                self._route("/", self._home, "home"),
-                self._route("/readyz", self._readyz, "readyz"),
-                self._route("/metrics", self._prometheus, "metrics"),
-                self._route("/v1/info", self._info, "info"),
-                self._route("/v1/limits", self._limits, "limits"),
-                self._route("/docs/problems", self._problem_pages, "docs"),
-                self._route("/docs/problems/{slug}", self._problem_pages, "docs"),
+                *(self._route(OPERATIONS[name], endpoint) for name, endpoint in endpoints.items()),
+                Route("/docs/problems", self._problem_pages, methods=["GET"], name="docs"),
+                Route("/docs/problems/{slug}", self._problem_pages, methods=["GET"], name="docs"),
             ],
             exception_handlers={
                 HTTPException: self._http_exception,
@@ -76,9 +98,10 @@ class Application:
 
     @staticmethod
     def _route(
-        path: str, endpoint: Callable[[StarletteRequest], Awaitable[Response]], name: str
+        operation: Operation, endpoint: Callable[[StarletteRequest], Awaitable[Response]]
     ) -> Route:
-        return Route(path, endpoint, methods=["GET"], name=name)
+        path = operation.path.replace("{key}", "{key:path}")
+        return Route(path, endpoint, methods=[operation.method], name=operation.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, count it, and log it where an access log is kept."""
@@ -105,23 +128,35 @@ class Application:
             self._account(scope, request, status, time.monotonic_ns() - began)
 
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
-        resource = semantics.find(request.path)
-        if resource is None:
-            refusal = request.head.read_refusal
-            if refusal is not None:
-                await _respond(problems.answer(refusal, request.path), request.method, send)
-            else:
-                await self._app(scope, receive, send)
-            return
-        reply = semantics.serve(request, resource, self._engine, self.lane.limits)
-        answer = await self._done(reply) if type(reply) is PendingWrite else reply
-        assert isinstance(answer, Answer)
-        await _respond(answer, request.method, send)
+        # What routes see is the raw path, as everywhere: `%2F` is no slash, `%0A` no line break.
+        scope["path"] = request.path.decode("latin-1")
+        resource = operations.find(request.path)
+        reply = resource and operations.serve(request, resource, self._context)
+        if reply is not None:
+            await _respond(await self._done(reply), request.method, send)
+        elif resource is None and request.head.read_refusal is not None:
+            await _respond(
+                problems.answer(request.head.read_refusal, request.path), request.method, send
+            )
+        else:
+            await self._app(scope, receive, send)
 
-    async def _done(self, pending: PendingWrite) -> Answer:
-        outcome: asyncio.Future[Outcome] = self.lane.loop.create_future()
-        self.lane.turn.submit(pending.write, outcome.set_result)
-        return pending.conclude(await outcome)
+    async def _done(self, reply: Reply) -> Answer:
+        if isinstance(reply, PendingWrite):
+            outcome: asyncio.Future[Outcome] = self.lane.loop.create_future()
+            self.lane.turn.submit(reply.write, outcome.set_result)
+            return reply.conclude(await outcome)
+        if isinstance(reply, Deferred):
+            answer: asyncio.Future[Answer] = self.lane.loop.create_future()
+            call_off = reply.start(answer.set_result)
+            try:
+                return await answer
+            finally:
+                if not answer.done():
+                    call_off()
+        if isinstance(reply, Stream):
+            raise TypeError("a stream is served by the connection itself")
+        return reply
 
     async def _read(self, scope: Scope, receive: Receive) -> Request:
         """Make a request of an ASGI scope that does not come from the fast lane."""
@@ -201,13 +236,18 @@ class Application:
         )
 
     async def _limits(self, request: StarletteRequest) -> Response:
-        limits, timeouts = self.lane.limits, self.lane.timeouts
+        limits, timeouts = self._context.limits, self.lane.timeouts
         return _json(
             {
                 "key_bytes": MAX_KEY_BYTES,
                 "value_bytes": limits.max_value,
                 "body_bytes": limits.max_body,
                 "media_type_bytes": MAX_MEDIA_TYPE_BYTES,
+                "prefix_bytes": MAX_KEY_BYTES,
+                "batch_operations": 1000,
+                "page_keys": listing.MOST,
+                "wait_seconds": limits.max_wait,
+                "idempotency_seconds": limits.answers_kept,
                 "target_bytes": MAX_TARGET_BYTES,
                 "head_bytes": MAX_HEAD_BYTES,
                 "head_fields": MAX_FIELDS,
@@ -220,6 +260,45 @@ class Application:
                 "keep_alive_seconds": timeouts.keep_alive,
             }
         )
+
+    async def _openapi(self, request: StarletteRequest) -> Response:
+        return Response(reference.openapi_bytes(), media_type="application/json", headers=_NO_STORE)
+
+    async def _docs(self, request: StarletteRequest) -> Response:
+        return _html(_page("docs.html").replace("{{reference}}", reference.html_reference()))
+
+    # Work on many keys
+
+    async def _count(self, request: StarletteRequest) -> Response:
+        return _json(await bulk.count(_parameters(request, listing.PARAMETERS), self._context))
+
+    async def _delete(self, request: StarletteRequest) -> Response:
+        given = _parameters(request, bulk.DELETE_PARAMETERS)
+        return _json(await bulk.delete(given, self._context))
+
+    async def _key_events(self, request: StarletteRequest) -> Response:
+        given = _parameters(request, bulk.EVENT_PARAMETERS)
+        limit = contract.whole(given, b"limit", listing.DEFAULT, 1, listing.MOST)
+        key = contract.key_of(request.scope["raw_path"][len(b"/v1/events/") :])
+        return _json(await bulk.key_events(key, limit, self._context))
+
+    async def _export(self, request: StarletteRequest) -> Response:
+        given = _parameters(request, bulk.EXPORT_PARAMETERS)
+        prefix = contract.prefix_of(given.get(b"prefix", b""))
+        lines = bulk.export(prefix, self._context)
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=_NO_STORE)
+
+    async def _import(self, request: StarletteRequest) -> Response:
+        stop = bulk.options(_parameters(request, bulk.IMPORT_PARAMETERS))
+        kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
+        if kind not in ("application/x-ndjson", "application/ndjson"):
+            raise Problem("unsupported-media-type", "Send the lines as `application/x-ndjson`.")
+        work = bulk.Import(self._context, stop)
+        async for data in request.stream():
+            await work.take(data)
+            if work.report.stopped:
+                break
+        return _json(await work.finish())
 
     async def _problem_pages(self, request: StarletteRequest) -> Response:
         slug = request.path_params.get("slug")
@@ -261,7 +340,11 @@ class Application:
         return Response(answer.body, answer.status, headers)
 
 
-def _json(members: dict[str, Any]) -> Response:
+def _parameters(request: StarletteRequest, known: frozenset[bytes]) -> dict[bytes, bytes]:
+    return contract.parameters(request.scope["query_string"], known)
+
+
+def _json(members: Any) -> Response:
     return Response(contract.encode(members), media_type="application/json", headers=_NO_STORE)
 
 

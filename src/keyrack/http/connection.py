@@ -24,21 +24,24 @@ from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import httptools
-from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
-from keyrack.http import contract, problems, semantics
-from keyrack.http.contract import Pair, encode
+from keyrack.http import contract, events, operations, problems, semantics
+from keyrack.http.contract import encode
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Answer, Head, Request
+from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
-from keyrack.http.semantics import PendingWrite
+from keyrack.http.reply import Deferred, PendingWrite, Stream
 from keyrack.server.counters import ACCEPTED, OPEN_CONNECTIONS, request_word
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
@@ -50,13 +53,18 @@ _REQUEST_LINE: Final = re.compile(
 ).match
 _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
 """A read of a key that is written without percent signs: the most frequent request of all."""
-_SET_LINE: Final = b"POST /set HTTP/1.1\r\n"
+_PLAIN_KEY: Final = re.compile(rb"[!-\"$&->@-~]{1,511}").fullmatch
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
 
 _GET_200: Final = request_word("get", 200)
 _GET_404: Final = request_word("get", 404)
 _SET_200: Final = request_word("set", 200)
+_KEY_GET_200: Final = request_word("key_get", 200)
+_KEY_PUT_201: Final = request_word("key_put", 201)
+_KEY_PUT_204: Final = request_word("key_put", 204)
+
+_VALUE_FIELDS: Final = b"".join(b"%b: %b\r\n" % field for field in semantics.VALUE_HEADERS)
 
 _STATUS_LINES: Final = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, phrase)
@@ -82,6 +90,10 @@ _LINGER_BYTES: Final = 1 << 20
 _WIRE_FACTOR: Final = 8
 """What has come of a body may have taken this many times its size (one-byte chunks take six)."""
 _MAX_KNOWN_HEAD: Final = 2048
+_MOST_UNSENT: Final = 1 << 20
+"""Bytes of a stream that may wait for a client."""
+_LEAST_RATE: Final = 16 * 1024
+"""Bytes a second at which a body that is served while it arrives may take as long as it likes."""
 
 
 class Connection(asyncio.Protocol):
@@ -120,6 +132,11 @@ class Connection(asyncio.Protocol):
         self._unanswered = 0
         """Writes that wait for the end of the turn."""
         self._cycle: RequestResponseCycle | None = None
+        self._call_off: Callable[[], None] | None = None
+        """Ends the wait or the stream that is this connection's present request."""
+        self._streams = False
+        self._receives = False
+        """The present request's body is still arriving, and goes to the wide lane as it comes."""
 
         # The message that is arriving
         self._url = b""
@@ -159,6 +176,9 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._half_closed = True
         self._queue.clear()
+        if self._call_off is not None:
+            self._call_off()
+            self._call_off = None
         if self._cycle is not None:
             self._cycle.disconnected = True
             self._cycle.message_event.set()
@@ -166,7 +186,7 @@ class Connection(asyncio.Protocol):
         self._parser = None
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes: a whole known message at once, anything else through the parser."""
+        """Take bytes: known messages at once, anything else through the parser."""
         if self._known:
             line = _GET_LINE(data)
             if line is not None:
@@ -174,8 +194,11 @@ class Connection(asyncio.Protocol):
                 if head is not None and head.content_length == 0:
                     self._hot_get(line[1])
                     return
-            elif self._take_known(data):
+            taken = self._take_known(data)
+            if taken == len(data):
                 return
+            if taken:
+                data = data[taken:]
         self._parse(data)
 
     def eof_received(self) -> bool:
@@ -183,6 +206,9 @@ class Connection(asyncio.Protocol):
         self._half_closed = True
         self._known = False
         self._deaf = True
+        if self._call_off is not None:
+            # Who waits or watches is waiting for us; closing its side is how it says goodbye.
+            return False
         return self._busy() and not is_ssl(self._transport)
 
     def pause_writing(self) -> None:
@@ -202,27 +228,44 @@ class Connection(asyncio.Protocol):
 
     # A message that is recognised
 
-    def _take_known(self, data: bytes) -> bool:
-        """Serve data that is one whole message with a known header section; say whether it was."""
-        if data.startswith(_SET_LINE):
-            method, target, after = b"POST", b"/set", len(_SET_LINE)
-        else:
-            line = _REQUEST_LINE(data)
+    def _take_known(self, data: bytes) -> int:
+        """Serve the whole messages with known header sections that data begins with.
+
+        Return how many bytes they had.
+        """
+        position, size = 0, len(data)
+        while self._known and position < size:
+            line = _REQUEST_LINE(data, position)
             if line is None:
-                return False
-            method, target = line.groups()
+                break
             after = line.end()
-        end = data.find(b"\r\n\r\n", after - 2) + 4
-        head = self._heads.get(data[after:end])
-        if head is None or len(data) - end != head.content_length:
-            return False
+            end = data.find(b"\r\n\r\n", after - 2) + 4
+            head = self._heads.get(data[after:end])
+            if head is None or size - end < head.content_length:
+                break
+            position = end + head.content_length
+            self._serve_known(line[1], line[2], head, data[end:position])
+        return position
+
+    def _serve_known(self, method: bytes, target: bytes, head: Head, body: bytes) -> None:
         turn = self.turn
         if not turn.running:
             turn.begin()
         self._used = turn.now
-        if target != b"/set" or method != b"POST" or not self._hot_set(head, data[end:]):
-            self._accept(Request(method, target, head, data[end:], keep_alive=True))
-        return True
+        if target == b"/set":
+            if method == b"POST" and self._hot_set(head, body):
+                return
+        elif target.startswith(b"/v1/keys/"):
+            key = target[9:]
+            if _PLAIN_KEY(key):
+                if method == b"GET" and self._hot_key_get(key):
+                    return
+                if method == b"PUT" and self._hot_key_put(key, head, body):
+                    return
+        elif method == b"GET" and target.startswith(b"/get/") and _PLAIN_KEY(target[5:]):
+            self._hot_get(target[5:])
+            return
+        self._accept(Request(method, target, head, body, keep_alive=True))
 
     def _hot_get(self, key: bytes) -> None:
         """`GET /get/<key>` as `semantics.seed_get` has it, for the most frequent shape."""
@@ -255,7 +298,10 @@ class Connection(asyncio.Protocol):
 
     def _hot_set(self, head: Head, body: bytes) -> bool:
         """`POST /set` as `semantics.seed_set` has it, for a text without TTL; say if it was one."""
-        if head.content_type != b"application/json" or len(body) > self.lane.limits.max_value:
+        if (
+            head.content_type != b"application/json"
+            or len(body) > self.lane.context.limits.max_value
+        ):
             return False
         if body.count(b'"') != contract.QUOTES_OF_TWO_STRINGS:
             return False
@@ -272,7 +318,7 @@ class Connection(asyncio.Protocol):
 
     def _conclude_hot_set(self, outcome: Outcome) -> None:
         self._unanswered -= 1
-        if type(outcome) is Refusal or self._leaving or self._half_closed:
+        if isinstance(outcome, Refusal) or self._leaving or self._half_closed:
             answer = semantics.seed_set_answer(outcome)
             self._send(answer, b"POST", "set", close=self._leaving or self._half_closed)
             self._rest()
@@ -280,6 +326,69 @@ class Connection(asyncio.Protocol):
         turn = self.turn
         turn.count[_SET_200] += 1
         self._transport.write(turn.set_ok)
+        if self._owes_continue:
+            self._send_continue()
+        if self._owes_continue:
+            self._send_continue()
+
+    def _hot_key_get(self, key: bytes) -> bool:
+        """`GET` of a key as `semantics.key_get` has it; say whether it is there and has no TTL."""
+        turn = self.turn
+        if self._unanswered:
+            turn.flush()
+        try:
+            record = turn.engine.get(key)
+        except Exception:
+            return False  # it happens again where it is answered for
+        if record is None or record.expires_at:
+            return False
+        turn.reads += 1
+        turn.count[_KEY_GET_200] += 1
+        value = record.value
+        self._transport.write(
+            b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%bContent-Length: %d\r\n\r\n%b'
+            % (
+                turn.stamp,
+                record.media_type.encode("ascii"),
+                record.revision,
+                _VALUE_FIELDS,
+                len(value),
+                value,
+            )
+        )
+        return True
+
+    def _hot_key_put(self, key: bytes, head: Head, body: bytes) -> bool:
+        """`PUT` of a key as `semantics.key_put` has it, without TTL; say if it can be done so."""
+        if len(body) > self.lane.context.limits.max_value:
+            return False
+        try:
+            media_type = contract.media_type_of(head.content_type, body)
+        except Problem:
+            return False
+        self._unanswered += 1
+        self.turn.submit((Set(key, body, media_type),), self._conclude_hot_put)
+        return True
+
+    def _conclude_hot_put(self, outcome: Outcome) -> None:
+        self._unanswered -= 1
+        if isinstance(outcome, Refusal) or self._leaving or self._half_closed:
+            answer = semantics.key_put_answer(outcome)
+            self._send(answer, b"PUT", "key_put", close=self._leaving or self._half_closed)
+            self._rest()
+            return
+        turn = self.turn
+        (result,) = outcome
+        if result.existed:
+            turn.count[_KEY_PUT_204] += 1
+            head = b'HTTP/1.1 204 No Content\r\n%bETag: "%d"\r\nCache-Control: no-store\r\n\r\n'
+        else:
+            turn.count[_KEY_PUT_201] += 1
+            head = (
+                b'HTTP/1.1 201 Created\r\n%bETag: "%d"\r\nCache-Control: no-store\r\n'
+                b"Content-Length: 0\r\n\r\n"
+            )
+        self._transport.write(head % (turn.stamp, result.revision))
         if self._owes_continue:
             self._send_continue()
 
@@ -415,7 +524,7 @@ class Connection(asyncio.Protocol):
         if (
             head.cacheable
             # What is recognised is not asked again whether its body may come.
-            and head.content_length <= self.lane.limits.max_value
+            and head.content_length <= self.lane.context.limits.max_value
             and self._head_bytes is not None
             and _lines_up(self._head_bytes, head)
         ):
@@ -425,16 +534,20 @@ class Connection(asyncio.Protocol):
     def _begin_body(self, head: Head) -> None:
         """Decide from the head alone whether the body may come, and ask for it if need be."""
         assert self._parser is not None
-        limits = self.lane.limits
-        is_value = self._parser.get_method() == b"PUT" and self._url.startswith(b"/v1/keys/")
+        limits = self.lane.context.limits
+        method = self._parser.get_method()
+        is_value = method == b"PUT" and self._url.startswith(b"/v1/keys/")
         self._body_limit = limits.max_value if is_value else limits.max_body
-        if head.content_length > self._body_limit:
+        streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
+        if head.content_length > self._body_limit and not streams:
             raise self._body_too_large(head.content_length)
         self._head = head
         self._head_since = 0.0
         self._body_since = self.turn.now
         self._owes_continue = head.wants_continue and head.content_length != 0
         self._send_continue()
+        if streams and head.content_length != 0 and not self._busy():
+            self._receive(Request(method, self._url, head, b"", head.keep_alive))
 
     def _send_continue(self) -> None:
         if self._owes_continue and not (self._body_size or self._deaf or self._busy()):
@@ -442,7 +555,7 @@ class Connection(asyncio.Protocol):
             self._owes_continue = False
 
     def _body_too_large(self, actual: int | None) -> Problem:
-        limits = self.lane.limits
+        limits = self.lane.context.limits
         if self._body_limit == limits.max_value:
             return semantics.too_large("value", actual, self._body_limit, "--max-value")
         return semantics.too_large("body", actual, self._body_limit, "--max-body")
@@ -452,6 +565,9 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         self._body_size += len(body)
+        if self._receives:
+            self._pass_on(body)
+            return
         if self._body_size > self._body_limit:
             self._refuse(self._body_too_large(None))
             return
@@ -461,6 +577,9 @@ class Connection(asyncio.Protocol):
         """Parser: the message is whole."""
         head = self._head
         if self._deaf or head is None or self._parser is None:
+            return
+        if self._receives:
+            self._received_all()
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(self._parser.get_method(), self._url, head, body, head.keep_alive)
@@ -488,11 +607,15 @@ class Connection(asyncio.Protocol):
 
     def _busy(self) -> bool:
         """Whether an answer is due that has not been written."""
-        return bool(self._unanswered or self._queue or self._cycle is not None)
+        return bool(self._unanswered or self._queue or self._occupied())
+
+    def _occupied(self) -> bool:
+        """Whether the present request is of a kind that nothing can be served beside."""
+        return self._cycle is not None or self._call_off is not None
 
     def _accept(self, request: Request | Problem) -> None:
         """Serve a request now, or when it is its turn."""
-        if self._cycle is None and not self._queue and not self._flow.write_paused:
+        if not self._occupied() and not self._queue and not self._flow.write_paused:
             self._serve(request)
             return
         self._known = False
@@ -501,9 +624,9 @@ class Connection(asyncio.Protocol):
             self._flow.pause_reading()
 
     def _serve_queued(self) -> None:
-        while self._queue and self._cycle is None and not self._flow.write_paused:
+        while self._queue and not self._occupied() and not self._flow.write_paused:
             self._serve(self._queue.popleft())
-        if not self._queue and self._cycle is None and not self._flow.write_paused:
+        if not self._queue and not self._occupied() and not self._flow.write_paused:
             self._flow.resume_reading()
             self._known = not (self._deaf or self._leaving or self._arriving()) and self._may_know
             self._send_continue()
@@ -511,27 +634,39 @@ class Connection(asyncio.Protocol):
 
     def _serve(self, request: Request | Problem) -> None:
         if isinstance(request, Problem):
-            self.turn.flush()
+            self._flush()
             self._answer_problem(request, self._refused_method, self._url, "other")
             return
-        resource = semantics.find(request.path)
-        if resource is None:
-            self.turn.flush()
+        resource = operations.find(request.path)
+        operation = resource and resource.operations.get(request.method)
+        if self._unanswered and not (operation and operation.writes):
+            # A read behind a write of the same connection sees it.
+            self._flush()
+        reply = resource and operations.serve(request, resource, self.lane.context)
+        if reply is None:
+            self._flush()
             self._serve_wide(request)
             return
-        if self._unanswered and request.method not in resource.writes:
-            # A read behind a write of the same connection sees it.
-            self.turn.flush()
-        name = semantics.operation_name(request.method, resource)
-        reply = semantics.serve(request, resource, self.turn.engine, self.lane.limits)
+        name = operation.name if operation else "other"
         if type(reply) is PendingWrite:
             self._submit(reply, request, name)
             return
-        assert isinstance(reply, Answer)
         if self._unanswered:
-            self.turn.flush()
-        self.turn.reads += 1
-        self._answer(request, reply, name)
+            self._flush()
+        if isinstance(reply, Deferred):
+            self._defer(reply, request, name)
+        elif isinstance(reply, Stream):
+            self._stream(reply, request, name)
+        else:
+            assert isinstance(reply, Answer)
+            self.turn.reads += 1
+            self._answer(request, reply, name)
+
+    def _flush(self) -> None:
+        """Do the writes that wait. The request at hand is due as well: nothing is closed yet."""
+        self._unanswered += 1
+        self.turn.flush()
+        self._unanswered -= 1
 
     def _submit(self, pending: PendingWrite, request: Request, name: str) -> None:
         def conclude(outcome: Outcome) -> None:
@@ -586,6 +721,96 @@ class Connection(asyncio.Protocol):
     def _arriving(self) -> bool:
         return self._head_since != 0.0 or self._body_since != 0.0
 
+    # Waiting and streaming
+
+    def _defer(self, deferred: Deferred, request: Request, name: str) -> None:
+        """Begin to wait for an answer. What is pipelined behind it waits as well."""
+        answered = False
+
+        def answer(reply: Answer) -> None:
+            nonlocal answered
+            if answered or self._transport.is_closing():
+                return
+            answered = True
+            waited = self._call_off is not None
+            self._call_off = None
+            self._used = self.turn.now
+            self._answer(request, reply, name)
+            if waited:
+                self._serve_queued()
+
+        call_off = deferred.start(answer)
+        if not answered:
+            self._call_off = call_off
+            self._known = False
+
+    def _stream(self, stream: Stream, request: Request, name: str) -> None:
+        """Begin an answer that goes on until the client leaves. The connection ends with it."""
+        self.turn.count[request_word(name, 200)] += 1
+        if self.lane.access_log is not None:
+            self.lane.access_log(self._peer(), request, 200)
+        parts = [_STATUS_LINES[200], self.turn.stamp]
+        parts += [b"%b: %b\r\n" % field for field in stream.headers]
+        parts.append(b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        self._stop_reading()
+        self._transport.write(b"".join(parts))
+        if request.method == b"HEAD":
+            self._transport.close()
+            return
+        self._streams = True
+        self._call_off = stream.start(self)
+
+    def push(self, data: bytes) -> bool:
+        """Send a piece of the stream; False when the client is too far behind to get it."""
+        if self._transport.is_closing():
+            return True
+        if self._transport.get_write_buffer_size() + len(data) > _MOST_UNSENT:
+            return False
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        return True
+
+    def finish(self) -> None:
+        """Tell the client that it missed something, and end the stream."""
+        self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(events.RESET), events.RESET))
+        self._end_stream()
+
+    def _end_stream(self) -> None:
+        if self._call_off is not None:
+            self._call_off()
+            self._call_off = None
+        self._transport.close()
+
+    # A body that is served while it arrives
+
+    def _receive(self, request: Request) -> None:
+        """Serve a request whose body is still arriving."""
+        self._receives = True
+        self._serve_wide(request)
+        assert self._cycle is not None
+        self._cycle.more_body = True
+        self._cycle.message_event.clear()
+
+    def _pass_on(self, body: bytes) -> None:
+        cycle = self._cycle
+        if cycle is None:
+            return  # it was answered before all of it had come; the rest is thrown away
+        cycle.body += body
+        # A slow but steady sender may take longer than a body that is kept whole.
+        self._body_since = min(self.turn.now, self._body_since + len(body) / _LEAST_RATE)
+        self._wire_bytes = 0
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        cycle.message_event.set()
+
+    def _received_all(self) -> None:
+        self._receives = False
+        self._forget_message()
+        if self._cycle is not None:
+            self._cycle.more_body = False
+            self._cycle.message_event.set()
+        else:
+            self._serve_queued()
+
     # The wide lane
 
     def _serve_wide(self, request: Request) -> None:
@@ -633,8 +858,15 @@ class Connection(asyncio.Protocol):
         self._cycle = None
         self._used = self.turn.now
         self._server_state.total_requests += 1
-        if not self._transport.is_closing():
-            self._serve_queued()
+        if self._transport.is_closing():
+            return
+        if self._receives:
+            # Answered before the body had come: nothing of it may be read as a request.
+            self._stop_reading()
+            self._head_since = self._body_since = 0.0
+            self._linger()
+            return
+        self._serve_queued()
 
     # Ends
 
@@ -673,11 +905,17 @@ class Connection(asyncio.Protocol):
         self._known = False
         if self._cycle is not None:
             self._cycle.keep_alive = False
+        if self._call_off is not None:
+            # Waits and streams would outlast any grace; their clients ask again elsewhere.
+            if self._streams:
+                self._transport.write(b"0\r\n\r\n")
+            self._end_stream()
+            return
         self._rest()
 
     def check_deadlines(self, now: float) -> None:
         """Close what has been waited for long enough; `now` in coarse seconds."""
-        # What began in the course of a second has that second's beginning: never be early.
+        # The coarse clock is behind by up to a tick, which may be late: never be early.
         now -= _COARSE_SECONDS
         settings = self.lane.timeouts
         if self._linger_since:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import binascii
+import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -18,44 +20,26 @@ from keyrack.engines.contract import (
     MAX_TTL_MS,
     TEXT,
 )
+from keyrack.http.model import SetRequest, SetText
 from keyrack.http.problems import Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyrack.engines.contract import Record
     from keyrack.http.message import Request
+
+T = TypeVar("T")
 
 _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _TTL: Final = re.compile(rb"([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 _MEDIA_TYPE: Final = re.compile(
-    rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;[\x20-\x7e\t]*)?"
+    r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;[\x20-\x7e\t]*)?"
 )
+_WAIT: Final = re.compile(rb'([0-9]{1,9})|"([0-9]{1,9})"')
+_WHOLE: Final = re.compile(rb"[0-9]{1,9}")
+_REVISION: Final = re.compile(rb"[0-9]{1,19}")
 _FORM: Final = b"application/x-www-form-urlencoded"
-
-
-_NULL: Final = msgspec.Raw(b"null")
-
-
-class SetRequest(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The body of `POST /set`. The value is kept as it was written, not as it was understood."""
-
-    key: str
-    value: msgspec.Raw
-    ttl: msgspec.Raw = _NULL
-
-
-class SetText(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """The body that most `POST /set` have: a string and no TTL."""
-
-    key: str
-    value: str
-
-
-class Pair(msgspec.Struct, gc=False):
-    """The answer to `GET /get/<key>` for a value that is text."""
-
-    key: str
-    value: str
-
 
 _decode_set: Final = msgspec.json.Decoder(SetRequest).decode
 decode_set_text: Final = msgspec.json.Decoder(SetText).decode
@@ -129,8 +113,8 @@ def ttl_ms(text: bytes) -> int:
 def set_request(request: Request) -> tuple[bytes, bytes, str, int]:
     """Return key, value, media type and TTL (ms, 0 for none) that a `POST /set` names."""
     require_json(request)
-    asked = decode_json(request.body)
-    key = checked_key(_utf8(asked.key))
+    asked = decoded(request.body, _decode_set)
+    key = checked_key(utf8(asked.key))
     value, media_type = stored(bytes(asked.value), request.body)
     ttl = bytes(asked.ttl)
     return key, value, media_type, 0 if ttl == b"null" else ttl_ms(ttl)
@@ -145,18 +129,21 @@ def require_json(request: Request) -> None:
         )
 
 
-def decode_json(body: bytes) -> SetRequest:
-    """Return the members of a `POST /set` body."""
+def read_json(request: Request, decode: Callable[[bytes], T]) -> T:
+    """Return a JSON body as the type that an operation takes."""
+    require_json(request)
+    return decoded(request.body, decode)
+
+
+def decoded(body: bytes, decode: Callable[[bytes], T]) -> T:
+    """Return JSON as a type; refuse what is not UTF-8, or names a member twice."""
     try:
-        asked = _decode_set(body)
+        asked = decode(body)
     except msgspec.ValidationError as error:
-        raise Problem(
-            "bad-json", f'{error}. Send {{"key":"...","value":...}}, and maybe "ttl".'
-        ) from None
+        raise Problem("bad-json", f"The body is not what is expected here: {error}.") from None
     except NOT_JSON as error:
         raise Problem("bad-json", f"The body cannot be read as JSON: {error}.") from None
-    if body.count(b'"') != QUOTES_OF_TWO_STRINGS or bytes(asked.value)[:1] != b'"':
-        _refuse_repeated(body)
+    _refuse_repeated(body)
     return asked
 
 
@@ -175,9 +162,24 @@ def _refuse_repeated(body: bytes) -> None:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> None:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
+    unique_dict(pairs)
+
+
+def unique_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the members of a JSON object, if each is there once."""
+    members = dict(pairs)
+    if len(members) != len(pairs):
         raise Problem("bad-json", "An object in the body has two members of the same name.")
+    return members
+
+
+def check_json(text: bytes) -> None:
+    """Refuse what is not one JSON text in UTF-8. Numbers may have any size."""
+    try:
+        _skip(text)
+        text.decode()
+    except NOT_JSON as error:
+        raise Problem("bad-json", f"It cannot be read as JSON: {error}.") from None
 
 
 def stored(value: bytes, body: bytes) -> tuple[bytes, str]:
@@ -186,7 +188,7 @@ def stored(value: bytes, body: bytes) -> tuple[bytes, str]:
         _check_utf8(body)
         return value, JSON
     if b"\\" in value:
-        return _utf8(_decode_string(value)), TEXT
+        return utf8(_decode_string(value)), TEXT
     text = value[1:-1]
     _check_utf8(text)
     return text, TEXT
@@ -200,7 +202,8 @@ def _check_utf8(text: bytes) -> None:
             raise Problem("bad-json", f"The body is not UTF-8 at byte {error.start}.") from None
 
 
-def _utf8(text: str) -> bytes:
+def utf8(text: str) -> bytes:
+    """Return a string's bytes; JSON can write half of a surrogate pair, UTF-8 cannot."""
     try:
         return text.encode()
     except UnicodeEncodeError:
@@ -209,15 +212,29 @@ def _utf8(text: str) -> bytes:
 
 def shown(key: bytes, record: Record) -> bytes:
     """Return the JSON that `GET /get/<key>` answers for a record."""
+    value, encoding = json_value(record)
+    end = b"" if encoding is msgspec.UNSET else b',"encoding":"base64"'
+    return b'{"key":%b,"value":%b%b}' % (encode(key.decode()), bytes(value), end)
+
+
+def json_value(record: Record) -> tuple[msgspec.Raw, Literal["base64"] | msgspec.UnsetType]:
+    """Return a value as JSON shows it, and its encoding: JSON as itself, text, else base64."""
     if record.media_type == JSON and _is_json(record.value):
-        return b'{"key":%b,"value":%b}' % (encode(key.decode()), record.value)
+        return msgspec.Raw(record.value), msgspec.UNSET
     if record.media_type.startswith("text/"):
         try:
-            return encode(Pair(key.decode(), record.value.decode()))
+            return msgspec.Raw(encode(record.value.decode())), msgspec.UNSET
         except UnicodeDecodeError:
             pass
-    value = base64.b64encode(record.value)
-    return b'{"key":%b,"value":"%b","encoding":"base64"}' % (encode(key.decode()), value)
+    return as_base64(record.value), "base64"
+
+
+def from_base64(text: bytes) -> bytes:
+    """Return the bytes that base64 stands for."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Problem("bad-json", f"A value is not base64: {error}.") from None
 
 
 def _is_json(value: bytes) -> bool:
@@ -230,22 +247,26 @@ def _is_json(value: bytes) -> bool:
     return True
 
 
-def media_type_of(request: Request) -> str:
+def media_type_of(given: bytes | None, body: bytes) -> str:
     """Return the media type that a `PUT` stores the body with.
 
     curl calls every body a form unless told otherwise, so a form, like a body without a type, is
     text when it is UTF-8 and bytes when it is not.
     """
-    given = request.head.content_type
     if not given or given.split(b";")[0].strip().lower() == _FORM:
-        return TEXT if _is_utf8(request.body) else BINARY
+        return TEXT if _is_utf8(body) else BINARY
+    return checked_media_type(given.decode("latin-1"))
+
+
+def checked_media_type(given: str) -> str:
+    """Return a media type if it can be one."""
     if len(given) > MAX_MEDIA_TYPE_BYTES or not _MEDIA_TYPE.fullmatch(given):
         raise Problem(
             "unsupported-media-type",
-            "Content-Type is a media type like `text/plain; charset=utf-8`, of at most "
-            f"{MAX_MEDIA_TYPE_BYTES} bytes.",
+            "A media type is like `text/plain; charset=utf-8`, and has at most "
+            f"{MAX_MEDIA_TYPE_BYTES} characters.",
         )
-    return given.decode("ascii")
+    return given
 
 
 def _is_utf8(value: bytes) -> bool:
@@ -269,3 +290,116 @@ def seconds(milliseconds: int) -> bytes:
 def path_text(raw: bytes) -> str:
     """Return a raw path as the text that ASGI calls `path`; what is no UTF-8 is replaced."""
     return unquote_to_bytes(raw).decode("utf-8", "replace")
+
+
+def as_base64(value: bytes) -> msgspec.Raw:
+    """Return bytes as a JSON string of base64."""
+    return msgspec.Raw(b'"%b"' % base64.b64encode(value))
+
+
+def decoded_line(line: bytes, decode: Callable[[bytes], T]) -> T:
+    """Return a line of an import as a type."""
+    try:
+        return decode(line)
+    except NOT_JSON as error:
+        raise Problem("bad-json", f"The line cannot be read: {error}.") from None
+
+
+def milliseconds(given: float) -> int:
+    """Return a TTL that was given as a JSON number of seconds."""
+    found = round(given * 1000) if 0 < given < MAX_TTL_MS else 0
+    if not 1 <= found <= MAX_TTL_MS:
+        raise Problem("bad-ttl", f"A TTL is from 0.001 to {MAX_TTL_MS // 1000} seconds.")
+    return found
+
+
+def digest(*parts: bytes) -> bytes:
+    """Return 32 bytes that stand for several texts, wherever one ends and the next begins."""
+    return hashlib.sha256(b"".join(b"%d:%b" % (len(part), part) for part in parts)).digest()
+
+
+# Parameters
+
+
+def prefix_of(value: bytes) -> bytes:
+    """Return a beginning of keys; it may be empty, and need not end with a whole character."""
+    if len(value) > MAX_KEY_BYTES:
+        raise Problem("bad-parameter", f"A prefix has at most {MAX_KEY_BYTES} bytes.")
+    return value
+
+
+def delimiter_of(value: bytes) -> bytes:
+    """Return what ends a folder's name: whole characters, so that a folder's name is text."""
+    if not _is_utf8(value):
+        raise Problem("bad-parameter", "A delimiter is UTF-8.")
+    return prefix_of(value)
+
+
+def text_of(key: bytes) -> str:
+    """Return a key, or a beginning of keys, for JSON; half a character is shown as U+FFFD."""
+    return key.decode("utf-8", "replace")
+
+
+def switch(given: dict[bytes, bytes], name: bytes) -> bool:
+    """Return a parameter that is `true` or `false`, false when it is not given."""
+    value = given.get(name, b"false")
+    if value not in (b"true", b"false"):
+        raise Problem("bad-parameter", f"{name.decode()} is true or false.")
+    return value == b"true"
+
+
+def whole(given: dict[bytes, bytes], name: bytes, default: int, least: int, most: int) -> int:
+    """Return a parameter that is a whole number within bounds."""
+    if name not in given:
+        return default
+    if not _WHOLE.fullmatch(given[name]) or not least <= int(given[name]) <= most:
+        raise Problem(
+            "bad-parameter",
+            f"{name.decode()} is a whole number from {least} to {most}.",
+            limit=most,
+        )
+    return int(given[name])
+
+
+def revision_of(value: bytes, name: str) -> int:
+    """Return a revision that was given as decimal digits."""
+    if not _REVISION.fullmatch(value):
+        raise Problem("bad-parameter", f"{name} is a revision: up to 19 digits.")
+    return int(value)
+
+
+def integer(text: str) -> int:
+    """Return the number that a member names whose pattern has been checked.
+
+    The patterns of JSON Schema end with `$`, which in Python lets a line break pass.
+    """
+    if text.endswith("\n"):
+        raise Problem("bad-number", f"{text!r} is no number: it ends with a line break.")
+    return int(text)
+
+
+def wait_seconds(request: Request, most: float) -> float:
+    """Return how long `Prefer: wait=` (RFC 7240) allows to wait, 0 when it does not ask to."""
+    for preference in request.head.prefer.split(b","):
+        name, _, value = preference.partition(b";")[0].partition(b"=")
+        if name.strip().lower() != b"wait":
+            continue
+        match = _WAIT.fullmatch(value.strip())
+        if match is None:
+            raise Problem("bad-parameter", "Prefer: wait=SECONDS takes a whole number.")
+        return min(float(match[1] or match[2]), most)
+    return 0.0
+
+
+def watch_parameters(query: bytes) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:
+    """Return the prefixes of a watch, which may be several, and its other parameters."""
+    prefixes: list[bytes] = []
+    others: list[bytes] = []
+    for part in query.split(b"&"):
+        if part.startswith(b"prefix=") or part == b"prefix":
+            found = parameters(part, frozenset((b"prefix",)))
+            prefixes.append(prefix_of(found[b"prefix"]))
+        else:
+            others.append(part)
+    known = frozenset((b"since", b"values"))
+    return tuple(dict.fromkeys(prefixes)), parameters(b"&".join(others), known)

@@ -23,7 +23,16 @@ MAX_HEAD_BYTES: Final = 32 * 1024
 MAX_TARGET_BYTES: Final = 8 * 1024
 
 _SINGLE: Final = frozenset(
-    (b"host", b"content-length", b"content-type", b"content-encoding", b"expect", b"origin")
+    (
+        b"host",
+        b"content-length",
+        b"content-type",
+        b"content-encoding",
+        b"expect",
+        b"origin",
+        b"idempotency-key",
+        b"last-event-id",
+    )
 )
 _CHANGING: Final = frozenset(
     (
@@ -33,6 +42,7 @@ _CHANGING: Final = frozenset(
         b"content-range",
         b"prefer",
         b"idempotency-key",
+        b"last-event-id",
     )
 )
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -56,6 +66,8 @@ def read(fields: Sequence[tuple[bytes, bytes]], http_1_0: bool, guard: Guard) ->
     head.content_type = _first(values, b"content-type")
     head.wants_continue = _wants_continue(values, http_1_0)
     head.condition = condition(values)
+    head.prefer = b", ".join(values.get(b"prefer", ()))
+    head.idempotency_key = _first(values, b"idempotency-key")
     head.read_refusal, head.write_refusal = guard.judge(values, head.host)
     head.plain = (
         _CHANGING.isdisjoint(values) and head.read_refusal is None and head.write_refusal is None

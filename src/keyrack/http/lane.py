@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from keyrack.http.guard import Guard
     from keyrack.http.message import Head, Request
-    from keyrack.http.semantics import Limits
+    from keyrack.http.reply import Context
     from keyrack.http.turn import Turn
 
 _MAX_KNOWN_HEADS: Final = 1024
@@ -34,14 +34,14 @@ class Lane:
         loop: asyncio.AbstractEventLoop,
         turn: Turn,
         guard: Guard,
-        limits: Limits,
+        context: Context,
         timeouts: Timeouts,
         access_log: Callable[[str, Request, int], None] | None = None,
     ) -> None:
         self.loop = loop
         self.turn = turn
         self.guard = guard
-        self.limits = limits
+        self.context = context
         self.timeouts = timeouts
         self.access_log = access_log
         self.heads: dict[bytes, Head] = {}

@@ -25,8 +25,10 @@ class Head:
         "content_type",
         "fields",
         "host",
+        "idempotency_key",
         "keep_alive",
         "plain",
+        "prefer",
         "read_refusal",
         "wants_continue",
         "write_refusal",
@@ -40,6 +42,9 @@ class Head:
     keep_alive: bool
     wants_continue: bool
     condition: Condition | None
+    prefer: bytes
+    """All preferences (RFC 7240), joined by commas."""
+    idempotency_key: bytes | None
     read_refusal: Problem | None
     """Why a request with this head may not even read, or None."""
     write_refusal: Problem | None

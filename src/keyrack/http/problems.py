@@ -90,6 +90,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "name, or a name that `--allowed-hosts` lists. This keeps pages of other sites from "
         "reading the store by pointing their own name at this address (DNS rebinding).",
     ),
+    "bad-number": Kind(
+        400,
+        "A number cannot be used",
+        "Numbers of 64 bits are decimal digits with an optional minus, best sent as a string.",
+    ),
     "not-found": Kind(
         404,
         "There is nothing at this path",
@@ -107,6 +112,33 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Header and body each have a deadline as a whole, which single bytes do not extend: "
         "`--head-timeout` and `--body-timeout`.",
         closes=True,
+    ),
+    "batch-refused": Kind(
+        409,
+        "An operation of the batch was refused, so none was done",
+        "The members `operation` (counted from 0) and `reason` say which and why.",
+    ),
+    "lock-held": Kind(
+        409,
+        "Somebody else holds the lock",
+        "The members `owner` and `ttl` say who and for how many seconds yet; Retry-After says it "
+        "too. With `Prefer: wait=30` the request waits for the lock instead.",
+    ),
+    "not-a-number": Kind(
+        409, "The value is not a number", "Only a decimal number of 64 bits can be added to."
+    ),
+    "not-json": Kind(
+        409, "The value is not JSON", "Only a value of type `application/json` can be patched."
+    ),
+    "overflow": Kind(409, "The sum has more than 64 bits", "The counter was left as it was."),
+    "lock-not-held": Kind(
+        404, "Nobody holds the lock", "It was never taken, was given back, or its time was over."
+    ),
+    "history-gone": Kind(
+        410,
+        "The history does not reach back to there",
+        "Events are kept up to a number (`--events`). List the keys, which names a revision, and "
+        "watch from that one.",
     ),
     "precondition-failed": Kind(
         412,
@@ -135,6 +167,11 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The expectation is not known",
         "The only expectation that is supported is `100-continue`.",
         closes=True,
+    ),
+    "idempotency-key-reused": Kind(
+        422,
+        "The Idempotency-Key belongs to another request",
+        "A key names one request, body included. A retry repeats it exactly.",
     ),
     "head-too-large": Kind(
         431,
@@ -169,7 +206,7 @@ class Problem(Exception):
     """
 
     def __init__(
-        self, slug: str, detail: str, headers: Headers = (), **members: str | int | None
+        self, slug: str, detail: str, headers: Headers = (), **members: str | float | None
     ) -> None:
         super().__init__(slug, detail)
         self.slug = slug

@@ -39,6 +39,7 @@ class Turn:
         "_loop",
         "_pending",
         "_started",
+        "committed",
         "count",
         "engine",
         "not_found",
@@ -55,6 +56,8 @@ class Turn:
         self._loop = loop
         self.engine = engine
         self.count = count
+        self.committed: Callable[[], None] = lambda: None
+        """Called after commits, so that who waits for changes is told."""
 
         # This turn
         self.running = False
@@ -104,12 +107,16 @@ class Turn:
             except Exception:
                 # One client's trouble must not cost the others their answers.
                 _log.exception("an answer could not be given")
+        self.committed()
 
     def _end(self) -> None:
         try:
             self.flush()
         finally:
             self.running = False
+            if self._pending:
+                # An outcome led to another write; it belongs to a turn of its own.
+                self._loop.call_soon(self.begin)
         elapsed = time.monotonic_ns() - self._started
         if self.reads:
             self._observe(_READ, elapsed, self.reads)

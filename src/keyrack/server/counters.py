@@ -7,12 +7,16 @@ shared memory: nothing is lost when a worker is killed.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
+import os
 from typing import Final
 
 OPERATIONS: Final = (
-    "get", "set", "key_get", "key_put", "key_delete", "healthz", "readyz", "info", "limits",
-    "metrics", "home", "docs", "other",
+    "get", "set", "key_get", "key_put", "key_delete", "key_patch", "keys_list", "keys_delete",
+    "batch", "counter", "lock_acquire", "lock_release", "lock_show", "watch", "key_events",
+    "export", "import", "healthz", "readyz", "info", "limits", "metrics", "openapi", "docs",
+    "home", "other",
 )  # fmt: skip
 STATUSES: Final = (
     200, 201, 204, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415, 417, 422,
@@ -28,10 +32,12 @@ OPEN_CONNECTIONS: Final = 1
 ACCEPTED: Final = 2
 EXPIRED: Final = 3
 STARTS: Final = 4
+_INTERESTED: Final = 5
+_SIGNALLED: Final = 6
 _REQUESTS: Final = 8
 _LATENCY: Final = _REQUESTS + len(OPERATIONS) * len(STATUSES)
 _LATENCY_WORDS: Final = BUCKETS + 1
-_WORDS: Final = 512
+_WORDS: Final = 1024
 _HEADER: Final = 8
 _DRAINING: Final = 0
 
@@ -66,6 +72,8 @@ class Counters:
     def __init__(self, words: memoryview, workers: int) -> None:
         self._words = words
         self.workers = workers
+        self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
+        """For each worker, what it is woken by when another one has committed something."""
 
     @classmethod
     def create(cls, workers: int) -> Counters:
@@ -100,6 +108,27 @@ class Counters:
         slot = self.slot(worker)
         slot[_READY] = 0
         slot[OPEN_CONNECTIONS] = 0
+        slot[_INTERESTED] = 0
+
+    def set_interested(self, worker: int, interested: bool) -> None:
+        """Say whether a worker wants to be woken by what the others commit."""
+        self.slot(worker)[_INTERESTED] = int(interested)
+
+    def wake_others(self, me: int) -> None:
+        """Wake the workers that are interested and do not know yet. Call after a commit."""
+        if not self.total(_INTERESTED):
+            return
+        for worker in range(self.workers):
+            slot = self.slot(worker)
+            if worker != me and slot[_INTERESTED] and not slot[_SIGNALLED]:
+                slot[_SIGNALLED] = 1
+                os.eventfd_write(self.wakeups[worker], 1)
+
+    def woken(self, me: int) -> None:
+        """Take a wake-up; what is committed from now on wakes anew. Call before looking."""
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self.wakeups[me])
+        self.slot(me)[_SIGNALLED] = 0
 
     @property
     def draining(self) -> bool:

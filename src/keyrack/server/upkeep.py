@@ -83,6 +83,7 @@ class Upkeep:
         took = time.monotonic_ns() - began
         if sweep.expired:
             self._turn.count[EXPIRED] += sweep.expired
+            self._turn.committed()
         if not sweep.expired and not trimmed:
             return self._until(sweep.next_due)
         self._resize(sweep.expired, took)

@@ -14,9 +14,10 @@ import uvloop
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.app import Application
 from keyrack.http.connection import Connection
+from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
 from keyrack.http.lane import Lane, Timeouts
-from keyrack.http.semantics import Limits
+from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn
 from keyrack.server.counters import STARTS
 from keyrack.server.upkeep import Upkeep
@@ -62,7 +63,9 @@ async def _serve(
     loop = asyncio.get_running_loop()
     count = counters.slot(slot)
     count[STARTS] += 1
-    lane = _lane(settings, loop, Turn(loop, engine, count))
+    turn = Turn(loop, engine, count)
+    feed = Feed(loop, engine, turn, lambda interested: counters.set_interested(slot, interested))
+    lane = _lane(settings, loop, turn, feed)
     server = _Server(_config(settings, Application(lane, counters)))
     upkeep = Upkeep(loop, lane, server.server_state.connections, phase=slot / counters.workers)
     server.when_started = lambda: counters.set_ready(slot)
@@ -72,6 +75,16 @@ async def _serve(
         logging.getLogger("keyrack").warning("the supervisor is gone; this worker ends")
         server.should_exit = True
 
+    def committed() -> None:
+        counters.wake_others(slot)
+        feed.wake()
+
+    def woken() -> None:
+        counters.woken(slot)
+        feed.wake()
+
+    turn.committed = committed
+    loop.add_reader(counters.wakeups[slot], woken)
     loop.add_reader(lifeline_fd, orphaned)
     upkeep.start()
     try:
@@ -81,12 +94,13 @@ async def _serve(
         upkeep.stop()
 
 
-def _lane(settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn) -> Lane:
+def _lane(settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn, feed: Feed) -> Lane:
+    limits = Limits(settings.max_value, settings.max_body)
     return Lane(
         loop,
         turn,
         Guard((*settings.allowed_hosts, settings.host)),
-        Limits(settings.max_value, settings.max_body),
+        Context(turn.engine, limits, feed),
         Timeouts(
             keep_alive=settings.keep_alive,
             head=settings.head_timeout,

@@ -2,94 +2,122 @@
 
 from __future__ import annotations
 
-from struct import Struct
+import struct
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import MAX_KEY_BYTES, Change
+from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
 from keyrack.engines.embedded import eventlog
+from keyrack.engines.embedded.commit import due_entry, due_number, read_due
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import lmdb
 
-_DUE: Final = Struct(">QQ")
 _ENOUGH: Final = 20
+_UNREADABLE: Final = (struct.error, IndexError, ValueError)
+_MAKES: Final = {Space.KEYS: Change.SET, Space.LOCKS: Change.LOCK}
+_SPACE_OF: Final = {
+    change: Space.LOCKS if change in (Change.LOCK, Change.UNLOCK) else Space.KEYS
+    for change in Change
+}
 
 
-def audit(
-    txn: lmdb.Transaction[bytes],
-    records: lmdb._Database,
-    expiry: lmdb._Database,
-    log: lmdb._Database,
-    state: tuple[int, int],
-) -> list[str]:
-    """Return what is wrong with the store as `txn` sees it, the first twenty things at most."""
-    found: list[str] = []
-    for problem in _problems(txn, records, expiry, log, state):
-        found.append(problem)
-        if len(found) == _ENOUGH:
-            break
-    return found
+class Audit:
+    """One look at the whole store, as one transaction sees it."""
 
+    def __init__(
+        self,
+        txn: lmdb.Transaction[bytes],
+        spaces: tuple[lmdb._Database, ...],
+        expiry: lmdb._Database,
+        log: lmdb._Database,
+        state: tuple[int, int],
+    ) -> None:
+        self._txn = txn
+        self._spaces = spaces
+        self._expiry = expiry
+        self._log = log
+        self._revision, self._events = state
+        self._oldest = self._revision + 1
+        self._latest: dict[tuple[Space, bytes], tuple[int, Change]] = {}
+        self._seen: set[int] = set()
 
-def _problems(
-    txn: lmdb.Transaction[bytes],
-    records: lmdb._Database,
-    expiry: lmdb._Database,
-    log: lmdb._Database,
-    state: tuple[int, int],
-) -> Iterator[str]:
-    last_revision, number_of_events = state
-    latest: dict[bytes, tuple[int, Change]] = {}
-    oldest = last_revision + 1
-    counted = previous = 0
-    for last, entry in txn.cursor(log):
-        for event in eventlog.unpack(last, entry):
-            if event.revision <= previous:
-                yield f"event {event.revision} comes after event {previous}"
-            previous = event.revision
-            oldest = min(oldest, event.revision)
-            latest[event.key] = (event.revision, event.change)
-            counted += 1
-    if counted != number_of_events:
-        yield f"the log holds {counted} events and says {number_of_events}"
-    if previous > last_revision:
-        yield f"event {previous} is newer than the store's revision {last_revision}"
-    yield from _record_problems(txn, records, expiry, latest, oldest, last_revision)
-    for due, key in txn.cursor(expiry):
-        ends, revision = _DUE.unpack(due)
-        raw = txn.get(key, None, records)
-        if raw is None or wire.revision(raw) != revision or wire.expires_at(raw) != ends:
-            yield f"the expiry index names {key!r} at {ends}, and no record agrees"
+    def problems(self) -> list[str]:
+        """Return what is wrong, the first twenty things at most."""
+        return list(islice(self._problems(), _ENOUGH))
 
+    def _problems(self) -> Iterator[str]:
+        yield from self._log_problems()
+        for space in Space:
+            for key, raw in self._txn.cursor(self._spaces[space]):
+                yield from self._record_problems(space, key, raw)
+        for (_, key), (revision, change) in self._latest.items():
+            if change in _MAKES.values():
+                yield f"event {revision} set {key!r}, and there is no such record"
+        yield from self._index_problems()
 
-def _record_problems(
-    txn: lmdb.Transaction[bytes],
-    records: lmdb._Database,
-    expiry: lmdb._Database,
-    latest: dict[bytes, tuple[int, Change]],
-    oldest: int,
-    last_revision: int,
-) -> Iterator[str]:
-    seen: set[int] = set()
-    for key, raw in txn.cursor(records):
-        record = wire.unpack(raw)
+    def _log_problems(self) -> Iterator[str]:
+        counted = previous = 0
+        for last, entry in self._txn.cursor(self._log):
+            try:
+                events = list(eventlog.unpack(last, entry))
+            except _UNREADABLE:
+                yield f"the entry {last!r} of the log cannot be read"
+                continue
+            for event in events:
+                if event.revision <= previous:
+                    yield f"event {event.revision} comes after event {previous}"
+                previous = event.revision
+                self._oldest = min(self._oldest, event.revision)
+                made = event.revision, event.change
+                self._latest[_SPACE_OF[event.change], event.key] = made
+                counted += 1
+        if counted != self._events:
+            yield f"the log holds {counted} events and says {self._events}"
+        if previous > self._revision:
+            yield f"event {previous} is newer than the store's revision {self._revision}"
+
+    def _record_problems(self, space: Space, key: bytes, raw: bytes) -> Iterator[str]:
+        try:
+            record = wire.unpack(raw)
+        except _UNREADABLE:
+            yield f"the record of {key!r} cannot be read"
+            return
         if not 1 <= len(key) <= MAX_KEY_BYTES:
             yield f"the key {key!r} has {len(key)} bytes"
-        if record.revision > last_revision:
-            yield f"{key!r} has revision {record.revision}, newer than the store"
-        if record.revision in seen:
-            yield f"revision {record.revision} was given twice"
-        seen.add(record.revision)
         if record.expires_at:
-            due = _DUE.pack(record.expires_at, record.revision)
-            if txn.get(due, None, expiry) != key:
+            number = due_number(key, record.revision, space)
+            if (
+                self._txn.get(due_entry(record.expires_at, number, space), None, self._expiry)
+                != key
+            ):
                 yield f"{key!r} ends at {record.expires_at}, and the expiry index does not know"
-        event = latest.pop(key, None)
-        if record.revision >= oldest and event != (record.revision, Change.SET):
+        if space not in _MAKES:
+            return
+        if record.revision > self._revision:
+            yield f"{key!r} has revision {record.revision}, newer than the store"
+        if record.revision in self._seen:
+            yield f"revision {record.revision} was given twice"
+        self._seen.add(record.revision)
+        event = self._latest.pop((space, key), None)
+        if record.revision >= self._oldest and event != (record.revision, _MAKES[space]):
             yield f"{key!r} has revision {record.revision}, and its last event is {event}"
-    for key, (revision, change) in latest.items():
-        if change is Change.SET:
-            yield f"event {revision} set {key!r}, and there is no such record"
+
+    def _index_problems(self) -> Iterator[str]:
+        for entry, key in self._txn.cursor(self._expiry):
+            try:
+                ends, number, space = read_due(entry)
+                raw = self._txn.get(key, None, self._spaces[space])
+                agrees = (
+                    raw is not None
+                    and due_number(key, wire.revision(raw), space) == number
+                    and wire.expires_at(raw) == ends
+                )
+            except _UNREADABLE:
+                yield f"the entry {entry!r} of the expiry index cannot be read"
+                continue
+            if not agrees:
+                yield f"the expiry index names {key!r} at {ends}, and no record agrees"

@@ -115,7 +115,11 @@ def remove_leftovers(parent: Path) -> list[str]:
     """Remove unnamed stores whose service is dead, and return which."""
     removed = []
     for path in parent.glob(_PREFIX + "*"):
-        if not (path / _UNNAMED).exists() or path.stat().st_uid != os.geteuid():
+        try:
+            mine = (path / _UNNAMED).stat().st_uid == os.geteuid()
+        except FileNotFoundError:
+            continue
+        if not mine:
             continue
         lock = _try_lock(str(path))
         if lock is not None:
@@ -129,14 +133,14 @@ def _take_named(store: str) -> tuple[str, int]:
     path = os.path.abspath(store)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        foreign = set(os.listdir(path)) - _FILES
+        found = set(os.listdir(path))
     except OSError as error:
         raise StoreFormatUnknown(
             f"--store {path} cannot be used: {error.strerror}. Name a directory that is yours."
         ) from None
-    if foreign and not os.path.exists(os.path.join(path, "lock")):
+    if found - _FILES and "words" not in found:
         raise StoreFormatUnknown(
-            f"--store {path} holds other files ({min(foreign)}, ...) and is no store. "
+            f"--store {path} holds other files ({min(found - _FILES)}, ...) and is no store. "
             "Name an empty directory or a new one."
         )
     lock = _lock_patiently(path)

@@ -21,12 +21,13 @@ import lmdb
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
     Capabilities,
-    Change,
+    Delete,
     Outcome,
+    Page,
     Record,
     Refusal,
-    Result,
     Set,
+    Space,
     StoreFormatUnknown,
     Sweep,
     Usage,
@@ -34,17 +35,25 @@ from keyrack.engines.contract import (
     Write,
 )
 from keyrack.engines.embedded import eventlog
-from keyrack.engines.embedded.audit import audit
+from keyrack.engines.embedded.audit import Audit
 from keyrack.engines.embedded.clock import Anchor, steady_ns
-from keyrack.engines.embedded.space import (
+from keyrack.engines.embedded.commit import Commit, read_due
+from keyrack.engines.embedded.memory import (
     PAGE,
     PAGE_SHIFT,
     PAGES_A_COMMIT,
     PAGES_A_TTL,
     PAGES_A_WRITE,
-    Space,
+    Memory,
 )
-from keyrack.engines.embedded.words import PAGES_CLAIMED, SWEEP_UNTIL, SWEEPER, open_words
+from keyrack.engines.embedded.scan import Scan
+from keyrack.engines.embedded.words import (
+    PAGES_CLAIMED,
+    SWEEP_UNTIL,
+    SWEEPER,
+    claim_readers,
+    open_words,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -57,22 +66,30 @@ DEFAULT_EVENTS: Final = 100_000
 _FORMAT_KEY: Final = b"keyrack:format"
 _ANCHOR_KEY: Final = b"keyrack:anchor"
 _STATE_KEY: Final = b"keyrack:state"
-_STATE: Final = Struct(">QQ")
-_DUE: Final = Struct(">QQ")
+_STATE: Final = Struct(">QQQ")
 
-_MOST_PAGES: Final = 1024
-"""A commit's bound: about 140 small writes or 4 MiB, well under a millisecond."""
-_BYTES_AN_EVENT: Final = 64
+_MOST_PAGES: Final = 1536
+"""A commit's bound: about 120 small writes or 6 MiB, well under a millisecond."""
+_NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"events"))
+_SMALL_FILES: Final = (1 << 16) + (1 << 14)
+"""The table of readers, the words, the lock."""
+_LOG_PART: Final = 16
+"""The event log takes at most this part of the memory."""
+_MOST_BYTES_AN_EVENT: Final = 640
+_TRIM_SLACK: Final = 8
+"""Commits trim the log themselves when it is an eighth above its bounds: upkeep is behind then."""
+_LEAST_SLACK: Final = 256
+_TRIMS_A_COMMIT: Final = 8
+_BYTES_AN_ENTRY: Final = 24
+"""What an entry of the log costs in its tree, its key included."""
 _SWEEP_LEASE_NS: Final = 200_000_000
-_SET_IN_THIS_WRITE: Final = -2
-"""Stands for a revision that is not known yet: it exists, and matches none that was named."""
 
 
 class EmbeddedEngine:
     """One worker's hold on the store in `directory`. Open it after the process was forked.
 
     `limit` is the store's memory in bytes, all files together; `events` is how many events are
-    kept, at most one for every 1 KiB of memory. `steady` is the steady clock in ns.
+    kept, as far as they fit in a sixteenth of it. `steady` is the steady clock in ns.
     """
 
     capabilities = Capabilities(
@@ -91,19 +108,41 @@ class EmbeddedEngine:
         steady: Callable[[], int] = steady_ns,
     ) -> None:
         self._env = _open(directory, limit)
+        self._begin = self._env.begin
+        self._refuse_others()
         self._records = self._env.open_db(b"records")
         self._expiry = self._env.open_db(b"expiry")
         self._log = self._env.open_db(b"events")
-        self._databases = (None, self._records, self._expiry, self._log)
-        self._begin = self._env.begin
+        self._spaces = (
+            self._records,
+            self._env.open_db(b"locks"),
+            self._env.open_db(b"answers"),
+        )
+        self._databases = (None, *self._spaces, self._expiry, self._log)
         self._steady = steady
         self._words = open_words(directory)
-        self._space = Space(self._env, self._words, self._live_pages)
-        self.events_kept = max(1, min(events, limit // 16 // _BYTES_AN_EVENT))
+        self.events_kept = max(1, events)
+        self._log_bytes = min(limit // _LOG_PART, self.events_kept * _MOST_BYTES_AN_EVENT)
+        # What the log may hold, with the slack in its pages and what commits let it grow beyond.
+        self._log_pages = self._log_bytes * 5 // 4 // PAGE + 8
+        self._memory = Memory(self._env, self._words, self._live_pages, self._log_pages)
         self.now = self._start().clock(steady)
         self._env.reader_check()
 
     # Life
+
+    def _refuse_others(self) -> None:
+        """Raise `StoreFormatUnknown` for another program's database, before it is written to."""
+        with self._begin() as txn, txn.cursor() as cursor:
+            ours = txn.get(_FORMAT_KEY) is not None
+            ours = ours or _NAMES.issuperset(cursor.iternext(values=False))
+        if not ours:
+            directory = self._env.path()
+            self._env.close()
+            raise StoreFormatUnknown(
+                f"{directory} holds the database of another program. "
+                "Name an empty directory or a new one."
+            )
 
     def _start(self) -> Anchor:
         """Make the store if it is new, refuse it if it is another's, and return its anchor."""
@@ -127,7 +166,7 @@ class EmbeddedEngine:
         anchor = Anchor.here_and_now(self._steady)
         txn.put(_FORMAT_KEY, FORMAT)
         txn.put(_ANCHOR_KEY, anchor.pack())
-        txn.put(_STATE_KEY, _STATE.pack(time.time_ns() // 1000, 0))
+        txn.put(_STATE_KEY, _STATE.pack(time.time_ns() // 1000, 0, 0))
         return anchor
 
     def _last_time(self, txn: lmdb.Transaction[bytes]) -> int:
@@ -142,9 +181,11 @@ class EmbeddedEngine:
         Called once whenever a service starts on the store, so that a revision of a life whose end
         was lost (a restored copy, a store made anew) is never handed out again.
         """
+        self._memory.claim_again()
         with self._begin(write=True) as txn:
-            revision, events = self._state(txn)
-            txn.put(_STATE_KEY, _STATE.pack(max(revision, time.time_ns() // 1000), events))
+            revision, events, size = self._state(txn)
+            revision = max(revision, time.time_ns() // 1000)
+            txn.put(_STATE_KEY, _STATE.pack(revision, events, size))
 
     def close(self) -> None:
         """Let go of the store. Data stays."""
@@ -165,6 +206,42 @@ class EmbeddedEngine:
             return None
         return record
 
+    def lock_of(self, name: bytes) -> Record | None:
+        """Return who holds a lock: the value is the owner, the revision the fencing token."""
+        with self._begin(self._spaces[Space.LOCKS]) as txn:
+            raw = txn.get(name)
+        if raw is None or 0 < wire.expires_at(raw) <= self.now():
+            return None
+        return wire.unpack(raw)
+
+    def scan(
+        self,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit: int = 100,
+        reverse: bool = False,
+        delimiter: bytes = b"",
+    ) -> Page:
+        """Return a page of the keys that begin with `prefix`, in order of their bytes."""
+        with self._begin() as txn, txn.cursor(self._records) as cursor:
+            scan = Scan(cursor, prefix, after, reverse, delimiter, self.now())
+            entries, folders, following = scan.page(limit)
+            return Page(entries, folders, following, self._state(txn)[0])
+
+    def count(self, prefix: bytes, after: bytes | None, steps: int) -> tuple[int, bytes | None]:
+        """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
+        with self._begin(self._records) as txn, txn.cursor() as cursor:
+            return Scan(cursor, prefix, after, False, b"", self.now()).count(steps)
+
+    def history(self) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now."""
+        with self._begin() as txn, txn.cursor(self._log) as cursor:
+            revision, _, _ = self._state(txn)
+            if not cursor.first():
+                return revision, revision
+            first = int.from_bytes(cursor.key(), "big") - eventlog.count(cursor.value())
+            return first, revision
+
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the known events with a revision above `after`, oldest first.
 
@@ -184,25 +261,29 @@ class EmbeddedEngine:
     def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
         with self._begin() as txn:
-            revision, events = self._state(txn)
+            revision, events, _ = self._state(txn)
             live = self._count_pages(txn)
             keys = txn.stat(self._records)["entries"]
-            keys_with_ttl = txn.stat(self._expiry)["entries"]
+            others = sum(txn.stat(space)["entries"] for space in self._spaces[1:])
+            # Locks and answers have a TTL, every one of them.
+            keys_with_ttl = txn.stat(self._expiry)["entries"] - others
         return Usage(
             keys=keys,
             keys_with_ttl=keys_with_ttl,
             events=events,
             revision=revision,
-            limit=self._space.limit * PAGE,
+            limit=self._memory.limit * PAGE,
             used=live * PAGE,
-            free=max(0, self._space.limit - live) * PAGE,
+            free=max(0, self._memory.limit - live) * PAGE,
             reserved=int(self._words[PAGES_CLAIMED]) * PAGE,
         )
 
     def check(self) -> list[str]:
         """Audit everything and return what is wrong, a sentence each. Reads the whole store."""
         with self._begin() as txn:
-            return audit(txn, self._records, self._expiry, self._log, self._state(txn))
+            return Audit(
+                txn, self._spaces, self._expiry, self._log, self._state(txn)[:2]
+            ).problems()
 
     # Writes
 
@@ -223,6 +304,9 @@ class EmbeddedEngine:
                     need += len(operation.value) >> PAGE_SHIFT
                     if operation.ttl_ms:
                         need += PAGES_A_TTL
+                elif type(operation) is not Delete:
+                    growing = True
+                    need += PAGES_A_TTL
             if group and pages + need > _MOST_PAGES:
                 outcomes += self._commit(group, pages, grows)
                 group, pages, grows = [], PAGES_A_COMMIT, False
@@ -239,120 +323,41 @@ class EmbeddedEngine:
             return self._transact(writes, pages, grows)
         except (lmdb.MapFullError, lmdb.TxnFullError):
             if len(writes) == 1:
+                # A reader that was killed keeps pages from being used again until it is cleared.
+                if self._env.reader_check():
+                    return self.write(writes)
                 return [Refusal(Why.FULL)]
         return [outcome for write in writes for outcome in self.write((write,))]
 
     def _transact(self, writes: list[Write], pages: int, grows: bool) -> list[Outcome]:
         # The transaction is aborted by the context manager on any error: nothing was done then.
         with self._begin(None, None, True) as txn:
-            if not self._space.claim(pages, grows):
+            if not self._memory.claim(pages, grows):
                 raise lmdb.MapFullError("no room")
-            now = self.now()
-            last, events = self._state(txn)
-            draft = eventlog.Draft(last)
-            outcomes: list[Outcome] = []
-            for write in writes:
-                if len(write) != 1 or write[0].condition is not None:
-                    refusal = self._examine(txn, write, now)
-                    if refusal is not None:
-                        outcomes.append(refusal)
-                        continue
-                outcomes.append(
-                    tuple(
-                        [
-                            self._set(txn, operation, now, draft)
-                            if type(operation) is Set
-                            else self._delete(txn, operation.key, now, draft)
-                            for operation in write
-                        ]
-                    )
-                )
-            if draft.last != last:
-                self._finish(txn, draft, now, events)
+            last, events, size = self._state(txn)
+            commit = self._new_commit(txn, last)
+            outcomes = [commit.apply(write) for write in writes]
+            if commit.draft.last != last:
+                self._finish(txn, commit, events, size)
         return outcomes
 
-    def _finish(
-        self, txn: lmdb.Transaction[bytes], draft: eventlog.Draft, now: int, events: int
-    ) -> None:
+    def _new_commit(self, txn: lmdb.Transaction[bytes], last: int) -> Commit:
+        return Commit(txn, self._spaces, self._expiry, self.now(), last)
+
+    def _finish(self, txn: lmdb.Transaction[bytes], commit: Commit, events: int, size: int) -> None:
         """Write down the events of a commit and the state after it."""
+        draft = commit.draft
         number = draft.last.to_bytes(8, "big")
-        txn.put(number, draft.pack(now), append=True, db=self._log)
-        txn.put(_STATE_KEY, _STATE.pack(draft.last, events + draft.last - draft.first + 1))
-
-    def _examine(self, txn: lmdb.Transaction[bytes], write: Write, now: int) -> Refusal | None:
-        """Look whether all preconditions hold, each one after the operations before it."""
-        revisions: dict[bytes, int | None] = {}
-        for index, operation in enumerate(write):
-            key = operation.key
-            if key not in revisions:
-                revisions[key] = self._revision(txn, key, now)
-            current = revisions[key]
-            if operation.condition is not None and not operation.condition.holds(current):
-                # What the operations before it would have made of the key is not there.
-                return Refusal(Why.CONDITION, index, self._revision(txn, key, now))
-            revisions[key] = _SET_IN_THIS_WRITE if type(operation) is Set else None
-        return None
-
-    def _revision(self, txn: lmdb.Transaction[bytes], key: bytes, now: int) -> int | None:
-        raw = txn.get(key, None, self._records)
-        if raw is None or 0 < wire.expires_at(raw) <= now:
-            return None
-        return wire.revision(raw)
-
-    def _set(
-        self, txn: lmdb.Transaction[bytes], operation: Set, now: int, draft: eventlog.Draft
-    ) -> Result:
-        key, ttl = operation.key, operation.ttl_ms
-        revision = draft.set(key)
-        ends = now + ttl if ttl else 0
-        raw = wire.pack(revision, operation.value, operation.media_type, ends)
-        old = txn.replace(key, raw, self._records)
-        if old is not None and wire.has_ttl(old):
-            existed, revision = self._replaced_one_with_ttl(
-                txn, operation, old, revision, now, draft
-            )
-        else:
-            existed = old is not None
-        if ends:
-            txn.put(_DUE.pack(ends, revision), key, db=self._expiry)
-        return Result(revision, existed)
-
-    def _replaced_one_with_ttl(
-        self,
-        txn: lmdb.Transaction[bytes],
-        operation: Set,
-        old: bytes,
-        revision: int,
-        now: int,
-        draft: eventlog.Draft,
-    ) -> tuple[bool, int]:
-        """Take the earlier value's end out of the index; say whether it existed, and our revision.
-
-        If it had ended and was still there, that is an event of its own, and comes first.
-        """
-        ended = wire.expires_at(old)
-        txn.delete(_DUE.pack(ended, wire.revision(old)), db=self._expiry)
-        if ended > now:
-            return True, revision
-        revision = draft.expire_before_last_set(operation.key)
-        ends = now + operation.ttl_ms if operation.ttl_ms else 0
-        raw = wire.pack(revision, operation.value, operation.media_type, ends)
-        txn.put(operation.key, raw, db=self._records)
-        return False, revision
-
-    def _delete(
-        self, txn: lmdb.Transaction[bytes], key: bytes, now: int, draft: eventlog.Draft
-    ) -> Result:
-        old = txn.pop(key, self._records)
-        if old is None:
-            return Result(0, existed=False)
-        ended = wire.expires_at(old)
-        if ended:
-            txn.delete(_DUE.pack(ended, wire.revision(old)), db=self._expiry)
-        if 0 < ended <= now:
-            draft.note(Change.EXPIRE, key)
-            return Result(0, existed=False)
-        return Result(draft.note(Change.DELETE, key), existed=True)
+        entry = draft.pack(commit.now)
+        txn.put(number, entry, append=True, db=self._log)
+        events += draft.last - draft.first + 1
+        size += len(entry) + _BYTES_AN_ENTRY
+        if (
+            events > self.events_kept + max(_LEAST_SLACK, self.events_kept // _TRIM_SLACK)
+            or size > self._log_bytes + self._log_bytes // _TRIM_SLACK
+        ):
+            _, events, size = self._trim(txn, events, size, _TRIMS_A_COMMIT)
+        txn.put(_STATE_KEY, _STATE.pack(draft.last, events, size))
 
     # Upkeep
 
@@ -389,73 +394,95 @@ class EmbeddedEngine:
 
     def _next_due(self) -> int | None:
         with self._begin(self._expiry) as txn, txn.cursor() as cursor:
-            return _DUE.unpack(cursor.key())[0] if cursor.first() else None
+            return read_due(cursor.key())[0] if cursor.first() else None
 
     def _sweep(self, limit: int) -> int:
         with self._begin(write=True) as txn:
-            if not self._space.claim(_sweep_pages(limit), grows=False):
+            if not self._memory.claim(_sweep_pages(limit), grows=False):
                 raise lmdb.MapFullError("no room")
-            now = self.now()
-            last, events = self._state(txn)
-            draft = eventlog.Draft(last)
+            last, events, size = self._state(txn)
+            commit = self._new_commit(txn, last)
+            expired = 0
             with txn.cursor(self._expiry) as cursor:
                 cursor.first()
-                while draft.last - last < limit and (entry := cursor.key()):
-                    if _DUE.unpack(entry)[0] > now:
+                while expired < limit and (entry := cursor.key()):
+                    if read_due(entry)[0] > commit.now:
                         break
-                    key = cursor.value()
-                    txn.delete(key, db=self._records)
-                    draft.note(Change.EXPIRE, key)
+                    commit.expire(entry, cursor.value())
                     cursor.delete()
-            expired = draft.last - last
-            if expired:
-                self._finish(txn, draft, now, events)
+                    expired += 1
+            if commit.draft.last != last:
+                self._finish(txn, commit, events, size)
         return expired
 
     def trim(self, limit: int) -> int:
         """Remove at most `limit` commits' events beyond those that are kept; say how many."""
         with self._begin() as txn:
-            if self._state(txn)[1] <= self.events_kept:
-                return 0
+            _, events, size = self._state(txn)
+        if events <= self.events_kept and size <= self._log_bytes:
+            return 0
         with self._begin(write=True) as txn:
-            if not self._space.claim(_sweep_pages(limit), grows=False):
+            if not self._memory.claim(_sweep_pages(limit), grows=False):
                 return 0
-            revision, events = self._state(txn)
-            removed = 0
-            with txn.cursor(self._log) as cursor:
-                cursor.first()
-                while removed < limit and cursor.key():
-                    number = eventlog.count(cursor.value())
-                    if events - number < self.events_kept:
-                        break
-                    events -= number
-                    removed += 1
-                    cursor.delete()
-            txn.put(_STATE_KEY, _STATE.pack(revision, events))
+            revision, events, size = self._state(txn)
+            removed, events, size = self._trim(txn, events, size, limit)
+            txn.put(_STATE_KEY, _STATE.pack(revision, events, size))
         return removed
+
+    def _trim(
+        self, txn: lmdb.Transaction[bytes], events: int, size: int, limit: int
+    ) -> tuple[int, int, int]:
+        """Remove the oldest entries that are too many; return how many, and what is left."""
+        removed = 0
+        with txn.cursor(self._log) as cursor:
+            cursor.first()
+            while removed < limit and cursor.key():
+                entry = cursor.value()
+                number = eventlog.count(entry)
+                if events - number < self.events_kept and size <= self._log_bytes:
+                    break
+                if events == number:
+                    break  # the last commit's are always kept
+                events -= number
+                size -= len(entry) + _BYTES_AN_ENTRY
+                removed += 1
+                cursor.delete()
+        return removed, events, size
 
     # Helpers
 
-    def _state(self, txn: lmdb.Transaction[bytes]) -> tuple[int, int]:
-        """Return the last revision and the number of events."""
-        revision, events = _STATE.unpack(txn.get(_STATE_KEY, b""))
-        return revision, events
+    def _state(self, txn: lmdb.Transaction[bytes]) -> tuple[int, int, int]:
+        """Return the last revision, and the number and the bytes of the events."""
+        revision, events, size = _STATE.unpack(txn.get(_STATE_KEY, b""))
+        return revision, events, size
 
     def _live_pages(self) -> int:
+        """Return the pages in use, with what the log may still grow to."""
         with self._begin() as txn:
-            return self._count_pages(txn)
+            log = _pages(txn.stat(self._log))
+            return self._count_pages(txn) + max(0, self._log_pages - log)
 
     def _count_pages(self, txn: lmdb.Transaction[bytes]) -> int:
         """Return the pages in use. The free list's own are not counted: they are few."""
-        stats = [txn.stat(database) for database in self._databases]
-        return 2 + sum(s["branch_pages"] + s["leaf_pages"] + s["overflow_pages"] for s in stats)
+        return 2 + sum(_pages(txn.stat(database)) for database in self._databases)
 
 
 def _open(directory: str, limit: int) -> lmdb.Environment:
+    claim_readers(directory)
+    try:
+        return _opened(directory, limit)
+    except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+        raise StoreFormatUnknown(
+            f"the store in {directory} cannot be read ({error}). "
+            "Name another --store, or remove its files to begin anew."
+        ) from None
+
+
+def _opened(directory: str, limit: int) -> lmdb.Environment:
     return lmdb.open(
         directory,
         map_size=map_size(limit),
-        max_dbs=3,
+        max_dbs=5,
         max_readers=1022,
         mode=0o600,
         writemap=True,
@@ -472,10 +499,14 @@ def _open(directory: str, limit: int) -> lmdb.Environment:
     )
 
 
+def _pages(stat: lmdb._StatDict) -> int:
+    return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
+
+
 def _sweep_pages(keys: int) -> int:
     return PAGES_A_COMMIT + keys * (PAGES_A_WRITE + PAGES_A_TTL)
 
 
 def map_size(limit: int) -> int:
     """Return the database's part of a memory limit, both in bytes; the rest is for small files."""
-    return (limit - (1 << 16)) // PAGE * PAGE
+    return (limit - _SMALL_FILES) // PAGE * PAGE

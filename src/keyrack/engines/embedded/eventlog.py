@@ -41,11 +41,20 @@ class Draft:
         self.last += 1
         return self.last
 
-    def expire_before_last_set(self, key: bytes) -> int:
-        """Put the end of a key's earlier value before its set; return the set's new revision."""
-        self._parts[-2:-2] = (_ITEM.pack(Change.EXPIRE, len(key)), key)
+    def before_last(self, change: Change, key: bytes) -> int:
+        """Put a change before the last one, and return the last one's new revision."""
+        self._parts[-2:-2] = (_ITEM.pack(change, len(key)), key)
         self.last += 1
         return self.last
+
+    def mark(self) -> tuple[int, int]:
+        """Return where the draft is, for `back_to`."""
+        return self.last, len(self._parts)
+
+    def back_to(self, mark: tuple[int, int]) -> None:
+        """Forget what was noted since a mark."""
+        self.last = mark[0]
+        del self._parts[mark[1] :]
 
     def note(self, change: Change, key: bytes) -> int:
         """Note a change of a key and return the change's revision."""

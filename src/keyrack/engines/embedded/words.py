@@ -21,6 +21,20 @@ SWEEP_UNTIL: Final = 3
 """Until when (steady clock, ns) the others leave that to it."""
 
 _SIZE: Final = mmap.PAGESIZE
+_READERS: Final = 1 << 16
+"""The size of the table for the 1022 readers that the store is opened for."""
+
+
+def claim_readers(directory: str) -> None:
+    """Have memory behind the database's table of readers, which it maps as well.
+
+    Call before the database is opened: closing the file later would give up the database's locks.
+    """
+    descriptor = os.open(os.path.join(directory, "lock.mdb"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.posix_fallocate(descriptor, 0, _READERS)
+    finally:
+        os.close(descriptor)
 
 
 def open_words(directory: str) -> memoryview:

@@ -30,25 +30,33 @@ _STEP: Final = 512
 """Pages that are claimed at a time: 2 MiB, a third of a millisecond under the write lock."""
 
 # How many pages a commit takes is not known beforehand; these say how many it cannot exceed. An
-# operation copies its leaf and the branch above, and each may split; a TTL does the same in the
-# expiry index, twice. The path above those, the event log, the free list and the root are shared
-# by the whole commit. A value has pages of its own beyond half a page.
+# operation copies its leaf and the branch above, and each may split, and may take an end out of
+# the expiry index; a TTL puts one in. The path above those, the event log, the free list and the
+# root are shared by the whole commit. A value has pages of its own beyond half a page.
 PAGES_A_COMMIT: Final = 48
-PAGES_A_WRITE: Final = 7
+PAGES_A_WRITE: Final = 12
 PAGES_A_TTL: Final = 18
 PAGE_SHIFT: Final = PAGE.bit_length() - 1
 
 
-class Space:
+class Memory:
     """The pages of one store's file, as one process sees them.
 
-    `live_pages` counts the pages in use; it is called only when the file has reached its limit.
+    `live_pages` counts the pages in use; it is called only when the file is near its limit.
+    `log_pages` are kept for the event log from the start: deletes must still have room for theirs.
     """
 
-    def __init__(self, env: lmdb.Environment, words: memoryview, live_pages: Callable[[], int]):
+    def __init__(
+        self,
+        env: lmdb.Environment,
+        words: memoryview,
+        live_pages: Callable[[], int],
+        log_pages: int,
+    ) -> None:
         self._env = env
         self._words = words
         self._live_pages = live_pages
+        self._kept = RESERVE + log_pages
         self._file = os.path.join(env.path(), "data.mdb")
         self.limit = env.info()["map_size"] // PAGE
 
@@ -63,13 +71,22 @@ class Space:
             return True
         return self._claim_more(pages, grows)
 
+    def claim_again(self) -> None:
+        """Claim anew what an earlier life has claimed: files may be copied with holes since."""
+        claimed = int(self._words[PAGES_CLAIMED])
+        self._words[PAGES_CLAIMED] = self._words[PAGES_LEFT] = 0
+        self._back(claimed)
+
     def _claim_more(self, pages: int, grows: bool) -> bool:
         taken = self._env.info()["last_pgno"] + 1
-        claimed = self._back(min(self.limit, _round_up(taken + pages + RESERVE + _STEP)))
+        far_from_the_end = self.limit - taken >= pages + self._kept + _STEP
+        wanted = _round_up(taken + pages + RESERVE + _STEP) if far_from_the_end else self.limit
+        claimed = self._back(min(self.limit, wanted))
         never_used = claimed - taken
-        self._words[PAGES_LEFT] = max(0, never_used - pages - RESERVE)
-        if never_used >= pages + RESERVE:
+        if far_from_the_end and never_used >= pages + RESERVE:
+            self._words[PAGES_LEFT] = never_used - pages - RESERVE
             return True
+        self._words[PAGES_LEFT] = 0
         if claimed < self.limit:
             # The directory is full of other things. Freed pages may be there, but nothing keeps
             # the database from reaching behind them into memory that is not.

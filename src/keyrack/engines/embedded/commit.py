@@ -1,0 +1,322 @@
+"""One write transaction: what each operation does to records, expiry index and event log."""
+
+from __future__ import annotations
+
+import re
+from struct import Struct
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import msgspec
+
+from keyrack.engines import record as wire
+from keyrack.engines.contract import (
+    TEXT,
+    Add,
+    Change,
+    Check,
+    Delete,
+    Get,
+    Outcome,
+    Refusal,
+    Remember,
+    Result,
+    Set,
+    Space,
+    Touch,
+    Why,
+    Write,
+)
+from keyrack.engines.embedded.eventlog import Draft
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import lmdb
+
+    from keyrack.engines.contract import Condition, Operation
+
+Step: TypeAlias = Result | Refusal
+
+_KEYS: Final = Space.KEYS
+_NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})").fullmatch
+_SET_IN_THIS_WRITE: Final = -2
+_LEAST: Final = -(1 << 63)
+_MOST: Final = (1 << 63) - 1
+_DUE: Final = Struct(">QQ")
+_DUE_ELSEWHERE: Final = Struct(">QQB")
+
+_encode_outcome: Final = msgspec.msgpack.Encoder().encode
+_Kept: TypeAlias = tuple[bytes, tuple[Result, ...] | None, Refusal | None]
+_decode_outcome: Final[Callable[[bytes], _Kept]] = msgspec.msgpack.Decoder(_Kept).decode
+
+# What setting and removing is called in each space; answers have no events.
+_SET_CHANGE: Final = {Space.KEYS: Change.SET, Space.LOCKS: Change.LOCK}
+_DELETE_CHANGE: Final = {Space.KEYS: Change.DELETE, Space.LOCKS: Change.UNLOCK}
+_EXPIRE_CHANGE: Final = {Space.KEYS: Change.EXPIRE, Space.LOCKS: Change.UNLOCK}
+
+
+def due_entry(ends: int, revision: int, space: Space = _KEYS) -> bytes:
+    """Return the key of the expiry index for a record; a seventeenth byte names another space."""
+    if space is _KEYS:
+        return _DUE.pack(ends, revision)
+    return _DUE_ELSEWHERE.pack(ends, revision, space)
+
+
+def due_number(key: bytes, revision: int, space: Space) -> int:
+    """Return what tells records that end together apart: the revision, where a space has them.
+
+    Answers have no events and so no revisions; eight bytes of their name, a hash, do as well.
+    """
+    return int.from_bytes(key[:8], "big") if space is Space.ANSWERS else revision
+
+
+def read_due(entry: bytes) -> tuple[int, int, Space]:
+    """Return end, revision and space of an entry of the expiry index."""
+    ends, revision = _DUE.unpack_from(entry)
+    return ends, revision, Space(entry[16]) if len(entry) > 16 else _KEYS
+
+
+class Commit:
+    """The operations on one transaction, at one time, that share its events."""
+
+    __slots__ = ("_before", "_databases", "_expiry", "_txn", "_undo", "draft", "now")
+
+    def __init__(
+        self,
+        txn: lmdb.Transaction[bytes],
+        databases: tuple[lmdb._Database, ...],
+        expiry: lmdb._Database,
+        now: int,
+        last: int,
+    ) -> None:
+        self._txn = txn
+        self._databases = databases
+        self._expiry = expiry
+        self._undo: list[tuple[bytes, Space, bytes | None]] | None = None
+        self._before = last
+        self.now = now
+        self.draft = Draft(last)
+
+    def apply(self, write: Write) -> Outcome:
+        """Do all of a write or nothing of it."""
+        if len(write) == 1:
+            step = self._do(write[0])
+            return step if isinstance(step, Refusal) else (step,)
+        if write and type(write[0]) is Remember:
+            return self._once(write[0], write[1:])
+        return self._all(write)
+
+    def _all(self, write: Write) -> Outcome:
+        self._undo = []
+        mark = self.draft.mark()
+        self._before = mark[0]
+        results: list[Result] = []
+        for index, operation in enumerate(write):
+            step = self._do(operation)
+            if isinstance(step, Refusal):
+                self._roll_back()
+                self.draft.back_to(mark)
+                return Refusal(step.why, index, self._revision(operation))
+            results.append(step)
+        self._undo = None
+        return tuple(results)
+
+    def _roll_back(self) -> None:
+        """Put back what was there, last change first. LMDB cannot: its map allows no savepoints."""
+        changes, self._undo = self._undo or [], None
+        for key, space, old in reversed(changes):
+            present = self._txn.get(key, None, self._databases[space])
+            if present is not None:
+                self._unindex(present, space)
+            if old is None:
+                self._txn.delete(key, db=self._databases[space])
+                continue
+            self._txn.put(key, old, db=self._databases[space])
+            if wire.has_ttl(old):
+                entry = due_entry(wire.expires_at(old), wire.revision(old), space)
+                self._txn.put(entry, key, db=self._expiry)
+
+    def _once(self, name: Remember, write: Write) -> Outcome:
+        raw = self._present(name.key, Space.ANSWERS)
+        if raw is not None:
+            fingerprint, results, refusal = _decode_outcome(wire.unpack(raw).value)
+            if fingerprint != name.fingerprint:
+                return Refusal(Why.REUSED)
+            return refusal or results or ()
+        outcome = self.apply(write)
+        if isinstance(outcome, Refusal):
+            kept = _encode_outcome((name.fingerprint, None, outcome))
+        else:
+            kept = _encode_outcome((name.fingerprint, outcome, None))
+        self._set(Set(name.key, kept, TEXT, name.ttl_ms, None, Space.ANSWERS))
+        return outcome
+
+    def _do(self, operation: Operation) -> Step:
+        if type(operation) is Set:
+            return self._set(operation)
+        return _METHODS[type(operation)](self, operation)
+
+    # Operations
+
+    def _set(self, operation: Set) -> Step:
+        key, ttl, space = operation.key, operation.ttl_ms, operation.space
+        if operation.condition is not None:
+            refusal = self._refused(key, operation.condition, space)
+            if refusal is not None:
+                return refusal
+        draft = self.draft
+        revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
+        ends = self.now + ttl if ttl else 0
+        raw = wire.pack(revision, operation.value, operation.media_type, ends)
+        old = self._txn.replace(key, raw, self._databases[space])
+        if self._undo is not None:
+            self._undo.append((key, space, old))
+        existed = old is not None
+        if old is not None and wire.has_ttl(old):
+            existed = self._unindex(old, space)
+            if not existed:
+                # It had ended and was still there: that is an event of its own, and comes first.
+                revision = self._end_first(key, space, revision)
+                raw = wire.pack(revision, operation.value, operation.media_type, ends)
+                self._txn.put(key, raw, db=self._databases[space])
+        if ends:
+            self._txn.put(due_entry(ends, revision, space), key, db=self._expiry)
+        return Result(revision, existed)
+
+    def _end_first(self, key: bytes, space: Space, revision: int) -> int:
+        if space not in _EXPIRE_CHANGE:
+            return revision
+        return self.draft.before_last(_EXPIRE_CHANGE[space], key)
+
+    def _delete(self, operation: Delete) -> Step:
+        key, space = operation.key, operation.space
+        if operation.condition is not None:
+            refusal = self._refused(key, operation.condition, space)
+            if refusal is not None:
+                return refusal
+        old = self._txn.pop(key, self._databases[space])
+        if old is None:
+            return Result(0, existed=False)
+        if self._undo is not None:
+            self._undo.append((key, space, old))
+        if wire.has_ttl(old) and not self._unindex(old, space):
+            self._note(_EXPIRE_CHANGE, key, space)
+            return Result(0, existed=False)
+        return Result(self._note(_DELETE_CHANGE, key, space), existed=True)
+
+    def _get(self, operation: Get) -> Step:
+        raw = self._present(operation.key, _KEYS)
+        if operation.condition is not None:
+            refusal = self._refused(operation.key, operation.condition, _KEYS)
+            if refusal is not None:
+                return refusal
+        record = None if raw is None else wire.unpack(raw)
+        return Result(0 if record is None else record.revision, record is not None, record)
+
+    def _add(self, operation: Add) -> Step:
+        raw = self._present(operation.key, _KEYS)
+        if operation.condition is not None:
+            refusal = self._refused(operation.key, operation.condition, _KEYS)
+            if refusal is not None:
+                return refusal
+        record = None if raw is None else wire.unpack(raw)
+        before = operation.initial if record is None else number_of(record.value)
+        if before is None:
+            return Refusal(Why.NUMBER, revision=record.revision if record else None)
+        number = before + operation.delta
+        if not _LEAST <= number <= _MOST:
+            return Refusal(Why.OVERFLOW, revision=record.revision if record else None)
+        ttl = operation.ttl_ms
+        if not ttl and record is not None and record.expires_at:
+            ttl = record.expires_at - self.now
+        media_type = TEXT if record is None else record.media_type
+        step = self._set(Set(operation.key, b"%d" % number, media_type, ttl))
+        if isinstance(step, Refusal):
+            return step
+        return Result(step.revision, step.existed, number=number)
+
+    def _touch(self, operation: Touch) -> Step:
+        key, space = operation.key, operation.space
+        raw = self._present(key, space)
+        if operation.condition is not None:
+            refusal = self._refused(key, operation.condition, space)
+            if refusal is not None:
+                return refusal
+        if raw is None:
+            return Refusal(Why.MISSING)
+        record = wire.unpack(raw)
+        ends = self.now + operation.ttl_ms if operation.ttl_ms else 0
+        self._unindex(raw, space)
+        if self._undo is not None:
+            self._undo.append((key, space, raw))
+        changed = wire.pack(record.revision, record.value, record.media_type, ends)
+        self._txn.put(key, changed, db=self._databases[space])
+        if ends:
+            self._txn.put(due_entry(ends, record.revision, space), key, db=self._expiry)
+        return Result(record.revision, existed=True)
+
+    def _check(self, operation: Check) -> Step:
+        refusal = self._refused(operation.key, operation.condition, operation.space)
+        if refusal is not None:
+            return refusal
+        return Result(0, self._present(operation.key, operation.space) is not None)
+
+    def expire(self, entry: bytes, key: bytes) -> None:
+        """Remove the record that an entry of the expiry index names, with its event."""
+        _, _, space = read_due(entry)
+        self._txn.delete(key, db=self._databases[space])
+        self._note(_EXPIRE_CHANGE, key, space)
+
+    # Helpers
+
+    def _present(self, key: bytes, space: Space) -> bytes | None:
+        """Return the record's bytes, None when it is missing or its time is over."""
+        raw = self._txn.get(key, None, self._databases[space])
+        if raw is None or (wire.has_ttl(raw) and wire.expires_at(raw) <= self.now):
+            return None
+        return raw
+
+    def _revision(self, operation: Operation) -> int | None:
+        """Return the present revision of an operation's key, None when it is missing."""
+        raw = self._present(operation.key, getattr(operation, "space", _KEYS))
+        return None if raw is None else wire.revision(raw)
+
+    def _refused(self, key: bytes, condition: Condition, space: Space) -> Refusal | None:
+        raw = self._present(key, space)
+        revision = None if raw is None else wire.revision(raw)
+        own = self._undo is not None and revision is not None and revision > self._before
+        # What this write itself has set has no revision yet that anybody could have named.
+        if condition.holds(_SET_IN_THIS_WRITE if own else revision):
+            return None
+        return Refusal(Why.CONDITION, revision=revision)
+
+    def _unindex(self, raw: bytes, space: Space) -> bool:
+        """Take a record's end out of the index; say whether the record still counted."""
+        ends = wire.expires_at(raw)
+        if not ends:
+            return True
+        self._txn.delete(due_entry(ends, wire.revision(raw), space), db=self._expiry)
+        return ends > self.now
+
+    def _note(self, changes: dict[Space, Change], key: bytes, space: Space) -> int:
+        """Note the event that a change has in its space, and return the revision."""
+        if space in changes:
+            return self.draft.note(changes[space], key)
+        return due_number(key, 0, space)
+
+
+_METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
+    Delete: Commit._delete,  # type: ignore[dict-item]  # each takes its own kind of operation
+    Get: Commit._get,  # type: ignore[dict-item]  # as above
+    Add: Commit._add,  # type: ignore[dict-item]  # as above
+    Touch: Commit._touch,  # type: ignore[dict-item]  # as above
+    Check: Commit._check,  # type: ignore[dict-item]  # as above
+}
+
+
+def number_of(value: bytes) -> int | None:
+    """Return the number that a counter's value is, None when it is none of 64 bits."""
+    if not _NUMBER(value) or value == b"-0":
+        return None
+    number = int(value)
+    return number if _LEAST <= number <= _MOST else None

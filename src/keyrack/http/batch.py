@@ -1,0 +1,206 @@
+"""Several operations, all or none; and counters, which are a batch of one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import UNSET
+
+from keyrack.engines.contract import (
+    ANY,
+    Add,
+    Check,
+    Condition,
+    Delete,
+    Get,
+    Refusal,
+    Set,
+    Space,
+    Touch,
+    Why,
+)
+from keyrack.http import contract, problems
+from keyrack.http.contract import etag
+from keyrack.http.message import Answer
+from keyrack.http.model import (
+    BatchAdd,
+    BatchAnswer,
+    BatchCheck,
+    BatchDelete,
+    BatchGet,
+    BatchRequest,
+    BatchResult,
+    BatchSet,
+    BatchTouch,
+    Conditional,
+    CounterAnswer,
+    CounterRequest,
+)
+from keyrack.http.problems import Problem
+from keyrack.http.reply import PendingWrite
+from keyrack.http.semantics import check_size, refused
+from keyrack.http.turn import JSON_HEADERS
+
+if TYPE_CHECKING:
+    from keyrack.engines.contract import Operation, Outcome, Result
+    from keyrack.http.message import Request
+    from keyrack.http.model import BatchOperation
+    from keyrack.http.reply import Context, Limits
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+_INT64: Final = range(-(1 << 63), 1 << 63)
+_decode: Final = msgspec.json.Decoder(BatchRequest).decode
+_decode_counter: Final = msgspec.json.Decoder(CounterRequest).decode
+
+
+def batch(request: Request, context: Context) -> PendingWrite:
+    """`POST /v1/batch`: do operations in order, all or none."""
+    contract.parameters(request.query, _NONE)
+    asked = contract.read_json(request, _decode)
+    write = tuple(_operation(one, request.body, context.limits) for one in asked.operations)
+
+    def conclude(outcome: Outcome) -> Answer:
+        if isinstance(outcome, Refusal):
+            return problems.answer(_batch_refused(outcome, asked.operations), request.path)
+        pairs = zip(asked.operations, outcome, strict=True)
+        answer = BatchAnswer([_result(one, result) for one, result in pairs])
+        return Answer(200, JSON_HEADERS, contract.encode(answer))
+
+    return PendingWrite(write, conclude)
+
+
+def _operation(asked: BatchOperation, body: bytes, limits: Limits) -> Operation:
+    if isinstance(asked, BatchCheck):
+        return _check(asked)
+    key = contract.checked_key(contract.utf8(asked.key))
+    condition = _condition(asked)
+    match asked:
+        case BatchGet():
+            return Get(key, condition)
+        case BatchSet():
+            value, media_type = _value(asked, body)
+            check_size(value, limits)
+            return Set(key, value, media_type, _ttl(asked.ttl), condition)
+        case BatchDelete():
+            return Delete(key, condition)
+        case BatchAdd():
+            delta, initial = number(asked.delta), number(asked.initial)
+            return Add(key, delta, initial, _ttl(asked.ttl), condition)
+        case BatchTouch():
+            return Touch(key, _ttl(asked.ttl), condition)
+
+
+def _condition(asked: Conditional | BatchCheck) -> Condition | None:
+    if asked.if_match is UNSET and asked.if_none_match is UNSET:
+        return None
+    return Condition(_expected(asked.if_match), _expected(asked.if_none_match))
+
+
+def _expected(given: str | msgspec.UnsetType) -> frozenset[int] | None:
+    if isinstance(given, str):
+        return ANY if given == "*" else frozenset((contract.integer(given),))
+    return None
+
+
+def _check(asked: BatchCheck) -> Check:
+    if isinstance(asked.lock, str) and isinstance(asked.token, str) and asked.key is UNSET:
+        name = contract.checked_key(contract.utf8(asked.lock))
+        held = Condition(match=frozenset((contract.integer(asked.token),)))
+        return Check(name, held, Space.LOCKS)
+    condition = _condition(asked)
+    if isinstance(asked.key, str) and condition is not None and asked.lock is UNSET:
+        return Check(contract.checked_key(contract.utf8(asked.key)), condition)
+    raise Problem(
+        "bad-json", "A check names a key with if_match or if_none_match, or a lock with its token."
+    )
+
+
+def _value(asked: BatchSet, body: bytes) -> tuple[bytes, str]:
+    raw = bytes(asked.value)
+    value, media_type = contract.stored(raw, body)
+    if asked.encoding is not UNSET:
+        if raw[:1] != b'"':
+            raise Problem("bad-json", "A value in base64 is a string.")
+        value, media_type = contract.from_base64(value), "application/octet-stream"
+    if isinstance(asked.type, str):
+        media_type = contract.checked_media_type(asked.type)
+    return value, media_type
+
+
+def _ttl(given: msgspec.Raw) -> int:
+    text = bytes(given)
+    return 0 if text == b"null" else contract.ttl_ms(text)
+
+
+def number(given: str | int) -> int:
+    """Return a number of 64 bits that was given as a string, or as a JSON integer."""
+    found = contract.integer(given) if isinstance(given, str) else given
+    if found not in _INT64:
+        raise Problem("bad-number", f"{given} is no signed number of 64 bits.")
+    return found
+
+
+def _result(asked: BatchOperation, result: Result) -> BatchResult:
+    made = BatchResult(op=type(asked).__struct_config__.tag)  # type: ignore[arg-type]  # ours are strings
+    if isinstance(asked.key, str):
+        made.key = asked.key
+    if result.revision:
+        made.revision = str(result.revision)
+    if not isinstance(asked, BatchCheck):
+        made.existed = result.existed
+    if result.record is not None:
+        made.type = result.record.media_type
+        made.value, made.encoding = contract.json_value(result.record)
+    if result.number is not None:
+        made.value = msgspec.Raw(b'"%d"' % result.number)
+    return made
+
+
+_REASONS: Final = {
+    Why.CONDITION: "the condition does not hold",
+    Why.MISSING: "the key is missing",
+    Why.NUMBER: "the value is no number of 64 bits",
+    Why.OVERFLOW: "the sum has more than 64 bits",
+}
+
+
+def _batch_refused(refusal: Refusal, operations: list[BatchOperation]) -> Problem:
+    if refusal.why not in _REASONS:
+        return refused(refusal)
+    reason = _REASONS[refusal.why]
+    return Problem(
+        "batch-refused",
+        f"Operation {refusal.index} was refused: {reason}. Nothing was done.",
+        operation=refusal.index,
+        op=str(type(operations[refusal.index]).__struct_config__.tag),
+        reason=refusal.why.value,
+        revision=None if refusal.revision is None else str(refusal.revision),
+    )
+
+
+# Counters
+
+
+def count(request: Request, context: Context) -> PendingWrite:
+    """`POST /v1/counters/{key}`: add to a number, and answer what it is now."""
+    contract.parameters(request.query, _NONE)
+    key = contract.key_of(request.path[len(b"/v1/counters/") :])
+    asked = contract.read_json(request, _decode_counter) if request.body else CounterRequest()
+    operation = Add(
+        key,
+        number(asked.delta),
+        number(asked.initial),
+        _ttl(asked.ttl),
+        request.head.condition,
+    )
+
+    def conclude(outcome: Outcome) -> Answer:
+        if isinstance(outcome, Refusal):
+            return problems.answer(refused(outcome), request.path)
+        (result,) = outcome
+        answer = CounterAnswer(key.decode(), str(result.number), str(result.revision))
+        headers = (*JSON_HEADERS, (b"ETag", etag(result.revision)))
+        return Answer(200, headers, contract.encode(answer))
+
+    return PendingWrite((operation,), conclude)

@@ -1,0 +1,242 @@
+"""Work on many keys: counting, deleting by prefix, events of a key, export and import.
+
+All of it goes in steps that each take a few milliseconds at most and use a transaction of their
+own, with a pause for other requests between them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+from msgspec import UNSET
+
+from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
+from keyrack.http import contract, events
+from keyrack.http.listing import refuse_contradiction
+from keyrack.http.model import (
+    Count,
+    Deleted,
+    ExportedKey,
+    ImportError_,
+    ImportReport,
+    KeyEvents,
+)
+from keyrack.http.problems import Problem
+from keyrack.http.semantics import check_size, refused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from keyrack.engines.contract import Outcome, Record, Write
+    from keyrack.http.reply import Context
+
+DELETE_PARAMETERS: Final = frozenset((b"prefix", b"dry_run", b"all"))
+EVENT_PARAMETERS: Final = frozenset((b"limit",))
+EXPORT_PARAMETERS: Final = frozenset((b"prefix",))
+IMPORT_PARAMETERS: Final = frozenset((b"on_error",))
+_COUNT_STEPS: Final = 3000
+_DELETE_STEPS: Final = 100
+_EXPORT_STEPS: Final = 500
+_IMPORT_LINES: Final = 250
+_SAMPLE: Final = 10
+_MOST_ERRORS: Final = 100
+_decode_line: Final = msgspec.json.Decoder(ExportedKey).decode
+
+
+async def count(given: dict[bytes, bytes], context: Context) -> Count:
+    """Count the keys under a prefix. O(keys under it)."""
+    refuse_contradiction(given)
+    prefix = contract.prefix_of(given.get(b"prefix", b""))
+    revision = context.engine.history()[1]
+    return Count(await _count(prefix, context), str(revision))
+
+
+async def _count(prefix: bytes, context: Context) -> int:
+    number = 0
+    after: bytes | None = None
+    while True:
+        found, after = context.engine.count(prefix, after, _COUNT_STEPS)
+        number += found
+        if after is None:
+            return number
+        await asyncio.sleep(0)
+
+
+async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
+    """Delete the keys under a prefix, or say what would be deleted."""
+    prefix = contract.prefix_of(given.get(b"prefix", b""))
+    everything = contract.switch(given, b"all")
+    if not prefix and not everything:
+        raise Problem("bad-parameter", "Without a prefix this deletes everything; say all=true.")
+    if contract.switch(given, b"dry_run"):
+        page = context.engine.scan(prefix, None, _SAMPLE)
+        sample = [contract.text_of(key) for key, _ in page.entries]
+        revision = context.engine.history()[1]
+        return Deleted(await _count(prefix, context), str(revision), True, sample)
+    # Keys that are set meanwhile, behind where the deletion is, are left alone.
+    bound = context.engine.history()[1]
+    deleted = 0
+    after: bytes | None = None
+    while True:
+        page = context.engine.scan(prefix, after, _DELETE_STEPS)
+        writes: list[Write] = [
+            (Delete(key, Condition(match=frozenset((record.revision,)))),)
+            for key, record in page.entries
+            if record.revision <= bound
+        ]
+        for outcome in await _written(writes, context):
+            if not isinstance(outcome, Refusal):
+                deleted += outcome[0].existed
+            elif outcome.why is not Why.CONDITION:
+                raise refused(outcome)
+        after = page.next
+        if after is None:
+            return Deleted(deleted, str(context.engine.history()[1]))
+        await asyncio.sleep(0.001)
+
+
+async def _written(writes: list[Write], context: Context) -> list[Outcome]:
+    """Have writes done with those of this turn, and return their outcomes."""
+    outcomes: list[Outcome] = []
+    if not writes:
+        return outcomes
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def conclude(outcome: Outcome) -> None:
+        outcomes.append(outcome)
+        if len(outcomes) == len(writes) and not done.done():
+            done.set_result(None)
+
+    for write in writes:
+        context.feed.submit(write, conclude)
+    await done
+    return outcomes
+
+
+async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
+    """Return the last known events of a key. Reads the log in steps: O(events kept)."""
+    since = context.engine.history()[0]
+    found = []
+    for read, event in enumerate(context.engine.events(), 1):
+        if event.key == key and event.change in events.SHOWN:
+            found.append(event)
+            del found[:-limit]
+        if read % _COUNT_STEPS == 0:
+            await asyncio.sleep(0)
+    return KeyEvents(key.decode(), [events.as_json(event) for event in reversed(found)], str(since))
+
+
+# Moving data
+
+
+async def export(prefix: bytes, context: Context) -> AsyncIterator[bytes]:
+    """Yield the keys under a prefix as NDJSON, a few hundred at a time."""
+    after: bytes | None = None
+    while True:
+        page = context.engine.scan(prefix, after, _EXPORT_STEPS)
+        now = context.engine.now()
+        if page.entries:
+            yield b"".join(_line(key, record, now) for key, record in page.entries)
+        after = page.next
+        if after is None:
+            return
+        await asyncio.sleep(0)
+
+
+def _line(key: bytes, record: Record, now: int) -> bytes:
+    value, encoding = contract.json_value(record)
+    raw = bytes(value)
+    if record.media_type == JSON and encoding is UNSET and not _stays_one_line(raw):
+        # JSON with line breaks in it would be several lines, and must come back byte for byte.
+        value, encoding = contract.as_base64(record.value), "base64"
+    line = ExportedKey(key.decode(), value)
+    if record.media_type != (TEXT if raw[:1] == b'"' else JSON) or encoding is not UNSET:
+        line.type = record.media_type
+    if encoding is not UNSET:
+        line.encoding = encoding
+    if record.expires_at:
+        line.ttl = max(1, record.expires_at - now) / 1000
+    return contract.encode(line) + b"\n"
+
+
+def _stays_one_line(raw: bytes) -> bool:
+    # A JSON string among the values of type application/json would be taken for text.
+    return b"\n" not in raw and b"\r" not in raw and raw[:1] != b'"' and raw.strip() == raw
+
+
+class Import:
+    """An import that is under way: lines in, writes out, and a report."""
+
+    def __init__(self, context: Context, stop_on_error: bool) -> None:
+        self._context = context
+        self._stop_on_error = stop_on_error
+        self._rest = b""
+        self._line = 0
+        self.report = ImportReport(0, 0, [], stopped=False)
+
+    async def take(self, data: bytes) -> None:
+        """Import the whole lines of what has come so far."""
+        lines = (self._rest + data).split(b"\n")
+        self._rest = lines.pop()
+        if len(self._rest) > self._context.limits.max_body:
+            limit = self._context.limits.max_body
+            raise Problem("bad-json", "A line is longer than a body may be.", limit=limit)
+        for start in range(0, len(lines), _IMPORT_LINES):
+            if self.report.stopped:
+                return
+            await self._write(lines[start : start + _IMPORT_LINES])
+
+    async def finish(self) -> ImportReport:
+        """Import the last line, and return the report."""
+        if self._rest and not self.report.stopped:
+            await self._write([self._rest])
+        return self.report
+
+    async def _write(self, lines: list[bytes]) -> None:
+        writes: list[Write] = []
+        numbers: list[int] = []
+        for line in lines:
+            self._line += 1
+            if not line.strip():
+                continue
+            try:
+                writes.append((self._operation(line),))
+                numbers.append(self._line)
+            except Problem as problem:
+                self._failed(self._line, problem)
+                if self.report.stopped:
+                    break
+        outcomes = await _written(writes, self._context)
+        for number, outcome in zip(numbers, outcomes, strict=True):
+            if isinstance(outcome, Refusal):
+                self._failed(number, refused(outcome))
+            else:
+                self.report.imported += 1
+
+    def _failed(self, line: int, problem: Problem) -> None:
+        self.report.failed += 1
+        if len(self.report.errors) < _MOST_ERRORS:
+            self.report.errors.append(ImportError_(line, problem.detail))
+        self.report.stopped = self._stop_on_error
+
+    def _operation(self, line: bytes) -> Set:
+        given = contract.decoded_line(line, _decode_line)
+        key = contract.checked_key(contract.utf8(given.key))
+        value, media_type = contract.stored(bytes(given.value), line)
+        if given.encoding is not UNSET:
+            value, media_type = contract.from_base64(value), "application/octet-stream"
+        if isinstance(given.type, str):
+            media_type = contract.checked_media_type(given.type)
+        check_size(value, self._context.limits)
+        ttl = contract.milliseconds(given.ttl) if isinstance(given.ttl, float) else 0
+        return Set(key, value, media_type, ttl)
+
+
+def options(given: dict[bytes, bytes]) -> bool:
+    """Return whether an import stops at the first line that fails."""
+    value = given.get(b"on_error", b"continue")
+    if value not in (b"continue", b"stop"):
+        raise Problem("bad-parameter", "on_error is continue or stop.")
+    return value == b"stop"

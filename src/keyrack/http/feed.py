@@ -1,0 +1,356 @@
+"""What a worker's waiting clients are told about changes: watchers, waiting reads, waiting locks.
+
+Every worker with waiting clients reads the event log once for all of them. It is woken by its own
+commits and, through an eventfd, by those of other workers; while nothing changes nothing runs,
+however many wait. Events are turned into bytes once for each distinct set of prefixes, not once
+for each watcher.
+
+A round never takes more than half of the worker's time: the next one waits as long as the last one
+took, at most 20 ms. Under load more events go in one piece, and a watcher costs one write a round.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from keyrack.engines.contract import Change, Refusal, Why
+from keyrack.http import events as wire
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterable
+
+    from keyrack.engines.contract import Engine, Event, Outcome, Record, Write
+    from keyrack.http.message import Answer
+    from keyrack.http.reply import Sink
+    from keyrack.http.turn import Turn
+
+_LONGEST_PAUSE: Final = 0.02
+_EVENTS_A_ROUND: Final = 500
+_BEAT: Final = 15.0
+"""Seconds between two signs of life on a stream on which nothing happens."""
+
+
+class Interests(NamedTuple):
+    """Which events and how a watcher wants them. Watchers with equal interests share bytes."""
+
+    prefixes: tuple[bytes, ...]
+    values: bool
+
+
+class Watcher:
+    """A client that watches. `sent` is the last revision that it has been told of."""
+
+    __slots__ = ("interests", "sent", "sink")
+
+    def __init__(self, interests: Interests, sink: Sink, sent: int) -> None:
+        self.interests = interests
+        self.sink = sink
+        self.sent = sent
+
+
+class LockWaiter(NamedTuple):
+    """A client that waits for a lock."""
+
+    write: Write
+    conclude: Callable[[Outcome], Answer]
+    done: Callable[[Answer], None]
+    deadline: float
+
+
+class Feed:
+    """The waiting clients of one worker. `interested` tells other workers whether to wake it."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: Engine,
+        turn: Turn,
+        interested: Callable[[bool], None],
+    ) -> None:
+        self._loop = loop
+        self._engine = engine
+        self._turn = turn
+        self._interested = interested
+        self._watchers: dict[Interests, set[Watcher]] = {}
+        self._readers: dict[bytes, list[Callable[[], None]]] = {}
+        self._queues: dict[bytes, deque[LockWaiter]] = {}
+        self._lock_timers: dict[bytes, asyncio.TimerHandle] = {}
+        self._seen = 0
+        self._round: asyncio.Handle | None = None
+        self._beat: asyncio.TimerHandle | None = None
+        self._pause = 0.0
+
+    def submit(self, write: Write, conclude: Callable[[Outcome], None]) -> None:
+        """Have a write done with the others of this turn."""
+        self._turn.submit(write, conclude)
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody waits."""
+        return bool(self._watchers or self._readers or self._queues)
+
+    def wake(self) -> None:
+        """Something was committed, here or elsewhere."""
+        if self._round is None and self.active:
+            self._round = self._loop.call_later(self._pause, self._run)
+
+    def _join(self) -> None:
+        """Become interested: from the present revision on nothing is missed."""
+        if not self.active:
+            self._interested(True)
+            self._seen = self._engine.history()[1]
+            self._beat = self._loop.call_later(_BEAT, self._beats)
+
+    def _part(self) -> None:
+        if not self.active:
+            self._interested(False)
+            if self._beat is not None:
+                self._beat.cancel()
+                self._beat = None
+
+    # Rounds
+
+    def _run(self) -> None:
+        self._round = None
+        began = time.monotonic()
+        events = self._new_events()
+        if events:
+            self._tell_watchers(events)
+            for event in events:
+                self._tell_waiters(event)
+        took = time.monotonic() - began
+        self._pause = min(took, _LONGEST_PAUSE)
+        if len(events) >= _EVENTS_A_ROUND:
+            self.wake()
+
+    def _new_events(self) -> list[Event]:
+        events: list[Event] = []
+        for event in self._engine.events(self._seen):
+            events.append(event)
+            if len(events) >= _EVENTS_A_ROUND:
+                break
+        if events:
+            if events[0].revision > self._seen + 1 and self._engine.history()[0] > self._seen:
+                self._reset_all()
+            self._seen = events[-1].revision
+        return events
+
+    def _tell_waiters(self, event: Event) -> None:
+        if event.change is Change.UNLOCK:
+            self._try_lock(event.key)
+        elif event.change <= Change.EVICT:
+            for look in self._readers.get(event.key, ())[:]:
+                look()
+
+    # Watchers
+
+    def watch(self, interests: Interests, since: int | None, sink: Sink) -> Callable[[], None]:
+        """Tell `sink` of changes from now on, or first of those after `since`.
+
+        The caller has made sure that the log still reaches back to `since`. Returns what ends it.
+        """
+        self._join()
+        watcher = Watcher(interests, sink, self._seen if since is None else since)
+        # It counts as waiting while it catches up, so that the worker stays interested.
+        self._watchers.setdefault(interests, set())
+        catching_up = _CatchingUp(watcher)
+
+        def leave() -> None:
+            catching_up.off = True
+            group = self._watchers.get(interests)
+            if group is not None:
+                group.discard(watcher)
+                if not group:
+                    del self._watchers[interests]
+            self._part()
+
+        sink.push(wire.OPENING)
+        self._catch_up(catching_up)
+        return leave
+
+    def _catch_up(self, catching_up: _CatchingUp) -> None:
+        """Send a piece of the history, and join the others when nothing is left of it."""
+        if catching_up.off:
+            return
+        watcher = catching_up.watcher
+        events: list[Event] = []
+        for event in self._engine.events(watcher.sent):
+            if event.revision > self._seen:
+                break
+            events.append(event)
+            if len(events) >= _EVENTS_A_ROUND:
+                break
+        if events:
+            if not watcher.sink.push(self._bytes_for(watcher.interests, events)):
+                self._reset(watcher)
+                return
+            watcher.sent = events[-1].revision
+        if len(events) >= _EVENTS_A_ROUND:
+            self._loop.call_soon(self._catch_up, catching_up)
+            return
+        watcher.sent = self._seen
+        watcher.sink.push(wire.synced(self._seen))
+        self._watchers.setdefault(watcher.interests, set()).add(watcher)
+
+    def _tell_watchers(self, events: list[Event]) -> None:
+        for interests, group in list(self._watchers.items()):
+            data = self._bytes_for(interests, events)
+            if not data:
+                continue
+            for watcher in list(group):
+                if watcher.sink.push(data):
+                    watcher.sent = self._seen
+                else:
+                    self._reset(watcher)
+
+    def _bytes_for(self, interests: Interests, events: Iterable[Event]) -> bytes:
+        prefixes = interests.prefixes
+        wanted = [
+            event
+            for event in events
+            if event.change <= Change.EVICT and event.key.startswith(prefixes)
+        ]
+        if interests.values:
+            return b"".join(wire.with_value(event, self._value(event)) for event in wanted)
+        return b"".join(map(wire.plain, wanted))
+
+    def _value(self, event: Event) -> Record | None:
+        return self._engine.get(event.key) if event.change is Change.SET else None
+
+    def _reset(self, watcher: Watcher) -> None:
+        """Tell a client that is too far behind to begin anew, and close."""
+        group = self._watchers.get(watcher.interests)
+        if group is not None:
+            group.discard(watcher)
+        watcher.sink.finish()
+
+    def _reset_all(self) -> None:
+        for group in list(self._watchers.values()):
+            for watcher in list(group):
+                self._reset(watcher)
+
+    def _beats(self) -> None:
+        self._beat = self._loop.call_later(_BEAT, self._beats)
+        for group in list(self._watchers.values()):
+            for watcher in list(group):
+                if watcher.sent < self._seen:
+                    watcher.sink.push(wire.bookmark(self._seen))
+                    watcher.sent = self._seen
+                else:
+                    watcher.sink.push(wire.HEARTBEAT)
+
+    # Waiting reads
+
+    def wait(self, key: bytes, seconds: float, look: Callable[[bool], bool]) -> Callable[[], None]:
+        """Call `look(False)` whenever a key may have changed, until it says True.
+
+        After `seconds` it is called with True instead, once. Returns what calls it off.
+        """
+        self._join()
+        readers = self._readers.setdefault(key, [])
+
+        def leave() -> None:
+            timer.cancel()
+            found = self._readers.get(key)
+            if found is not None and again in found:
+                found.remove(again)
+                if not found:
+                    del self._readers[key]
+            self._part()
+
+        def again() -> None:
+            if look(False):
+                leave()
+
+        def over() -> None:
+            leave()
+            look(True)
+
+        readers.append(again)
+        timer = self._loop.call_later(seconds, over)
+        again()
+        return leave
+
+    # Waiting for locks
+
+    def take_lock(
+        self,
+        name: bytes,
+        write: Write,
+        conclude: Callable[[Outcome], Answer],
+        seconds: float,
+        done: Callable[[Answer], None],
+    ) -> Callable[[], None]:
+        """Take a lock when it is this client's turn, at most `seconds` from now."""
+        self._join()
+        waiter = LockWaiter(write, conclude, done, self._loop.time() + seconds)
+        queue = self._queues.setdefault(name, deque())
+        queue.append(waiter)
+
+        def leave() -> None:
+            timer.cancel()
+            self._leave_queue(name, waiter)
+
+        def over() -> None:
+            # Once more: this time the refusal is the answer.
+            if self._leave_queue(name, waiter):
+                self.submit(write, lambda outcome: done(conclude(outcome)))
+
+        timer = self._loop.call_later(seconds, over)
+        if len(queue) == 1:
+            self._try_lock(name)
+        return leave
+
+    def _leave_queue(self, name: bytes, waiter: LockWaiter) -> bool:
+        queue = self._queues.get(name)
+        if queue is None or waiter not in queue:
+            return False
+        queue.remove(waiter)
+        if not queue:
+            del self._queues[name]
+            timer = self._lock_timers.pop(name, None)
+            if timer is not None:
+                timer.cancel()
+        self._part()
+        return True
+
+    def _try_lock(self, name: bytes) -> None:
+        """Let the first in the queue try; it goes on waiting when somebody else was faster."""
+        queue = self._queues.get(name)
+        if not queue:
+            return
+        waiter = queue[0]
+
+        def conclude(outcome: Outcome) -> None:
+            if isinstance(outcome, Refusal) and outcome.why is Why.CONDITION:
+                self._await_end(name)
+                return
+            if self._leave_queue(name, waiter):
+                waiter.done(waiter.conclude(outcome))
+
+        self.submit(waiter.write, conclude)
+
+    def _await_end(self, name: bytes) -> None:
+        """Try again when the holder's time is over, if it does not give the lock back before."""
+        timer = self._lock_timers.pop(name, None)
+        if timer is not None:
+            timer.cancel()
+        record = self._engine.lock_of(name)
+        left = 0.0 if record is None else (record.expires_at - self._engine.now()) / 1000
+        if name in self._queues:
+            self._lock_timers[name] = self._loop.call_later(
+                max(0.0, left) + 0.001, self._try_lock, name
+            )
+
+
+class _CatchingUp:
+    """A watcher that is still being told of the past."""
+
+    __slots__ = ("off", "watcher")
+
+    def __init__(self, watcher: Watcher) -> None:
+        self.watcher = watcher
+        self.off = False

@@ -1,0 +1,79 @@
+"""Pages of keys."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_from_bytes
+
+from keyrack.http import contract
+from keyrack.http.message import Answer
+from keyrack.http.model import Entry, KeyPage
+from keyrack.http.problems import Problem
+from keyrack.http.turn import JSON_HEADERS
+
+if TYPE_CHECKING:
+    from keyrack.engines.contract import Record
+    from keyrack.http.message import Headers, Request
+    from keyrack.http.reply import Context
+
+MOST: Final = 1000
+DEFAULT: Final = 100
+PARAMETERS: Final = frozenset(
+    (b"prefix", b"after", b"limit", b"reverse", b"delimiter", b"values", b"count_only")
+)
+
+
+def page(request: Request, context: Context) -> Answer | None:
+    """`GET /v1/keys`: an ordered page, and where the next one begins; None when it is to count."""
+    given = contract.parameters(request.query, PARAMETERS)
+    if contract.switch(given, b"count_only"):
+        return None
+    prefix = contract.prefix_of(given.get(b"prefix", b""))
+    after = contract.prefix_of(given[b"after"]) if b"after" in given else None
+    reverse = contract.switch(given, b"reverse")
+    delimiter = contract.delimiter_of(given.get(b"delimiter", b""))
+    limit = contract.whole(given, b"limit", DEFAULT, 1, MOST)
+    with_values = contract.switch(given, b"values")
+    found = context.engine.scan(prefix, after, limit, reverse, delimiter)
+    now = context.engine.now()
+    answer = KeyPage(
+        keys=[_entry(key, record, now, with_values) for key, record in found.entries],
+        next=None if found.next is None else contract.text_of(found.next),
+        revision=str(found.revision),
+    )
+    if delimiter:
+        answer.folders = [contract.text_of(folder) for folder in found.folders]
+    headers: Headers = JSON_HEADERS
+    if found.next is not None:
+        headers += ((b"Link", _next_link(given, found.next)),)
+    return Answer(200, headers, contract.encode(answer))
+
+
+def _entry(key: bytes, record: Record, now: int, with_value: bool) -> Entry:
+    entry = Entry(
+        key=key.decode(),
+        revision=str(record.revision),
+        type=record.media_type,
+        size=len(record.value),
+        ttl=max(0, record.expires_at - now) / 1000 if record.expires_at else None,
+    )
+    if with_value:
+        entry.value, entry.encoding = contract.json_value(record)
+    return entry
+
+
+def _next_link(given: dict[bytes, bytes], after: bytes) -> bytes:
+    given = {**given, b"after": after}
+    query = "&".join(
+        f"{name.decode()}={quote_from_bytes(value, safe='')}" for name, value in given.items()
+    )
+    return b'</v1/keys?%b>; rel="next"' % query.encode()
+
+
+def refuse_contradiction(given: dict[bytes, bytes]) -> None:
+    """Refuse parameters that say nothing together with `count_only`."""
+    others = given.keys() & {b"after", b"limit", b"reverse", b"delimiter", b"values"}
+    if others:
+        raise Problem(
+            "bad-parameter", f"count_only counts a prefix; {min(others).decode()} means nothing."
+        )

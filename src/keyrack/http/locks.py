@@ -1,0 +1,132 @@
+"""Locks: taken for a time, with a fencing token that every holder's grows beyond the last one's.
+
+A lock is a record of its own space; its revision is the token. Taking one is a `Set` that asks for
+none to be there, so two never hold it, and its time ends it to the millisecond. Who waits for one
+waits in this worker's queue for that lock, in order of arrival: the first tries again whenever the
+lock is given back or its time is over.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from keyrack.engines.contract import ANY, TEXT, Condition, Delete, Refusal, Set, Space, Touch, Why
+from keyrack.http import contract, problems
+from keyrack.http.message import Answer
+from keyrack.http.model import LockRequest, LockState
+from keyrack.http.problems import Problem
+from keyrack.http.reply import Deferred, PendingWrite
+from keyrack.http.semantics import refused
+from keyrack.http.turn import JSON_HEADERS
+
+if TYPE_CHECKING:
+    from keyrack.engines.contract import Outcome, Record
+    from keyrack.http.message import Request
+    from keyrack.http.reply import Context
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+_RELEASE: Final = frozenset((b"token",))
+_PREFIX: Final = b"/v1/locks/"
+_FREE: Final = Condition(none_match=ANY)
+_decode: Final = msgspec.json.Decoder(LockRequest).decode
+
+
+def acquire(request: Request, context: Context) -> PendingWrite | Deferred:
+    """`POST /v1/locks/{name}`: take a lock, wait for it, or renew it with its token."""
+    contract.parameters(request.query, _NONE)
+    name = contract.key_of(request.path[len(_PREFIX) :])
+    asked = contract.read_json(request, _decode)
+    text = bytes(asked.ttl)
+    if text == b"null":
+        raise Problem("bad-ttl", "A lock needs a TTL, so that it ends when its holder does.")
+    ttl = contract.ttl_ms(text)
+    if isinstance(asked.token, str):
+        return _renew(request, name, asked, ttl, context)
+    write = (Set(name, contract.utf8(asked.owner), TEXT, ttl, _FREE, Space.LOCKS),)
+    seconds = contract.wait_seconds(request, context.limits.max_wait)
+
+    def conclude(outcome: Outcome) -> Answer:
+        if isinstance(outcome, Refusal):
+            problem = _refused(outcome, name, context)
+            if problem.slug == "lock-not-held":
+                # It was held when this was tried, and is free by now.
+                now = ((b"Retry-After", b"1"),)
+                problem = Problem("lock-held", "Somebody held the lock; try again.", now)
+            return problems.answer(problem, request.path)
+        state = LockState(name.decode(), asked.owner, str(outcome[0].revision), ttl / 1000)
+        return Answer(201, JSON_HEADERS, contract.encode(state))
+
+    if seconds:
+        return Deferred(lambda done: context.feed.take_lock(name, write, conclude, seconds, done))
+    return PendingWrite(write, conclude)
+
+
+def _renew(
+    request: Request, name: bytes, asked: LockRequest, ttl: int, context: Context
+) -> PendingWrite:
+    token = contract.integer(str(asked.token))
+    held = Condition(match=frozenset((token,)))
+
+    def conclude(outcome: Outcome) -> Answer:
+        if isinstance(outcome, Refusal):
+            return problems.answer(_refused(outcome, name, context), request.path)
+        record = context.engine.lock_of(name)
+        owner = asked.owner if record is None else record.value.decode()
+        state = LockState(name.decode(), owner, str(token), ttl / 1000)
+        return Answer(200, JSON_HEADERS, contract.encode(state))
+
+    return PendingWrite((Touch(name, ttl, held, Space.LOCKS),), conclude)
+
+
+def release(request: Request, context: Context) -> PendingWrite:
+    """`DELETE /v1/locks/{name}?token=`: give a lock back."""
+    given = contract.parameters(request.query, _RELEASE)
+    name = contract.key_of(request.path[len(_PREFIX) :])
+    if b"token" not in given:
+        raise Problem("bad-parameter", "Name the token that you got with the lock: ?token=...")
+    token = contract.revision_of(given[b"token"], "token")
+    held = Condition(match=frozenset((token,)))
+
+    def conclude(outcome: Outcome) -> Answer:
+        if isinstance(outcome, Refusal):
+            return problems.answer(_refused(outcome, name, context), request.path)
+        return Answer(204, ((b"Cache-Control", b"no-store"),))
+
+    return PendingWrite((Delete(name, held, Space.LOCKS),), conclude)
+
+
+def show(request: Request, context: Context) -> Answer:
+    """`GET /v1/locks/{name}`: who holds a lock, and how long yet."""
+    contract.parameters(request.query, _NONE)
+    name = contract.key_of(request.path[len(_PREFIX) :])
+    record = context.engine.lock_of(name)
+    if record is None:
+        raise Problem("lock-not-held", "Nobody holds this lock.")
+    state = LockState(
+        name.decode(), record.value.decode(), str(record.revision), _left(record, context)
+    )
+    return Answer(200, JSON_HEADERS, contract.encode(state))
+
+
+def _left(record: Record, context: Context) -> float:
+    return max(0, record.expires_at - context.engine.now()) / 1000
+
+
+def _refused(refusal: Refusal, name: bytes, context: Context) -> Problem:
+    if refusal.why is not Why.CONDITION:
+        return refused(refusal)
+    record = context.engine.lock_of(name)
+    if record is None:
+        return Problem("lock-not-held", "Nobody holds this lock any more; its time was over.")
+    left = _left(record, context)
+    return Problem(
+        "lock-held",
+        f"{record.value.decode()!r} holds the lock for another {left:.3f} s.",
+        headers=((b"Retry-After", b"%d" % max(1, math.ceil(left))),),
+        owner=record.value.decode(),
+        token=str(record.revision),
+        ttl=left,
+    )

@@ -1,0 +1,289 @@
+"""The bodies of requests and answers, as types: what is parsed, and what the reference shows.
+
+Numbers of 64 bits are strings in JSON, because many readers keep only 53 bits of a number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+Key: TypeAlias = Annotated[str, Meta(min_length=1, description="1 to 511 bytes of UTF-8.")]
+Ttl: TypeAlias = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="Seconds until the key ends: 0.001 to 315360000, or null for none.",
+        extra_json_schema={"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 315360000},
+    ),
+]
+AnyJson: TypeAlias = Annotated[
+    msgspec.Raw, Meta(description="Any JSON value; it is kept as it was written.")
+]
+Revision: TypeAlias = Annotated[str, Meta(pattern="^[0-9]{1,19}$", description="A revision.")]
+Expected: TypeAlias = Annotated[
+    str, Meta(pattern=r"^(\*|[0-9]{1,19})$", description="A revision, or `*` for any.")
+]
+Number: TypeAlias = Annotated[
+    str, Meta(pattern="^-?[0-9]{1,19}$", description="A number of 64 bits, signed.")
+]
+Encoding: TypeAlias = Literal["base64"]
+
+
+def _no_ttl() -> msgspec.Raw:
+    return msgspec.Raw(b"null")
+
+
+class Body(Struct, forbid_unknown_fields=True, gc=False):
+    """A request's body. Unknown members are refused, so that a misspelt one is noticed."""
+
+
+# The seed API
+
+
+class SetRequest(Body):
+    """The body of `POST /set`. The value is kept as it was written, not as it was understood."""
+
+    key: Key
+    value: AnyJson
+    ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+
+
+class SetText(Body):
+    """The body that most `POST /set` have: a string and no TTL."""
+
+    key: str
+    value: str
+
+
+class Pair(Struct, gc=False):
+    """The answer to `GET /get/<key>` for a value that is text."""
+
+    key: str
+    value: str
+
+
+class Shown(Struct, omit_defaults=True):
+    """A key and its value as JSON."""
+
+    key: str
+    value: AnyJson
+    encoding: Encoding | UnsetType = UNSET
+
+
+class Status(Struct):
+    """How it went, on the seed API."""
+
+    status: Literal["success", "error"]
+    message: str
+
+
+# Pages
+
+
+class Entry(Struct, omit_defaults=True):
+    """A key of a page."""
+
+    key: str
+    revision: Revision
+    type: str
+    size: int
+    ttl: float | None
+    value: AnyJson | UnsetType = UNSET
+    encoding: Encoding | UnsetType = UNSET
+
+
+class KeyPage(Struct, omit_defaults=True):
+    """A page of keys in order, and the revision at which it was read."""
+
+    keys: list[Entry]
+    next: str | None
+    revision: Revision
+    folders: list[str] | UnsetType = UNSET
+
+
+class Count(Struct):
+    """How many keys there are."""
+
+    count: int
+    revision: Revision
+
+
+class Deleted(Struct, omit_defaults=True):
+    """What a deletion by prefix did, or would do."""
+
+    deleted: int
+    revision: Revision
+    dry_run: bool | UnsetType = UNSET
+    sample: list[str] | UnsetType = UNSET
+
+
+# Batches
+
+
+class Conditional(Body):
+    """An operation that may depend on the key's present revision."""
+
+    key: Key
+    if_match: Expected | UnsetType = UNSET
+    if_none_match: Expected | UnsetType = UNSET
+
+
+class BatchGet(Conditional, tag_field="op", tag="get"):
+    """Read a key as the operations before have left it."""
+
+
+class BatchSet(Conditional, tag_field="op", tag="set", kw_only=True):
+    """Store a value."""
+
+    value: AnyJson
+    ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+    type: str | UnsetType = UNSET
+    encoding: Encoding | UnsetType = UNSET
+
+
+class BatchDelete(Conditional, tag_field="op", tag="delete"):
+    """Remove a key; one that is missing is no failure."""
+
+
+class BatchAdd(Conditional, tag_field="op", tag="add", kw_only=True):
+    """Add to a counter."""
+
+    delta: Number | int = "1"
+    initial: Number | int = "0"
+    ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+
+
+class BatchTouch(Conditional, tag_field="op", tag="touch", kw_only=True):
+    """Give a key another TTL, or none with null; value and revision stay."""
+
+    ttl: Ttl
+
+
+class BatchCheck(Body, tag_field="op", tag="check"):
+    """Let the batch be refused unless a key is in a state, or a lock is held with a token."""
+
+    key: Key | UnsetType = UNSET
+    if_match: Expected | UnsetType = UNSET
+    if_none_match: Expected | UnsetType = UNSET
+    lock: Key | UnsetType = UNSET
+    token: Revision | UnsetType = UNSET
+
+
+BatchOperation: TypeAlias = BatchGet | BatchSet | BatchDelete | BatchAdd | BatchTouch | BatchCheck
+
+
+class BatchRequest(Body):
+    """Operations that are done all or none, in order."""
+
+    operations: Annotated[list[BatchOperation], Meta(min_length=1, max_length=1000)]
+
+
+class BatchResult(Struct, omit_defaults=True):
+    """What one operation of a batch did. Which members are there depends on `op`."""
+
+    op: str
+    key: str | UnsetType = UNSET
+    revision: Revision | UnsetType = UNSET
+    existed: bool | UnsetType = UNSET
+    value: AnyJson | UnsetType = UNSET
+    type: str | UnsetType = UNSET
+    encoding: Encoding | UnsetType = UNSET
+
+
+class BatchAnswer(Struct):
+    """One result for each operation."""
+
+    results: list[BatchResult]
+
+
+# Counters and locks
+
+
+class CounterRequest(Body):
+    """What to add."""
+
+    delta: Number | int = "1"
+    initial: Number | int = "0"
+    ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+
+
+class CounterAnswer(Struct):
+    """The number that a counter has now."""
+
+    key: str
+    value: Number
+    revision: Revision
+
+
+class LockRequest(Body):
+    """Take a lock, or with its token renew it."""
+
+    owner: Annotated[str, Meta(min_length=1, max_length=511)]
+    ttl: Ttl
+    token: Revision | UnsetType = UNSET
+
+
+class LockState(Struct):
+    """Who holds a lock, and for how long yet."""
+
+    name: str
+    owner: str
+    token: Revision
+    ttl: float
+
+
+# Events, service
+
+
+class KeyEvent(Struct):
+    """Something that happened to a key."""
+
+    event: Literal["set", "delete", "expire", "evict"]
+    key: str
+    revision: Revision
+    time: Annotated[str, Meta(description="RFC 3339, on the store's clock.")]
+
+
+class KeyEvents(Struct):
+    """The last known events of a key, newest first."""
+
+    key: str
+    events: list[KeyEvent]
+    since: Annotated[Revision, Meta(description="Older events are not known any more.")]
+
+
+class ExportedKey(Body, omit_defaults=True):
+    """A line of an export, and of an import."""
+
+    key: str
+    value: AnyJson
+    type: str | UnsetType = UNSET
+    encoding: Encoding | UnsetType = UNSET
+    ttl: float | UnsetType = UNSET
+
+
+class ImportReport(Struct):
+    """What an import did."""
+
+    imported: int
+    failed: int
+    errors: list[ImportError_]
+    stopped: bool
+
+
+class ImportError_(Struct):
+    """Why a line was not imported; lines count from 1."""
+
+    line: int
+    detail: str
+
+
+class ProblemDocument(Struct):
+    """RFC 9457: what is wrong and what to do."""
+
+    type: str
+    title: str
+    status: int
+    detail: str

@@ -1,0 +1,620 @@
+"""Every operation, declared once: where it is, what it takes and answers, what serves it.
+
+Routing, the OpenAPI document, the reference pages and `docs/http-api.md` are made from this table,
+and a test fails when an operation lacks its entry.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from keyrack.engines.contract import Remember
+from keyrack.http import batch, contract, locks, patching, problems, semantics, watching
+from keyrack.http import listing as pages
+from keyrack.http.message import Answer
+from keyrack.http.model import (
+    BatchAnswer,
+    BatchRequest,
+    Count,
+    CounterAnswer,
+    CounterRequest,
+    Deleted,
+    ExportedKey,
+    ImportReport,
+    KeyEvents,
+    KeyPage,
+    LockRequest,
+    LockState,
+    SetRequest,
+    Shown,
+    Status,
+)
+from keyrack.http.problems import Problem
+from keyrack.http.reply import PendingWrite
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyrack.http.message import Request
+    from keyrack.http.reply import Context, Reply
+
+_log = logging.getLogger("keyrack.http")
+
+
+class Parameter(NamedTuple):
+    """A query parameter or header field of a request."""
+
+    name: str
+    schema: dict[str, Any]
+    description: str
+    where: str = "query"
+
+
+class Shape(NamedTuple):
+    """A body: its media type, and its type, a tuple of several, or None for bytes as they are."""
+
+    media_type: str
+    type: Any = None
+
+
+class Reaction(NamedTuple):
+    """An answer that is no failure."""
+
+    status: int
+    description: str
+    body: Shape | None = None
+    headers: tuple[str, ...] = ()
+
+
+class Operation(NamedTuple):
+    """One operation. Where `serve` is None, or returns it, the wide lane's endpoint serves it."""
+
+    name: str
+    method: str
+    path: str
+    summary: str
+    description: str
+    cost: str
+    example: str
+    answers: tuple[Reaction, ...]
+    problems: tuple[str, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    body: Shape | None = None
+    writes: bool = False
+    serve: Callable[[Request, Context], Reply | None] | None = None
+
+
+_JSON: Final = "application/json"
+_NDJSON: Final = "application/x-ndjson"
+_ANY: Final = "*/*"
+
+_STRING: Final = {"type": "string"}
+_SWITCH: Final = {"type": "boolean", "default": False}
+_TAG_SCHEMA: Final = {"type": "string", "examples": ['"1795474670195050"', "*"]}
+
+_TTL: Final = Parameter(
+    "ttl",
+    {"type": "number", "minimum": 0.001, "maximum": 315360000},
+    "Seconds until the key ends. Without it the key does not end.",
+)
+_IF_MATCH: Final = Parameter(
+    "If-Match",
+    _TAG_SCHEMA,
+    "Only if the key is at one of these ETags; `*`: if it exists.",
+    "header",
+)
+_IF_NONE_MATCH: Final = Parameter(
+    "If-None-Match",
+    _TAG_SCHEMA,
+    "Only if the key is at none of these ETags; `*`: if it is missing.",
+    "header",
+)
+_WAIT: Final = Parameter(
+    "Prefer",
+    {"type": "string", "pattern": r"^wait=[0-9]{1,9}$", "examples": ["wait=30"]},
+    "`wait=SECONDS`: answer when it can be answered otherwise, or when the time is over.",
+    "header",
+)
+_IDEMPOTENCY: Final = Parameter(
+    "Idempotency-Key",
+    {"type": "string", "minLength": 1, "maxLength": 255},
+    "A name for this request: repeated within ten minutes, it is not done again and gets the "
+    "first answer.",
+    "header",
+)
+_PREFIX: Final = Parameter("prefix", _STRING, "Only keys that begin with this.")
+
+_READ_PROBLEMS: Final = ("bad-target", "bad-key", "bad-parameter", "host-not-allowed")
+_WRITE_PROBLEMS: Final = (
+    "bad-target",
+    "bad-key",
+    "bad-parameter",
+    "host-not-allowed",
+    "cross-site",
+    "too-large",
+    "store-full",
+)
+_BODY_PROBLEMS: Final = ("bad-json", "unsupported-media-type")
+
+_TABLE: Final = (
+    Operation(
+        "set",
+        "POST",
+        "/set",
+        "Set a key",
+        "A JSON string is stored as `text/plain; charset=utf-8`; any other JSON value as "
+        "`application/json`, its text kept exactly as it was sent: numbers are never rounded.",
+        "O(log keys); writes of the same moment share a commit",
+        "curl localhost:8088/set -H 'Content-Type: application/json' "
+        '-d \'{"key":"key_1","value":"value_1"}\'',
+        (Reaction(200, "Stored.", Shape(_JSON, Status)),),
+        (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "bad-ttl"),
+        body=Shape(_JSON, SetRequest),
+        writes=True,
+        serve=semantics.seed_set,
+    ),
+    Operation(
+        "get",
+        "GET",
+        "/get/{key}",
+        "Get a key",
+        "Text (`text/*` in valid UTF-8) is shown as a JSON string, `application/json` as itself, "
+        'anything else in base64 with `"encoding":"base64"`.',
+        "O(log keys)",
+        "curl localhost:8088/get/key_1",
+        (Reaction(200, "The key and its value.", Shape(_JSON, Shown)),),
+        (*_READ_PROBLEMS, "key-not-found"),
+        serve=semantics.seed_get,
+    ),
+    Operation(
+        "key_get",
+        "GET",
+        "/v1/keys/{key}",
+        "Get a value as it was stored",
+        "With `If-None-Match` and `Prefer: wait=` the answer waits until the key differs from that "
+        "state; it works for a missing key too.",
+        "O(log keys)",
+        "curl -i localhost:8088/v1/keys/greeting",
+        (
+            Reaction(
+                200,
+                "The value, with its media type.",
+                Shape(_ANY),
+                ("ETag", "Keyrack-TTL"),
+            ),
+            Reaction(304, "It is in the state that `If-None-Match` names.", None, ("ETag",)),
+        ),
+        (*_READ_PROBLEMS, "key-not-found", "precondition-failed", "bad-condition"),
+        (_IF_MATCH, _IF_NONE_MATCH, _WAIT),
+        serve=watching.read,
+    ),
+    Operation(
+        "key_put",
+        "PUT",
+        "/v1/keys/{key}",
+        "Store a value",
+        "The body is kept byte for byte with its `Content-Type`. Without one, or as a form (what "
+        "curl says unless told otherwise), it is text if it is UTF-8, else octets.",
+        "O(log keys + size)",
+        "curl -i -X PUT 'localhost:8088/v1/keys/greeting?ttl=60' -d hello",
+        (
+            Reaction(201, "Stored under a key that did not exist.", None, ("ETag",)),
+            Reaction(204, "Replaced.", None, ("ETag",)),
+        ),
+        (
+            *_WRITE_PROBLEMS,
+            "bad-ttl",
+            "bad-condition",
+            "precondition-failed",
+            "unsupported-media-type",
+        ),
+        (_TTL, _IF_MATCH, _IF_NONE_MATCH),
+        Shape(_ANY),
+        writes=True,
+        serve=semantics.key_put,
+    ),
+    Operation(
+        "key_delete",
+        "DELETE",
+        "/v1/keys/{key}",
+        "Remove a key",
+        "",
+        "O(log keys)",
+        "curl -i -X DELETE localhost:8088/v1/keys/greeting",
+        (Reaction(204, "Removed."),),
+        (
+            *_READ_PROBLEMS,
+            "cross-site",
+            "key-not-found",
+            "bad-condition",
+            "precondition-failed",
+        ),
+        (_IF_MATCH, _IF_NONE_MATCH),
+        writes=True,
+        serve=semantics.key_delete,
+    ),
+    Operation(
+        "key_patch",
+        "PATCH",
+        "/v1/keys/{key}",
+        "Change members of a JSON value",
+        "JSON Merge Patch (RFC 7396): members of the patch replace those of the value, members "
+        "that are null go. The TTL stays. Numbers that are not touched stay as they are written.",
+        "O(log keys + size)",
+        "curl -i -X PATCH localhost:8088/v1/keys/config "
+        "-H 'Content-Type: application/merge-patch+json' -d '{\"debug\":null,\"level\":2}'",
+        (Reaction(204, "Changed.", None, ("ETag",)),),
+        (
+            *_WRITE_PROBLEMS,
+            *_BODY_PROBLEMS,
+            "key-not-found",
+            "not-json",
+            "bad-condition",
+            "precondition-failed",
+        ),
+        (_IF_MATCH, _IF_NONE_MATCH),
+        Shape("application/merge-patch+json", Any),
+        writes=True,
+        serve=patching.patch,
+    ),
+    Operation(
+        "keys_list",
+        "GET",
+        "/v1/keys",
+        "List keys in order",
+        "An ordered page. `next` (and `Link`) says where to go on: give it as `after`. With "
+        "`delimiter=/` keys below a further slash are shown as folders. `revision` is the one at "
+        "which the page was read: a watch `since` it misses nothing.",
+        "O(log keys + limit), however many keys there are; counting: O(keys counted)",
+        "curl 'localhost:8088/v1/keys?prefix=user/&limit=10'",
+        (Reaction(200, "A page, or the count.", Shape(_JSON, (KeyPage, Count)), ("Link",)),),
+        _READ_PROBLEMS,
+        (
+            _PREFIX,
+            Parameter("after", _STRING, "Go on behind this key or folder."),
+            Parameter(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": pages.MOST, "default": pages.DEFAULT},
+                "At most so many keys and folders.",
+            ),
+            Parameter("reverse", _SWITCH, "From the last key to the first."),
+            Parameter("delimiter", _STRING, "Show what keys share up to this as folders."),
+            Parameter("values", _SWITCH, "Show the values too."),
+            Parameter("count_only", _SWITCH, "Answer only how many there are."),
+        ),
+        serve=pages.page,
+    ),
+    Operation(
+        "keys_delete",
+        "DELETE",
+        "/v1/keys",
+        "Remove all keys under a prefix",
+        "In small steps that hold up nobody: keys that are set while it goes on are left alone. "
+        "`dry_run=true` counts and shows a sample instead.",
+        "O(keys removed)",
+        "curl -X DELETE 'localhost:8088/v1/keys?prefix=session/&dry_run=true'",
+        (Reaction(200, "How many were, or would be, removed.", Shape(_JSON, Deleted)),),
+        (*_READ_PROBLEMS, "cross-site"),
+        (
+            _PREFIX,
+            Parameter("dry_run", _SWITCH, "Remove nothing, say what would be removed."),
+            Parameter("all", _SWITCH, "Needed for an empty prefix."),
+        ),
+        writes=True,
+    ),
+    Operation(
+        "batch",
+        "POST",
+        "/v1/batch",
+        "Do several operations, all or none",
+        "Up to 1000 of `get`, `set`, `delete`, `add`, `touch` and `check`, in order; each sees "
+        "what the ones before did. If one is refused nothing is done, and 409 says which and why.",
+        "O(operations * log keys)",
+        "curl localhost:8088/v1/batch -H 'Content-Type: application/json' -d "
+        '\'{"operations":[{"op":"check","key":"a","if_none_match":"*"},'
+        '{"op":"set","key":"a","value":"1"},{"op":"add","key":"n","delta":"5"}]}\'',
+        (Reaction(200, "One result for each operation.", Shape(_JSON, BatchAnswer)),),
+        (
+            *_WRITE_PROBLEMS,
+            *_BODY_PROBLEMS,
+            "bad-ttl",
+            "bad-number",
+            "batch-refused",
+            "idempotency-key-reused",
+        ),
+        (_IDEMPOTENCY,),
+        Shape(_JSON, BatchRequest),
+        writes=True,
+        serve=batch.batch,
+    ),
+    Operation(
+        "counter",
+        "POST",
+        "/v1/counters/{key}",
+        "Add to a counter",
+        "A counter is an ordinary text value. It is made from `initial` when it is missing; with "
+        "`ttl` it gets that TTL, without one it keeps what it has. 64 bits, signed.",
+        "O(log keys)",
+        "curl localhost:8088/v1/counters/visits -H 'Content-Type: application/json' "
+        '-d \'{"delta":"1"}\'',
+        (Reaction(200, "The new number.", Shape(_JSON, CounterAnswer), ("ETag",)),),
+        (
+            *_WRITE_PROBLEMS,
+            *_BODY_PROBLEMS,
+            "bad-ttl",
+            "bad-number",
+            "bad-condition",
+            "not-a-number",
+            "overflow",
+            "precondition-failed",
+            "idempotency-key-reused",
+        ),
+        (_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        Shape(_JSON, CounterRequest),
+        writes=True,
+        serve=batch.count,
+    ),
+    Operation(
+        "lock_acquire",
+        "POST",
+        "/v1/locks/{key}",
+        "Take, wait for, or renew a lock",
+        "`token` in the answer is a fencing token: it grows from holder to holder. With `token` in "
+        "the request the lock is renewed. With `Prefer: wait=` the request waits for its turn. A "
+        "batch can `check` the token, so that a holder whose time is over changes nothing.",
+        "O(log locks)",
+        "curl localhost:8088/v1/locks/report -H 'Content-Type: application/json' "
+        '-d \'{"owner":"job-7","ttl":30}\'',
+        (
+            Reaction(201, "Taken.", Shape(_JSON, LockState)),
+            Reaction(200, "Renewed.", Shape(_JSON, LockState)),
+        ),
+        (
+            *_WRITE_PROBLEMS,
+            *_BODY_PROBLEMS,
+            "bad-ttl",
+            "lock-held",
+            "lock-not-held",
+            "idempotency-key-reused",
+        ),
+        (_WAIT, _IDEMPOTENCY),
+        Shape(_JSON, LockRequest),
+        writes=True,
+        serve=locks.acquire,
+    ),
+    Operation(
+        "lock_release",
+        "DELETE",
+        "/v1/locks/{key}",
+        "Give a lock back",
+        "",
+        "O(log locks)",
+        "curl -i -X DELETE 'localhost:8088/v1/locks/report?token=1795474670195050'",
+        (Reaction(204, "Given back."),),
+        (*_READ_PROBLEMS, "cross-site", "lock-held", "lock-not-held"),
+        (Parameter("token", {"type": "string", "pattern": "^[0-9]{1,19}$"}, "The token."),),
+        writes=True,
+        serve=locks.release,
+    ),
+    Operation(
+        "lock_show",
+        "GET",
+        "/v1/locks/{key}",
+        "Who holds a lock",
+        "",
+        "O(log locks)",
+        "curl localhost:8088/v1/locks/report",
+        (Reaction(200, "Its holder, and the seconds left.", Shape(_JSON, LockState)),),
+        (*_READ_PROBLEMS, "lock-not-held"),
+        serve=locks.show,
+    ),
+    Operation(
+        "watch",
+        "GET",
+        "/v1/watch",
+        "Watch keys",
+        "Server-sent events: `set`, `delete`, `expire`, `evict`, each with the revision as its id; "
+        "`synced` when the history has been told; `bookmark` when only other keys change; `reset` "
+        "when this client cannot keep up and is closed. `Last-Event-ID` or `since` resumes.",
+        "One write for each piece of news and watcher",
+        "curl -N 'localhost:8088/v1/watch?prefix=config/'",
+        (Reaction(200, "A stream of events.", Shape("text/event-stream")),),
+        (*_READ_PROBLEMS, "history-gone"),
+        (
+            Parameter(
+                "prefix",
+                {"type": "array", "items": _STRING},
+                "Only keys that begin with this; several may be given.",
+            ),
+            Parameter("since", {"type": "string", "pattern": "^[0-9]{1,19}$"}, "Resume after it."),
+            Parameter("values", _SWITCH, "Tell the value too, as it is when it is sent."),
+            Parameter(
+                "Last-Event-ID",
+                {"type": "string", "pattern": "^[0-9]{1,19}$"},
+                "Resume after it; wins over `since`.",
+                "header",
+            ),
+        ),
+        serve=watching.watch,
+    ),
+    Operation(
+        "key_events",
+        "GET",
+        "/v1/events/{key}",
+        "Where did my key go?",
+        "The last known events of a key, newest first: when it was set, deleted, ended, evicted.",
+        "O(events kept), in small steps",
+        "curl localhost:8088/v1/events/greeting",
+        (Reaction(200, "Its events.", Shape(_JSON, KeyEvents)),),
+        _READ_PROBLEMS,
+        (
+            Parameter(
+                "limit",
+                {"type": "integer", "minimum": 1, "maximum": pages.MOST, "default": pages.DEFAULT},
+                "At most so many.",
+            ),
+        ),
+    ),
+    Operation(
+        "export",
+        "GET",
+        "/v1/export",
+        "Export keys",
+        "One key a line, lossless: any key, any value, media type and remaining TTL. Each piece is "
+        "read at one moment, the whole is not.",
+        "O(keys exported), in bounded memory",
+        "curl 'localhost:8088/v1/export?prefix=user/' > users.ndjson",
+        (Reaction(200, "The keys, in order.", Shape(_NDJSON, ExportedKey)),),
+        _READ_PROBLEMS,
+        (_PREFIX,),
+    ),
+    Operation(
+        "import",
+        "POST",
+        "/v1/import",
+        "Import keys",
+        "Lines as `export` writes them, streamed. `on_error=stop` stops at the first line that "
+        "fails; otherwise such lines are reported (the first hundred) and the rest goes on.",
+        "O(lines), in bounded memory",
+        "curl localhost:8088/v1/import -H 'Content-Type: application/x-ndjson' "
+        "--data-binary @users.ndjson",
+        (Reaction(200, "What was imported, and what not.", Shape(_JSON, ImportReport)),),
+        ("bad-parameter", "host-not-allowed", "cross-site", "unsupported-media-type", "bad-json"),
+        (
+            Parameter(
+                "on_error", {"enum": ["continue", "stop"], "default": "continue"}, "What then."
+            ),
+        ),
+        Shape(_NDJSON, ExportedKey),
+        writes=True,
+    ),
+    *(
+        Operation(
+            name,
+            "GET",
+            path,
+            summary,
+            "",
+            "constant",
+            f"curl localhost:8088{path}",
+            (Reaction(200, summary + ".", Shape(media_type)),),
+            ("bad-parameter", "host-not-allowed", *more),
+            serve=serve,
+        )
+        for name, path, summary, media_type, more, serve in (
+            ("healthz", "/healthz", "This process answers", "text/plain", (), semantics.healthz),
+            ("readyz", "/readyz", "The service is ready", "text/plain", ("unavailable",), None),
+            ("info", "/v1/info", "What runs, and how full it is", _JSON, (), None),
+            ("limits", "/v1/limits", "Every limit that is enforced", _JSON, (), None),
+            ("metrics", "/metrics", "Prometheus metrics", "text/plain", (), None),
+            ("openapi", "/openapi.json", "This API as OpenAPI 3.1", _JSON, (), None),
+            ("docs", "/docs", "The reference for people", "text/html", (), None),
+            ("home", "/", "A page for people", "text/html", (), None),
+        )
+    ),
+)
+OPERATIONS: Final = {operation.name: operation for operation in _TABLE}
+
+
+class Resource(NamedTuple):
+    """A path, or the beginning of one, and its operations by method."""
+
+    operations: dict[bytes, Operation]
+
+
+def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[bytes, Resource], ...]]:
+    exact: dict[bytes, Resource] = {}
+    beginnings: dict[bytes, Resource] = {}
+    for operation in _TABLE:
+        beginning, brace, _ = operation.path.partition("{key}")
+        table = beginnings if brace else exact
+        resource = table.setdefault(beginning.encode(), Resource({}))
+        resource.operations[operation.method.encode()] = operation
+        if operation.method == "GET":
+            resource.operations[b"HEAD"] = operation
+    return exact, tuple(beginnings.items())
+
+
+_EXACT, _BEGINNINGS = _resources()
+
+
+def find(path: bytes) -> Resource | None:
+    """Return what a raw path names, None for nothing."""
+    found = _EXACT.get(path)
+    if found is not None:
+        return found
+    for beginning, resource in _BEGINNINGS:
+        if path.startswith(beginning):
+            return resource
+    return None
+
+
+def operation_name(method: bytes, resource: Resource | None) -> str:
+    """Return the name under which a request is counted."""
+    if resource is None or method not in resource.operations:
+        return "other"
+    return resource.operations[method].name
+
+
+def serve(request: Request, resource: Resource, context: Context) -> Reply | None:
+    """Return what a request comes to, None where the wide lane has to serve it.
+
+    Nothing escapes: a failure is an answer too.
+    """
+    try:
+        if request.method == b"OPTIONS":
+            return Answer(204, ((b"Allow", _allowed(resource)),))
+        operation = admitted(request, resource)
+        if operation.serve is None:
+            return None
+        reply = operation.serve(request, context)
+        if request.head.idempotency_key is None or not operation.writes:
+            return reply
+        if type(reply) is PendingWrite:
+            return _remembered(request, reply, context)
+        if request.head.prefer:
+            raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
+        return reply
+    except Problem as problem:
+        return problems.answer(problem, request.path)
+    except Exception:
+        _log.exception("serving failed", extra={"path": request.path.decode("latin-1")})
+        return problems.answer(semantics.internal(), request.path)
+
+
+def admitted(request: Request, resource: Resource) -> Operation:
+    """Return the operation that a request asks for, if its head and method allow it."""
+    operation = resource.operations.get(request.method)
+    head = request.head
+    refusal = head.write_refusal if operation is None or operation.writes else head.read_refusal
+    if refusal is not None:
+        raise refusal
+    if operation is None:
+        allowed = _allowed(resource)
+        raise Problem(
+            "method-not-allowed",
+            f"{request.method.decode()} is not possible here; {allowed.decode()} are.",
+            headers=((b"Allow", allowed),),
+        )
+    return operation
+
+
+def _allowed(resource: Resource) -> bytes:
+    return b", ".join(sorted((*resource.operations, b"OPTIONS")))
+
+
+def _remembered(request: Request, pending: PendingWrite, context: Context) -> PendingWrite:
+    """Return a write that is done once, however often this request is sent."""
+    name = request.head.idempotency_key or b""
+    if request.method != b"POST" or not request.path.startswith(b"/v1/"):
+        return pending
+    if not 1 <= len(name) <= 255:
+        raise Problem("bad-parameter", "An Idempotency-Key has 1 to 255 characters.")
+    remember = Remember(
+        contract.digest(b"answer", name),
+        contract.digest(request.method, request.path, request.query, request.body),
+        round(context.limits.answers_kept * 1000),
+    )
+
+    return PendingWrite((remember, *pending.write), pending.conclude)

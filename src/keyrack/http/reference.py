@@ -1,0 +1,242 @@
+"""The API's descriptions, made from the table of operations: OpenAPI 3.1, HTML and Markdown."""
+
+from __future__ import annotations
+
+import functools
+import html
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from keyrack import __version__
+from keyrack.http.model import ProblemDocument, Status
+from keyrack.http.operations import OPERATIONS
+from keyrack.http.problems import KINDS, TYPE_PREFIX
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keyrack.http.operations import Operation, Parameter, Reaction, Shape
+
+_REF: Final = "#/components/schemas/{name}"
+_KEY: Final = {
+    "name": "key",
+    "in": "path",
+    "required": True,
+    "description": "The rest of the path, percent-decoded once; it may hold slashes.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 511},
+}
+_SEED: Final = frozenset(("get", "set"))
+_HEADERS: Final = {
+    "ETag": "The quoted revision of the key's last write.",
+    "Keyrack-TTL": "Seconds left, when the key has a TTL.",
+    "Link": '`rel="next"`: the next page.',
+}
+
+
+@functools.cache
+def openapi_bytes() -> bytes:
+    """Return the OpenAPI document as JSON."""
+    return msgspec.json.encode(openapi())
+
+
+def openapi() -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document."""
+    types = [one for shape in _shapes() for one in _types(shape)]
+    types += [ProblemDocument, Status]
+    made, components = msgspec.json.schema_components(types, ref_template=_REF)
+    schemas = dict(zip(map(id, types), made, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS.values():
+        described = _described(operation, schemas)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Keyrack",
+            "version": __version__,
+            "description": "An in-memory key-value store that is spoken to with plain HTTP.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": {"schemas": components},
+    }
+
+
+def _shapes() -> Iterator[Shape]:
+    for operation in OPERATIONS.values():
+        if operation.body is not None:
+            yield operation.body
+        for answer in operation.answers:
+            if answer.body is not None:
+                yield answer.body
+
+
+def _types(shape: Shape) -> tuple[Any, ...]:
+    if shape.type is None:
+        return ()
+    return shape.type if isinstance(shape.type, tuple) else (shape.type,)
+
+
+def _described(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "description": f"{operation.description}\n\nCost: {operation.cost}.".strip(),
+        "parameters": [*_path_parameters(operation), *map(_parameter, operation.parameters)],
+        "responses": {
+            **{str(answer.status): _answer(answer, schemas) for answer in operation.answers},
+            **_failures(operation),
+        },
+    }
+    if operation.body is not None:
+        content = {operation.body.media_type: {"schema": _schema(operation.body, schemas)}}
+        described["requestBody"] = {"required": operation.name != "counter", "content": content}
+    return described
+
+
+def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
+    return [_KEY] if "{key}" in operation.path else []
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": parameter.where,
+        "description": parameter.description,
+        "schema": parameter.schema,
+    }
+
+
+def _schema(shape: Shape, schemas: dict[int, Any]) -> Any:
+    if shape.type is None:
+        return {} if shape.media_type == "application/json" else {"type": "string"}
+    found = [schemas[id(one)] for one in _types(shape)]
+    return found[0] if len(found) == 1 else {"anyOf": found}
+
+
+def _answer(answer: Reaction, schemas: dict[int, Any]) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description}
+    if answer.body is not None:
+        described["content"] = {answer.body.media_type: {"schema": _schema(answer.body, schemas)}}
+    if answer.headers:
+        described["headers"] = {
+            name: {"description": _HEADERS[name], "schema": {"type": "string"}}
+            for name in answer.headers
+        }
+    return described
+
+
+def _failures(operation: Operation) -> dict[str, Any]:
+    """Return the failures of an operation by status: its own, and those of any request."""
+    by_status: dict[int, list[str]] = {}
+    for slug in (*operation.problems, *_OF_ANY):
+        by_status.setdefault(KINDS[slug].status, []).append(slug)
+    media_type = "application/json" if operation.name in _SEED else "application/problem+json"
+    name = "Status" if operation.name in _SEED else "ProblemDocument"
+    content = {media_type: {"schema": {"$ref": _REF.format(name=name)}}}
+    return {
+        str(status): {
+            "description": " ".join(f"`{slug}`: {KINDS[slug].title}." for slug in slugs),
+            "content": content,
+        }
+        for status, slugs in sorted(by_status.items())
+    }
+
+
+_OF_ANY: Final = (
+    "malformed-message",
+    "bad-host",
+    "request-timeout",
+    "target-too-long",
+    "expectation-failed",
+    "head-too-large",
+    "internal",
+)
+
+
+# For people
+
+
+@functools.cache
+def html_reference() -> str:
+    """Return the operations as a piece of HTML."""
+    return "\n".join(_html_section(operation) for operation in OPERATIONS.values())
+
+
+def _html_section(operation: Operation) -> str:
+    rows = "".join(
+        f"<tr><td>{status}</td><td>{text}</td></tr>" for status, text in _answer_rows(operation)
+    )
+    parameters = "".join(
+        f"<li><code>{html.escape(one.name)}</code> ({one.where}): {_code(one.description)}</li>"
+        for one in operation.parameters
+    )
+    return (
+        f'<section id="{operation.name}"><h2><code>{operation.method} '
+        f"{html.escape(operation.path)}</code> {html.escape(operation.summary)}</h2>"
+        f"<p>{_code(operation.description)}</p>"
+        + (f"<ul>{parameters}</ul>" if parameters else "")
+        + f"<pre><code>{html.escape(operation.example)}</code></pre>"
+        f"<table>{rows}</table><p class=cost>Cost: {html.escape(operation.cost)}.</p></section>"
+    )
+
+
+def _answer_rows(operation: Operation) -> Iterator[tuple[int, str]]:
+    for answer in operation.answers:
+        with_fields = "".join(f" <code>{name}</code>" for name in answer.headers)
+        yield answer.status, _code(answer.description) + with_fields
+    for slug in operation.problems:
+        kind = KINDS[slug]
+        link = f'<a href="{TYPE_PREFIX}{slug}">{slug}</a>'
+        yield kind.status, f"{link}: {html.escape(kind.title)}"
+
+
+def _code(text: str) -> str:
+    """Return text as HTML, with what is between backticks as code."""
+    parts = html.escape(text).split("`")
+    return "".join(f"<code>{p}</code>" if n % 2 else p for n, p in enumerate(parts))
+
+
+def markdown() -> str:
+    """Return the operations as Markdown, for `docs/http-api.md`."""
+    return "\n".join(_markdown_section(operation) for operation in OPERATIONS.values())
+
+
+def _markdown_section(operation: Operation) -> str:
+    lines = [f"### `{operation.method} {operation.path}`: {operation.summary}", ""]
+    if operation.description:
+        lines += [operation.description, ""]
+    if operation.parameters:
+        lines += [f"- `{p.name}` ({p.where}): {p.description}" for p in operation.parameters] + [""]
+    lines += ["```sh", operation.example, "```", "", "| answer | when |", "|---|---|"]
+    lines += [
+        f"| {answer.status}{_with(answer)} | {answer.description} |" for answer in operation.answers
+    ]
+    lines += [
+        f"| {KINDS[slug].status} `{slug}` | {KINDS[slug].title} |" for slug in operation.problems
+    ]
+    return "\n".join([*lines, "", f"Cost: {operation.cost}.", ""])
+
+
+def _with(answer: Reaction) -> str:
+    return "".join(f" `{name}`" for name in answer.headers)
+
+
+_BEGIN: Final = "<!-- operations: made by `make docs` from src/keyrack/http/operations.py -->"
+_END: Final = "<!-- end of operations -->"
+
+
+def with_operations(page: str) -> str:
+    """Return a Markdown page with the operations, as they are now, between its two marks."""
+    before, _, rest = page.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n\n{markdown()}\n{_END}{after}"
+
+
+if __name__ == "__main__":
+    import sys
+    from pathlib import Path
+
+    path = Path(sys.argv[1])
+    path.write_text(with_operations(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,65 @@
+"""What serving a request can come to, besides an answer that is ready."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from keyrack.http.message import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyrack.engines.contract import Engine, Outcome, Write
+    from keyrack.http.feed import Feed
+    from keyrack.http.message import Headers
+
+
+class Limits(NamedTuple):
+    """Limits that operations enforce, in bytes and seconds."""
+
+    max_value: int
+    max_body: int
+    max_wait: float = 300.0
+    answers_kept: float = 600.0
+    """How long the outcome of a write with an Idempotency-Key is remembered."""
+
+
+class Context(NamedTuple):
+    """What an operation may use."""
+
+    engine: Engine
+    limits: Limits
+    feed: Feed
+
+
+class PendingWrite(NamedTuple):
+    """A write that an operation needs, and how its outcome becomes the answer."""
+
+    write: Write
+    conclude: Callable[[Outcome], Answer]
+
+
+class Deferred(NamedTuple):
+    """An answer that comes later. `start` gets what takes it, and returns what calls it off."""
+
+    start: Callable[[Callable[[Answer], None]], Callable[[], None]]
+
+
+class Sink(Protocol):
+    """Where a stream goes."""
+
+    def push(self, data: bytes) -> bool:
+        """Send bytes; False when the client is too far behind to get them."""
+
+    def finish(self) -> None:
+        """End the stream."""
+
+
+class Stream(NamedTuple):
+    """A body that goes on until the client leaves. `start` returns what is called then."""
+
+    headers: Headers
+    start: Callable[[Sink], Callable[[], None]]
+
+
+Reply: TypeAlias = Answer | PendingWrite | Deferred | Stream

@@ -1,0 +1,108 @@
+"""Reads that wait, and streams of changes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.contract import ANY
+from keyrack.http import contract, problems, semantics
+from keyrack.http.feed import Interests
+from keyrack.http.message import Answer
+from keyrack.http.problems import Problem
+from keyrack.http.reply import Deferred, Stream
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyrack.http.message import Request
+    from keyrack.http.reply import Context, Sink
+
+_NONE: Final[frozenset[bytes]] = frozenset()
+_HEADERS: Final = (
+    (b"Content-Type", b"text/event-stream"),
+    (b"Cache-Control", b"no-store"),
+    # Asks nginx not to collect the stream before it passes it on.
+    (b"X-Accel-Buffering", b"no"),
+)
+_MOST_PREFIXES: Final = 100
+
+
+def read(request: Request, context: Context) -> Answer | Deferred:
+    """`GET /v1/keys/{key}`, at once or, with `Prefer: wait=`, when it differs."""
+    condition = request.head.condition
+    if not request.head.prefer or condition is None or condition.none_match is None:
+        return semantics.key_get(request, context)
+    seconds = contract.wait_seconds(request, context.limits.max_wait)
+    contract.parameters(request.query, _NONE)
+    key = contract.key_of(request.path[len(b"/v1/keys/") :])
+    if not seconds:
+        return semantics.key_get(request, context)
+    return Deferred(lambda done: _wait(request, context, key, seconds, done))
+
+
+def _wait(
+    request: Request,
+    context: Context,
+    key: bytes,
+    seconds: float,
+    done: Callable[[Answer], None],
+) -> Callable[[], None]:
+    condition = request.head.condition
+    assert condition is not None
+    # Whoever names a revision has seen the key; to find it missing is news.
+    knows_missing = condition.none_match == ANY or not any(condition.none_match or ())
+    missing = knows_missing and context.engine.get(key) is None
+
+    def look(last: bool) -> bool:
+        record = context.engine.get(key)
+        missing_still = missing and record is None
+        if missing:
+            unchanged = missing_still
+        else:
+            unchanged = record is not None and not condition.holds(record.revision)
+        if unchanged and not last:
+            return False
+        if missing_still:
+            done(Answer(304, ((b"Cache-Control", b"no-store"),)))
+            return True
+        if missing and record is not None:
+            done(semantics.value_answer(record, context.engine))
+            return True
+        try:
+            done(semantics.key_get(request, context))
+        except Problem as problem:
+            done(problems.answer(problem, request.path))
+        return True
+
+    return context.feed.wait(key, seconds, look)
+
+
+def watch(request: Request, context: Context) -> Stream:
+    """`GET /v1/watch`: changes of keys under some prefixes, as server-sent events."""
+    prefixes, given = contract.watch_parameters(request.query)
+    if len(prefixes) > _MOST_PREFIXES:
+        raise Problem("bad-parameter", f"At most {_MOST_PREFIXES} prefixes can be watched at once.")
+    values = contract.switch(given, b"values")
+    since = _since(request, given)
+    oldest, newest = context.engine.history()
+    if since is not None and not oldest <= since <= newest:
+        raise Problem(
+            "history-gone",
+            f"The history reaches from {oldest} to {newest}. List the keys, then watch from there.",
+            oldest=str(oldest),
+            newest=str(newest),
+        )
+    interests = Interests(prefixes or (b"",), values)
+
+    def start(sink: Sink) -> Callable[[], None]:
+        return context.feed.watch(interests, since, sink)
+
+    return Stream(_HEADERS, start)
+
+
+def _since(request: Request, given: dict[bytes, bytes]) -> int | None:
+    """Return where a watcher goes on; what its browser says wins over what its address says."""
+    for name, value in request.head.fields:
+        if name == b"last-event-id":
+            return contract.revision_of(value, "Last-Event-ID")
+    return contract.revision_of(given[b"since"], "since") if b"since" in given else None

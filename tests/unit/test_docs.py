@@ -1,0 +1,64 @@
+"""The documentation tells what is there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from keyrack.cli import VERBS
+from keyrack.http import reference
+from keyrack.http.operations import OPERATIONS
+from keyrack.http.problems import KINDS
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "docs").is_dir(), reason="the documentation is in the source tree only"
+)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def test_the_api_page_has_the_operations_as_they_are() -> None:
+    """`make docs` was run after the last change of an operation."""
+    page = read("docs/http-api.md")
+    assert reference.with_operations(page) == page
+
+
+def test_every_operation_is_described_with_an_example_and_its_cost() -> None:
+    for operation in OPERATIONS.values():
+        assert operation.summary
+        assert operation.cost
+        assert operation.example.startswith("curl ")
+        assert operation.answers, operation.name
+
+
+def test_every_problem_that_an_operation_names_exists() -> None:
+    named = {slug for operation in OPERATIONS.values() for slug in operation.problems}
+    assert named <= KINDS.keys()
+
+
+def test_every_problem_is_explained() -> None:
+    for kind in KINDS.values():
+        assert kind.title
+        assert kind.explanation.endswith(".")
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_every_make_target_that_a_page_names_exists(page: str) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", read("Makefile"), re.MULTILINE))
+    for fragment in (ROOT / "deploy").glob("*.mk"):
+        targets |= set(re.findall(r"^([a-z][a-z-]*):", fragment.read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:^    |`)make ([a-z][a-z-]*)", read(page), re.MULTILINE))
+    assert named, "the page names the commands"
+    assert named <= targets
+
+
+def test_the_readme_names_every_verb_of_the_command() -> None:
+    readme = read("README.md")
+    for verb in VERBS:
+        assert f"keyrack {verb}" in readme or f"`{verb}`" in readme, verb
