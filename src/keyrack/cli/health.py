@@ -13,13 +13,13 @@ import http.client
 import os
 import signal
 import socket
+import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from keyrack.cli import asking
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Iterator
     from types import FrameType
 
@@ -145,8 +145,6 @@ def _connection(target: _Target) -> http.client.HTTPConnection:
 
 
 def _tls(verified: bool) -> ssl.SSLContext:
-    import ssl
-
     context = ssl.create_default_context()
     if not verified:
         context.check_hostname = False

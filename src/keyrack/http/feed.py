@@ -234,6 +234,8 @@ class Feed:
 
     def _beats(self) -> None:
         self._beat = self._loop.call_later(_BEAT, self._beats)
+        # Nothing is known that could lose a wake-up; if something does, it costs one beat.
+        self.wake()
         for group in list(self._watchers.values()):
             for watcher in list(group):
                 if watcher.sent < self._seen:

@@ -72,6 +72,7 @@ class Counters:
     def __init__(self, words: memoryview, workers: int) -> None:
         self._words = words
         self.workers = workers
+        self._slots = [self.slot(worker) for worker in range(workers)]
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         """For each worker, what it is woken by when another one has committed something."""
 
@@ -116,11 +117,8 @@ class Counters:
 
     def wake_others(self, me: int) -> None:
         """Wake the workers that are interested and do not know yet. Call after a commit."""
-        if not self.total(_INTERESTED):
-            return
-        for worker in range(self.workers):
-            slot = self.slot(worker)
-            if worker != me and slot[_INTERESTED] and not slot[_SIGNALLED]:
+        for worker, slot in enumerate(self._slots):
+            if slot[_INTERESTED] and worker != me and not slot[_SIGNALLED]:
                 slot[_SIGNALLED] = 1
                 os.eventfd_write(self.wakeups[worker], 1)
 
