@@ -1,0 +1,864 @@
+"""The Helm chart, with real Helm 3 and 4: what it makes, what it refuses, and that it runs.
+
+`make chart-test` brings what is needed and runs this. No cluster is needed.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import random
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+import textwrap
+import threading
+import time
+import urllib.request
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from delivery.chart_support.charts import (
+    CHART,
+    GOLDEN,
+    HELMS,
+    NEWEST,
+    OLDEST,
+    ROOT,
+    VALUE_SETS,
+    Object,
+    environment,
+    helm,
+    mebibytes,
+    objects,
+    of_set,
+    only,
+    pod,
+    refusal,
+    rendered,
+    server,
+    workload,
+)
+
+import keyrack
+from keyrack.settings import ROWS, Settings, load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEYRACK = os.environ.get("KEYRACK", str(ROOT / ".venv" / "bin" / "keyrack"))
+SCHEMA = json.loads((CHART / "values.schema.json").read_text())
+VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
+VALKEY = ("--set", "valkey.url=valkey://valkey:6379")
+EMBEDDED_SETS = [name for name in VALUE_SETS if not name.startswith("valkey")]
+
+
+# What it makes
+
+
+def test_there_are_six_value_sets() -> None:
+    assert len(VALUE_SETS) == 6
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+@pytest.mark.parametrize("name", HELMS)
+def test_lint_finds_nothing(name: str, values: str) -> None:
+    file = GOLDEN / f"{values}.values.yaml"
+    done = helm(name, "lint", "--strict", CHART, "--values", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 chart(s) linted, 0 chart(s) failed" in done.stdout + done.stderr
+    assert "[WARNING]" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+@pytest.mark.parametrize("name", HELMS)
+def test_the_render_is_the_golden_one(name: str, values: str) -> None:
+    file = GOLDEN / f"{values}.yaml"
+    text = rendered("--values", GOLDEN / f"{values}.values.yaml", name=name)
+    if os.environ.get("WRITE_GOLDEN"):
+        file.write_text(text)
+    assert file.read_text() == text, "if that is meant: make chart-golden, and read the diff"
+
+
+@pytest.mark.parametrize("kube", [OLDEST, NEWEST])
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_each_object_is_what_kubernetes_expects(values: str, kube: str, tmp_path: Path) -> None:
+    found = of_set(values, kube=kube)
+    # Not Kubernetes' own kind; test_prometheus_finds_the_pods_once reads it instead.
+    own = [one for one in found if one["kind"] != "ServiceMonitor"]
+    file = tmp_path / "objects.yaml"
+    file.write_text(yaml.safe_dump_all(own))
+    command = [sys.executable, "-m", "kubernetes_validate", "-k", kube, "--strict", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 0, said
+    # It only warns about an API version that is gone.
+    assert [line for line in said if not re.search(r"^INFO .* passed for resource ", line)] == []
+    assert len(said) == len(own)
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_one_template_makes_one_object(values: str) -> None:
+    text = rendered("--values", GOLDEN / f"{values}.values.yaml")
+    sources = re.findall(r"^# Source: (.*)$", text, re.MULTILINE)
+    assert len(sources) == len(set(sources)) == len(of_set(values))
+
+
+def test_checkov_finds_nothing_that_is_not_explained(tmp_path: Path) -> None:
+    for values in VALUE_SETS:
+        (tmp_path / f"{values}.yaml").write_text((GOLDEN / f"{values}.yaml").read_text())
+    config = CHART / ".checkov.yaml"
+    command = ["checkov", "--config-file", str(config), "--skip-download", "-o", "json", "-d", "."]
+    done = subprocess.run(
+        [Path(sys.executable).parent / command[0], *command[1:]],
+        cwd=tmp_path, capture_output=True, text=True, timeout=100, check=False,
+    )  # fmt: skip
+    report = json.loads(done.stdout)
+    failed = [
+        (one["check_id"], one["check_name"], one["resource"])
+        for one in report["results"]["failed_checks"]
+    ]
+    assert failed == []
+    assert report["summary"]["passed"] > 400
+    before = ""
+    for line in config.read_text().splitlines():
+        if line.lstrip().startswith("- CKV"):
+            assert before.lstrip().startswith(("#", "- CKV")), f"{line}: say why"
+        before = line
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_names_ports_and_selectors_lead_to_what_they_mean(values: str) -> None:
+    found = of_set(values)
+    labels = workload(found)["spec"]["template"]["metadata"]["labels"]
+    ports = {port["name"] for port in server(found)["ports"]}
+    selectors = [workload(found)["spec"]["selector"]["matchLabels"]]
+    for one in found:
+        if one["kind"] == "Service":
+            selectors.append(one["spec"]["selector"])
+            assert {port["targetPort"] for port in one["spec"]["ports"]} <= ports
+        if one["kind"] == "PodDisruptionBudget":
+            selectors.append(one["spec"]["selector"]["matchLabels"])
+        if one["kind"] == "NetworkPolicy":
+            selectors.append(one["spec"]["podSelector"]["matchLabels"])
+    selectors += [
+        spread["labelSelector"]["matchLabels"]
+        for spread in pod(found).get("topologySpreadConstraints", [])
+    ]
+    test_pod = only(found, "Pod")["metadata"]["labels"]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= test_pod.items()
+    probes = ("startupProbe", "livenessProbe", "readinessProbe")
+    assert [server(found)[probe]["httpGet"]["port"] for probe in probes] == ["http"] * 3
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_what_an_object_names_exists(values: str) -> None:
+    found = of_set(values)
+    names = {(one["kind"], one["metadata"]["name"]) for one in found}
+    spec = pod(found)
+    assert ("ServiceAccount", spec["serviceAccountName"]) in names
+    mounted = {mount["name"] for mount in server(found).get("volumeMounts", [])}
+    claims = workload(found)["spec"].get("volumeClaimTemplates", [])
+    volumes = {one["name"] for one in spec.get("volumes", [])}
+    assert mounted == volumes | {claim["metadata"]["name"] for claim in claims}
+    if workload(found)["kind"] == "StatefulSet":
+        headless = only(found, "Service", workload(found)["spec"]["serviceName"])
+        assert headless["spec"]["clusterIP"] == "None"
+    for one in found:
+        if one["kind"] == "HorizontalPodAutoscaler":
+            target = one["spec"]["scaleTargetRef"]
+            assert (target["kind"], target["name"]) in names
+        if one["kind"] == "Ingress":
+            for rule in one["spec"]["rules"]:
+                service = rule["http"]["paths"][0]["backend"]["service"]
+                assert ("Service", service["name"]) in names
+                assert service["port"] == {"name": "http"}
+        assert one["metadata"]["namespace"] == "team"
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_the_pods_meet_the_restricted_level(values: str) -> None:
+    found = of_set(values)
+    for spec in (pod(found), only(found, "Pod")["spec"]):
+        context = spec["securityContext"]
+        assert context["runAsNonRoot"] is True
+        assert context["runAsUser"] == context["runAsGroup"] == context["fsGroup"] == 10001
+        assert context["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & spec.keys()
+        for volume in spec.get("volumes", []):
+            assert volume.keys() <= {"name", "emptyDir"}
+        for container in [*spec["containers"], *spec.get("initContainers", [])]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert {"cpu", "memory"} <= container["resources"]["requests"].keys()
+            assert "memory" in container["resources"]["limits"]
+    assert only(found, "ServiceAccount")["automountServiceAccountToken"] is False
+
+
+def test_a_valkey_url_makes_many_pods_of_the_one() -> None:
+    kinds = {one["kind"] for one in objects()}
+    with_valkey = {one["kind"] for one in objects(*VALKEY)}
+    assert kinds - with_valkey == {"StatefulSet"}
+    added = {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Secret"}
+    assert with_valkey - kinds == added
+    found = objects(*VALKEY)
+    assert "replicas" not in workload(found)["spec"]
+    assert workload(found)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert len(pod(found)["topologySpreadConstraints"]) == 2
+    assert environment(found)["KEYRACK_ENGINE"] == "valkey"
+    assert not {"KEYRACK_STORE", "KEYRACK_MEMORY"} & environment(found).keys()
+    assert [one["metadata"]["name"] for one in found if one["kind"] == "Service"] == ["kr-keyrack"]
+
+
+def test_the_password_of_the_url_is_in_the_secret_alone() -> None:
+    found = of_set("valkey")
+    holders = [one["kind"] for one in found if "keyrack:secret@" in yaml.safe_dump(one)]
+    assert holders == ["Secret"]
+    url = next(one for one in server(found)["env"] if one["name"] == "KEYRACK_VALKEY_URL")
+    reference = url["valueFrom"]["secretKeyRef"]
+    secret = only(found, "Secret")
+    assert (reference["name"], reference["key"]) == (secret["metadata"]["name"], "url")
+    assert secret["stringData"].keys() == {"url"}
+
+
+def test_another_valkey_url_replaces_the_pods() -> None:
+    one, other = (workload(objects("--set", f"valkey.url=valkey://{name}")) for name in "ab")
+    assert one["spec"]["template"] != other["spec"]["template"]
+
+
+def test_the_memory_volume_holds_the_store_and_is_part_of_the_container() -> None:
+    found = objects("--set", "memory=1Gi", "--set", "resources.limits.memory=2Gi")
+    (volume,) = pod(found)["volumes"]
+    assert volume["emptyDir"]["medium"] == "Memory"
+    size = mebibytes(volume["emptyDir"]["sizeLimit"])
+    assert environment(found)["KEYRACK_MEMORY"] == "1024m"
+    assert 1024 < size < mebibytes(server(found)["resources"]["limits"]["memory"])
+    (mount,) = server(found)["volumeMounts"]
+    assert Path(environment(found)["KEYRACK_STORE"]).parent == Path(mount["mountPath"])
+
+
+def test_a_claim_has_no_label_that_changes() -> None:
+    (claim,) = workload(of_set("persistent"))["spec"]["volumeClaimTemplates"]
+    later = objects(
+        "--values", GOLDEN / "persistent.values.yaml", "--set-string", "image.tag=other"
+    )
+    assert workload(later)["spec"]["volumeClaimTemplates"] == [claim]
+    assert "volumes" not in pod(later)
+
+
+def test_another_version_of_the_chart_alone_does_not_restart_the_pod(tmp_path: Path) -> None:
+    done = helm("helm4", "package", CHART, "--version", "9.9.9", "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    later = objects(chart=tmp_path / "keyrack-9.9.9.tgz")
+    assert workload(later)["metadata"]["labels"]["helm.sh/chart"] == "keyrack-9.9.9"
+    assert workload(later)["spec"]["template"] == workload(objects())["spec"]["template"]
+
+
+@pytest.mark.parametrize(
+    ("kube", "action"),
+    [
+        ("1.29", {"exec": {"command": ["sleep", "7"]}}),
+        ("1.30", {"sleep": {"seconds": 7}}),
+        # As clusters of cloud providers call themselves.
+        ("v1.30.4-eks-1-30", {"sleep": {"seconds": 7}}),
+    ],
+)
+def test_a_pod_that_ends_goes_on_serving_first(kube: str, action: dict[str, Any]) -> None:
+    assert server(objects("--set", "drainSeconds=7", kube=kube))["lifecycle"]["preStop"] == action
+
+
+@pytest.mark.parametrize("values", VALUE_SETS)
+def test_the_grace_period_is_longer_than_drain_and_shutdown(values: str) -> None:
+    found = of_set(values)
+    stop = server(found).get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
+    shutdown = float(environment(found)["KEYRACK_SHUTDOWN_TIMEOUT"])
+    supervisor = 2 * 1.5  # its Patience.grace: for the workers, and once more when they are killed
+    needed = stop["sleep"]["seconds"] + shutdown + supervisor
+    assert pod(found)["terminationGracePeriodSeconds"] > needed
+
+
+def test_a_rollback_can_replace_a_pod_that_never_got_ready() -> None:
+    assert workload(objects())["spec"]["podManagementPolicy"] == "Parallel"
+
+
+def test_prometheus_finds_the_pods_once() -> None:
+    found = of_set("ingress")
+    monitor = only(found, "ServiceMonitor")
+    wanted = monitor["spec"]["selector"]["matchLabels"].items()
+    services = [
+        one
+        for one in found
+        if one["kind"] == "Service" and wanted <= one["metadata"]["labels"].items()
+    ]
+    assert [one["metadata"]["name"] for one in services] == ["kr-keyrack"]
+    assert monitor["metadata"]["labels"]["release"] == "monitoring"
+    assert monitor["spec"]["endpoints"] == [{"port": "http", "path": "/metrics", "interval": "15s"}]
+    assert monitor["spec"]["namespaceSelector"] == {"matchNames": ["team"]}
+
+
+def test_the_test_pod_may_connect_whoever_else_may_not() -> None:
+    found = of_set("ingress")
+    labels = only(found, "Pod")["metadata"]["labels"].items()
+    (rule,) = only(found, "NetworkPolicy")["spec"]["ingress"]
+    peers = [
+        one["podSelector"]["matchLabels"]
+        for one in rule["from"]
+        if len(one) == 1 and "podSelector" in one
+    ]
+    assert any(peer.items() <= labels for peer in peers)
+    assert len(rule["from"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "ports"), [("default", set()), ("valkey-fixed", {53, 6379, 26379})]
+)
+def test_the_pods_may_call_nobody_but_valkey(values: str, ports: set[int]) -> None:
+    egress = only(of_set(values), "NetworkPolicy")["spec"]["egress"]
+    assert {port["port"] for rule in egress for port in rule["ports"]} == ports
+
+
+def test_browsers_may_use_the_names_of_the_ingress() -> None:
+    names = environment(of_set("ingress"))["KEYRACK_ALLOWED_HOSTS"]
+    assert names == "keyrack.internal,keyrack.example.org,.keys.example.org"
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("release", "name"),
+    [
+        ("keyrack", "keyrack"),
+        ("my-keyrack", "my-keyrack"),
+        ("v1.2", "v1-2-keyrack"),
+        ("a" * 53, "a" * 50),
+    ],
+)
+def test_names_fit_where_kubernetes_puts_them(release: str, name: str) -> None:
+    found = objects(release=release)
+    assert workload(found)["metadata"]["name"] == name
+    for one in found:
+        # A StatefulSet's pods carry its name and eleven characters as a label.
+        assert len(one["metadata"]["name"]) <= 63
+        for label in one["metadata"]["labels"].values():
+            assert re.fullmatch(r"[A-Za-z0-9]([\w.-]{0,61}[A-Za-z0-9])?", label)
+    assert len(workload(found)["metadata"]["name"]) + 11 <= 63
+
+
+def test_a_name_that_no_service_may_have_is_refused() -> None:
+    assert '"1st-keyrack" cannot be the name of a Service' in refusal(release="1st")
+    assert "Set fullnameOverride." in refusal(release="1st")
+
+
+def test_a_digest_counts_instead_of_the_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    found = objects("--set-string", "image.tag=t", "--set", f"image.digest={digest}")
+    assert server(found)["image"] == f"docker.io/keyrack/keyrack@{digest}"
+
+
+def test_the_image_is_that_of_the_program_unless_said_otherwise() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == keyrack.__version__
+    assert server(objects())["image"] == f"docker.io/keyrack/keyrack:{keyrack.__version__}"
+
+
+def test_it_can_be_part_of_another_chart(tmp_path: Path) -> None:
+    (tmp_path / "Chart.yaml").write_text("apiVersion: v2\nname: parent\nversion: 1.0.0\n")
+    (tmp_path / "charts").mkdir()
+    (tmp_path / "charts" / "keyrack").symlink_to(CHART)
+    found = objects("--set", "keyrack.workers=3", "--set", "global.team=storage", chart=tmp_path)
+    assert environment(found)["KEYRACK_WORKERS"] == "3"
+
+
+def test_the_package_holds_the_chart_and_not_what_makes_it(tmp_path: Path) -> None:
+    done = helm("helm4", "package", CHART, "--destination", tmp_path)
+    assert done.returncode == 0, done.stderr
+    with tarfile.open(next(tmp_path.glob("*.tgz"))) as package:
+        names = set(package.getnames())
+    assert {"keyrack/README.md", "keyrack/values.schema.json"} <= names
+    assert not {"keyrack/readme.py", "keyrack/.checkov.yaml"} & names
+
+
+@pytest.mark.parametrize(
+    "values",
+    sorted((ROOT / "deploy" / "jenkins").glob("*ing.yaml"))
+    + sorted((ROOT / "deploy" / "jenkins").glob("production.yaml")),
+    ids=lambda path: path.name,
+)
+def test_the_values_that_the_pipeline_deploys_with_are_accepted(values: Path) -> None:
+    tag = "0123456789" * 4
+    found = objects("--values", values, "--set-string", f"image.tag={tag}")
+    assert server(found)["image"].endswith(":" + tag)
+
+
+# What it refuses
+
+REFUSALS = {
+    "two pods without valkey": (
+        {"replicaCount": 2},
+        "replicaCount: 2 is not possible with the embedded store: it lives in the memory of one "
+        "pod, and each further pod would be a store of its own. For more pods set valkey.url to a "
+        "Valkey server; otherwise leave replicaCount at 1 and give that pod more workers.",
+    ),
+    "a store larger than the container": (
+        {"memory": "2Gi"},
+        "resources.limits.memory: 512Mi is too little for a store of 2Gi and 2 workers: set it to "
+        "at least 2176Mi, or lower memory or workers.",
+    ),
+    "too many workers with valkey": (
+        {"workers": 16, "valkey": {"url": "valkey://v"}},
+        "resources.limits.memory: 512Mi is too little for 16 workers: set it to at least 800Mi, "
+        "or lower workers.",
+    ),
+    "no memory limit": (
+        {"resources": {"limits": {"memory": None}}},
+        "resources.limits.memory is not set: a store in memory needs a limit. Set it to at least "
+        "384Mi.",
+    ),
+    "a request above the limit": (
+        {"resources": {"requests": {"memory": "1Gi"}}},
+        "resources.requests.memory: 1Gi is more than resources.limits.memory: 512Mi: set both to "
+        "the same.",
+    ),
+    "a tiny store": ({"memory": "4Mi"}, "memory: 4Mi is too little: a store needs at least 8Mi."),
+    "a volume that is too small": (
+        {"persistence": {"enabled": True, "size": "256Mi"}},
+        "persistence.size: 256Mi cannot hold a store of 256Mi: set it to at least 320Mi, or lower "
+        "memory.",
+    ),
+    "a volume with valkey": (
+        {"persistence": {"enabled": True}, "valkey": {"url": "valkey://v"}},
+        "persistence.enabled has no meaning with Valkey, which keeps the data itself: set "
+        "persistence.enabled to false, or empty valkey.url and valkey.existingSecret.",
+    ),
+    "two sources of the url": (
+        {"valkey": {"url": "valkey://v", "existingSecret": "s"}},
+        "valkey.url and valkey.existingSecret are both set: keep the one that holds the URL and "
+        "empty the other.",
+    ),
+    "a number of pods and an autoscaler": (
+        {"replicaCount": 3, "valkey": {"url": "valkey://v"}},
+        "replicaCount: 3 and valkey.autoscaling.enabled contradict each other: set "
+        "valkey.autoscaling.minReplicas instead, or valkey.autoscaling.enabled to false.",
+    ),
+    "more pods at least than at most": (
+        {"valkey": {"url": "valkey://v", "autoscaling": {"minReplicas": 9}}},
+        "valkey.autoscaling.minReplicas: 9 is more than maxReplicas: 6: raise maxReplicas or lower "
+        "minReplicas.",
+    ),
+    "an autoscaler with nothing to measure": (
+        {"valkey": {"url": "valkey://v"}, "resources": {"requests": {"cpu": None}}},
+        "valkey.autoscaling measures CPU against resources.requests.cpu, which is not set: set it, "
+        "or valkey.autoscaling.enabled to false.",
+    ),
+    "an ingress without a name": (
+        {"ingress": {"enabled": True}},
+        "ingress.enabled is true and ingress.hosts is empty: name at least one host, like "
+        "ingress.hosts={keyrack.example.org}.",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HELMS)
+@pytest.mark.parametrize("case", REFUSALS)
+def test_what_contradicts_itself_is_refused_with_a_sentence(
+    case: str, name: str, tmp_path: Path
+) -> None:
+    values, sentence = REFUSALS[case]
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(values))
+    said = refusal("--values", file, name=name)
+    assert f": {sentence}\n" in said
+
+
+def test_every_sentence_of_the_chart_is_shown_above() -> None:
+    written = (CHART / "templates" / "_checks.tpl").read_text().count("{{- fail ")
+    assert written == len(REFUSALS) + len(["a name that no service may have"])
+
+
+@pytest.mark.parametrize("name", HELMS)
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"replicaCount": "two"}, "replicaCount"),
+        ({"memory": 512}, "memory"),
+        ({"memory": "1.5Gi"}, "memory"),
+        ({"image": {"tag": 1234567}}, "tag"),
+        ({"image": {"digest": "latest"}}, "digest"),
+        ({"ingress": {"enabled": "yes"}}, "enabled"),
+        ({"ingress": {"enabled": True, "hosts": ["https://x"]}}, "hosts"),
+        ({"networkPolicy": {"allowFrom": [{}]}}, "allowFrom"),
+        ({"valkey": {"url": "http://valkey"}}, "url"),
+        ({"settings": {"logLevel": "loud"}}, "logLevel"),
+        ({"drainSeconds": -1}, "drainSeconds"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_and_named(
+    given: dict[str, Any], named: str, name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "values.yaml"
+    file.write_text(yaml.safe_dump(given))
+    said = refusal("--values", file, name=name)
+    assert "values don't meet the specifications of the schema" in said
+    assert named in said
+
+
+def _closed(schema: Object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Object]]:
+    """Yield every object of the schema that has named members."""
+    if "properties" in schema:
+        yield path, schema
+        for name, member in schema["properties"].items():
+            yield from _closed(member, (*path, name))
+    if "items" in schema:
+        yield from _closed(schema["items"], (*path, "[]"))
+
+
+def test_the_schema_is_closed_and_only_maps_are_free() -> None:
+    for path, schema in _closed(SCHEMA):
+        assert schema["additionalProperties"] is False, path
+    free = {
+        name
+        for path, schema in _closed(SCHEMA)
+        for name, member in schema["properties"].items()
+        if member.get("type") == "object" and "properties" not in member
+    }
+    maps = {"annotations", "labels", "matchLabels", "podAnnotations", "podLabels", "nodeSelector"}
+    assert free == maps | {"global"}
+
+
+@pytest.mark.parametrize("path", [p for p, _ in _closed(SCHEMA) if "[]" not in p], ids=".".join)
+def test_an_unknown_key_is_refused_everywhere(path: tuple[str, ...]) -> None:
+    said = refusal("--set", ".".join((*path, "unknown")) + "=1")
+    assert "additional properties 'unknown' not allowed" in said
+
+
+def test_schema_and_values_know_the_same_keys() -> None:
+    def keys(values: Object, schema: Object, path: str = "") -> None:
+        known = schema["properties"].keys() - {"global"}
+        if path.startswith("resources."):
+            assert values.keys() <= known, path  # a CPU limit is allowed, and not recommended
+        else:
+            assert values.keys() == known, path
+        for name, value in values.items():
+            if "properties" in schema["properties"][name]:
+                keys(value, schema["properties"][name], f"{path}{name}.")
+
+    keys(VALUES, SCHEMA)
+
+
+def test_an_unreachable_cluster_ends_it_before_anything_is_changed(tmp_path: Path) -> None:
+    config = tmp_path / "kubeconfig"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "current-context": "c",
+                "clusters": [{"name": "c", "cluster": {"server": "http://127.0.0.1:9"}}],
+                "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}],
+            }
+        )
+    )
+    for name in HELMS:
+        flags = ("--install", "--wait", "--timeout", "5s", "--kubeconfig", config)
+        done = helm(name, "upgrade", "keyrack", CHART, *flags)
+        assert done.returncode != 0
+        assert "ubernetes cluster unreachable" in done.stderr
+
+
+# What the program thinks of it
+
+LEFT_TO_THE_CHART = {
+    "port": "the Service's port is service.port; the pod has its own address",
+    "uds": "nobody shares the pod's file system",
+    "tls_cert": "TLS ends at the Ingress",
+    "tls_key": "TLS ends at the Ingress",
+    "workers": "workers",
+    "store": "the volume",
+    "memory": "memory",
+    # The end of a pod tells Kubernetes by itself; and where there is no other pod, one that ends is
+    # still used, but only for as long as it is ready.
+    "drain_delay": "drainSeconds, by preStop",
+}
+
+
+def _camel(name: str) -> str:
+    head, *tail = name.split("_")
+    return head + "".join(word.capitalize() for word in tail)
+
+
+def test_every_setting_of_the_program_has_a_value() -> None:
+    expected = {_camel(name) for name in ROWS if name not in LEFT_TO_THE_CHART}
+    assert VALUES["settings"].keys() == expected
+
+
+def test_the_settings_of_the_chart_are_the_defaults_of_the_program() -> None:
+    loaded, _ = load({}, environment(objects()))
+    for name in ROWS.keys() - LEFT_TO_THE_CHART.keys() - {"host"}:
+        assert getattr(loaded, name) == getattr(Settings(), name), name
+
+
+@pytest.mark.parametrize("values", EMBEDDED_SETS)
+def test_the_program_takes_every_variable(values: str) -> None:
+    found = of_set(values)
+    environ = environment(found)
+    loaded, warnings = load({}, environ)
+    assert warnings == []
+    assert (loaded.port, loaded.workers) == (8088, int(environ["KEYRACK_WORKERS"]))
+    assert loaded.memory == int(environ["KEYRACK_MEMORY"][:-1]) << 20
+    assert server(found)["args"] == ["serve"]
+
+
+def test_numbers_reach_the_program_as_they_were_meant() -> None:
+    environ = environment(of_set("everything"))
+    assert environ["KEYRACK_EVENTS"] == "5000000"
+    assert environ["KEYRACK_HEAD_TIMEOUT"] == "2.5"
+    assert environ["KEYRACK_ACCESS_LOG"] == "true"
+    assert "KEYRACK_MAX_BODY" not in environment(objects())
+
+
+class Node:
+    """A stand-in for the kubelet: runs the rendered containers as processes of this machine.
+
+    As root, the store's volume is a tmpfs of the rendered size, in a mount namespace of its own;
+    otherwise it is a directory.
+    """
+
+    def __init__(self, found: list[Object], directory: Path) -> None:
+        self.found = found
+        self.volume = directory / "volume"
+        self.volume.mkdir()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self._log = (directory / "log").open("w+")
+        self._holder: subprocess.Popen[str] | None = None
+        self._enter: list[str] = []
+        if os.geteuid() == 0:
+            (volume,) = pod(found)["volumes"]
+            size = volume["emptyDir"]["sizeLimit"].replace("Mi", "m")
+            script = f"mount -t tmpfs -o size={size} tmpfs '{self.volume}' && echo ok && exec cat"
+            self._holder = subprocess.Popen(
+                ["unshare", "--mount", "sh", "-c", script],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            assert self._holder.stdout is not None
+            assert self._holder.stdout.readline() == "ok\n"
+            self._enter = ["nsenter", "--mount", "--target", str(self._holder.pid), "--"]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        container = server(self.found)
+        (mount,) = container["volumeMounts"]
+        environ = environment(self.found) | {
+            "KEYRACK_PORT": str(self.port),
+            "PATH": os.environ["PATH"],
+        }
+        environ["KEYRACK_STORE"] = environ["KEYRACK_STORE"].replace(
+            mount["mountPath"], str(self.volume)
+        )
+        assert container["command"] == ["keyrack"]
+        command = [*self._enter, KEYRACK, *container["args"]]
+        return subprocess.Popen(command, env=environ, stderr=self._log)
+
+    def run_test_pod(self) -> subprocess.CompletedProcess[str]:
+        (container,) = only(self.found, "Pod")["spec"]["containers"]
+        assert container["command"] == ["keyrack"]
+        here = f"http://127.0.0.1:{self.port}"
+        arguments = [here if one == "http://kr-keyrack:8088" else one for one in container["args"]]
+        assert here in arguments
+        return subprocess.run(
+            [KEYRACK, *arguments], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    def cli(self, *arguments: str) -> str:
+        command = [KEYRACK, *arguments, "--url", f"http://127.0.0.1:{self.port}"]
+        return subprocess.check_output(command, text=True, timeout=30)
+
+    def log(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def close(self) -> None:
+        self._log.close()
+        if self._holder is not None:
+            self._holder.communicate(timeout=10)
+
+
+def test_the_container_runs_is_verified_keeps_its_store_and_ends_in_time(tmp_path: Path) -> None:
+    node = Node(objects("--set", "memory=32Mi"), tmp_path)
+    running = node.start()
+    try:
+        done = node.run_test_pod()
+        assert done.returncode == 0, done.stderr + node.log()
+        assert done.stdout.endswith("all checks passed\n")
+        assert f'"memory":{32 << 20},"workers":2' in node.log()
+        # The container is killed and started again; the pod, and so its volume, stay.
+        node.cli("set", "kept", "here")
+        running.kill()
+        running.wait(10)
+        running = node.start()
+        assert node.run_test_pod().returncode == 0
+        assert node.cli("get", "kept") == "here"
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(30) == 0
+        drain = server(node.found)["lifecycle"]["preStop"]["sleep"]["seconds"]
+        left = pod(node.found)["terminationGracePeriodSeconds"] - drain
+        assert time.monotonic() - began < left
+    finally:
+        running.kill()
+        running.wait(10)
+        node.close()
+
+
+def _call(endpoints: list[int], failures: list[str], stop: threading.Event) -> None:
+    """Call without a break, each time on a new connection to any endpoint, as behind a Service."""
+    while not stop.is_set():
+        try:
+            url = f"http://127.0.0.1:{random.choice(tuple(endpoints))}/healthz"
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                answer.read()
+        except OSError as error:
+            failures.append(str(error))
+
+
+@pytest.mark.parametrize("drain", [2, 0])
+def test_a_rolling_restart_fails_no_request_thanks_to_the_drain(drain: int, tmp_path: Path) -> None:
+    """Where there is a second pod, and everybody learns a second late that the first one goes."""
+    nodes = []
+    for number in "12":
+        (tmp_path / number).mkdir()
+        found = objects("--set", f"memory=16Mi,workers=1,drainSeconds={drain}")
+        nodes.append(Node(found, tmp_path / number))
+    pods = [node.start() for node in nodes]
+    endpoints = [node.port for node in nodes]
+    failures: list[str] = []
+    stop = threading.Event()
+    caller = threading.Thread(target=_call, args=(endpoints, failures, stop))
+    try:
+        for node in nodes:
+            assert node.run_test_pod().returncode == 0
+        caller.start()
+        late = threading.Timer(1.0, endpoints.remove, (nodes[0].port,))
+        late.start()
+        hook = server(nodes[0].found).get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
+        time.sleep(hook["sleep"]["seconds"])
+        pods[0].terminate()
+        assert pods[0].wait(30) == 0
+        late.join()
+    finally:
+        stop.set()
+        for process, node in zip(pods, nodes, strict=True):
+            process.kill()
+            process.wait(10)
+            node.close()
+        caller.join()
+    # Without the drain requests do fail, which shows that this would notice.
+    assert (failures == []) is (drain > 0), failures[:3]
+
+
+@pytest.mark.parametrize("engines", [False, True])
+def test_an_image_without_the_valkey_engine_does_not_start_and_says_why(
+    engines: bool, tmp_path: Path
+) -> None:
+    (guard,) = pod(of_set("valkey"))["initContainers"]
+    program = tmp_path / "keyrack"
+    help_text = "--engine {embedded,valkey}" if engines else "--events NUMBER"
+    program.write_text(f'#!/bin/sh\n[ "$*" = "serve --help" ] && echo "  {help_text}"\n')
+    program.chmod(0o755)
+    environ = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        guard["command"], env=environ, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert (done.returncode == 0) is engines
+    assert ("This image has no Valkey engine. Set image.tag" in done.stderr) is not engines
+
+
+def test_this_program_is_told_apart_by_the_guard_as_it_is() -> None:
+    (guard,) = pod(of_set("valkey"))["initContainers"]
+    environ = {"PATH": f"{Path(KEYRACK).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(guard["command"], env=environ, timeout=30, check=False)
+    assert (done.returncode == 0) is ("engine" in ROWS)
+
+
+# What it says
+
+
+def test_the_table_of_values_is_current_and_every_value_has_a_comment() -> None:
+    command = [sys.executable, str(CHART / "readme.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "sentences"),
+    [
+        ("default", ["it ends with the pod", "http://kr-keyrack.team:8088"]),
+        ("ingress", ["From outside: https://keyrack.example.org"]),
+        ("persistent", ["leaves the claim store-kr-keyrack-0"]),
+        ("valkey", ["The store is a Valkey server."]),
+    ],
+)
+def test_the_notes_say_the_next_command(values: str, sentences: list[str]) -> None:
+    # Helm 3 renders them with the rest, but shows them only to whom a cluster answers.
+    flags = ("--dry-run=client", "--namespace", "team")
+    file = GOLDEN / f"{values}.values.yaml"
+    done = helm("helm4", "install", "kr", CHART, *flags, "--values", file)
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "helm test kr --namespace team --logs" in notes
+    for sentence in sentences:
+        assert sentence in notes
+    assert not re.search(r"\n\n\n", notes)
+
+
+def _documented_flags() -> Iterator[list[str]]:
+    """Yield the flags of each helm command in the docs that sets values."""
+    for page in (ROOT / "docs" / "deploy.md", CHART / "README.md"):
+        text = page.read_text().replace("\\\n", " ").replace("$(git rev-parse HEAD)", "0" * 40)
+        for line in text.splitlines():
+            words = shlex.split(line) if line.startswith("    ") and "--set" in line else []
+            pairs = itertools.pairwise(words)
+            flags = [[flag, value] for flag, value in pairs if flag.startswith("--set")]
+            if flags:
+                yield list(itertools.chain.from_iterable(flags))
+
+
+def test_every_command_of_the_docs_renders() -> None:
+    found = list(_documented_flags())
+    assert len(found) == 4
+    for flags in found:
+        assert workload(objects(*flags))["kind"] == "StatefulSet"
+
+
+def test_the_values_of_the_docs_render(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "deploy.md").read_text()
+    block = re.search(r"^    memory: .*?\n\n", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    file = tmp_path / "values.yaml"
+    file.write_text(textwrap.dedent(block[0]))
+    assert environment(objects("--values", file))["KEYRACK_MEMORY"] == "4096m"
+
+
+def test_every_make_target_of_the_docs_exists() -> None:
+    named: set[str] = set()
+    for page in (ROOT / "docs" / "deploy.md", CHART / "README.md"):
+        for words in re.findall(r"(?:^    |`)make ([a-z -]+)", page.read_text(), re.MULTILINE):
+            named |= set(words.split())
+    assert {"chart-test", "image", "rollback"} <= named
+    done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert named <= set(re.findall(r"^([a-z-]+):", done.stdout, re.MULTILINE))
