@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Verify what was deployed: that it runs the image of this commit, and that its API answers to the
+# letter (scripts/verify-api.sh). VERIFY_URL is the address to ask, usually the Ingress; without it the
+# Service is asked through `kubectl port-forward`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=scripts/pipeline-lib.sh
+. scripts/pipeline-lib.sh
+
+check_image
+check_environment
+need kubectl curl
+check_cluster
+
+ours=(--namespace "$NAMESPACE" --selector "app.kubernetes.io/instance=$RELEASE")
+running=$(kubectl get statefulsets,deployments "${ours[@]}" \
+  --output 'jsonpath={range .items[*]}{.spec.template.spec.containers[*].image}{"\n"}{end}')
+[ "$running" = "$IMAGE:$TAG" ] || {
+  printf 'FAIL  %s should run %s\n      and runs       %s\n' "$ENVIRONMENT" "$IMAGE:$TAG" "${running:-nothing}" >&2
+  exit 1
+}
+say "ok    $ENVIRONMENT runs $IMAGE:$TAG"
+
+if [ -n "${VERIFY_URL:-}" ]; then
+  exec scripts/verify-api.sh "$VERIFY_URL"
+fi
+
+# A headless Service has no address of its own; the other one is what clients use.
+service=$(kubectl get services "${ours[@]}" \
+  --output 'jsonpath={range .items[?(@.spec.clusterIP!="None")]}{.metadata.name} {.spec.ports[0].port}{"\n"}{end}' | head -n 1)
+[ -n "$service" ] || { printf 'FAIL  there is no Service of the release %s in %s\n' "$RELEASE" "$NAMESPACE" >&2; exit 1; }
+log=$(mktemp)
+kubectl port-forward --namespace "$NAMESPACE" "service/${service% *}" ":${service#* }" >"$log" 2>&1 &
+forward=$!
+trap 'kill "$forward" 2>/dev/null || true; rm -f "$log"' EXIT
+port=
+for ((attempt = 0; attempt < 100; attempt++)); do
+  port=$(sed -n 's/^Forwarding from 127\.0\.0\.1:\([0-9]*\) .*/\1/p' "$log")
+  if [ -n "$port" ] || ! kill -0 "$forward" 2>/dev/null; then break; fi
+  sleep 0.1
+done
+[ -n "$port" ] || { printf 'FAIL  the Service %s cannot be reached: %s\n' "${service% *}" "$(tail -n 1 "$log")" >&2; exit 1; }
+scripts/verify-api.sh "http://127.0.0.1:$port"

@@ -1,0 +1,378 @@
+// Runs the real Jenkinsfile as Jenkins would, with steps that are recorded instead of done.
+//
+// It knows the part of Declarative Pipeline that the Jenkinsfile uses and refuses everything else, so
+// that a mistyped directive or step fails here as it would on a controller: `sh` outside a node,
+// a credential that does not exist or is of another kind, an `input` that would hold an agent.
+//
+//   groovy jenkins.groovy request.json
+//
+// The request has scenarios, each with the text of a Jenkinsfile, and the text of a job-dsl script; the answer
+// (JSON on standard output) has what happened in each scenario, and the methods that the script calls.
+import groovy.json.JsonOutput
+import groovy.json.JsonSlurper
+
+/** A build that ends before its end: FAILURE, or ABORTED. */
+class Ended extends RuntimeException {
+    String result
+    Ended(String result, String message) { super(message); this.result = result }
+}
+
+/** One build: what it was given, what it did. */
+class Build {
+    Map scenario
+    Script script
+    List events = []
+    Map env = [:]
+    List stages = []
+    String node
+    String result = 'SUCCESS'
+
+    void note(Map event) { events << ([stage: stages ? stages.last() : ''] + event) }
+
+    Map inside(Map variables, Closure body) {
+        Map before = new LinkedHashMap(env)
+        env.putAll(variables)
+        try { return [value: body()] } finally {
+            // What a step sets itself (env.TAG = ...) stays; what surrounds it goes.
+            variables.keySet().each { before.containsKey(it) ? env.put(it, before[it]) : env.remove(it) }
+        }
+    }
+
+    Object onNode(String label, Closure body) {
+        String before = node
+        node = label
+        note(event: 'agent', label: label)
+        try { return body() } finally { node = before }
+    }
+
+    /** Runs a block of steps: its names mean the steps, not the directives that surround it. */
+    Object steps(Closure body) {
+        body.delegate = script
+        body.resolveStrategy = Closure.DELEGATE_ONLY
+        return body()
+    }
+
+    void needNode(String step) {
+        if (node == null) { throw new Ended('FAILURE', "${step} needs a node: there is no agent here") }
+    }
+
+    Map credential(String id, String kind) {
+        String real = scenario.credentials[id]
+        if (real == null) { throw new Ended('FAILURE', "Could not find credentials entry with ID '${id}'") }
+        if (kind != null && kind != real) { throw new Ended('FAILURE', "'${id}' is a ${real}, not a ${kind}") }
+        note(event: 'credential', id: id)
+        return [id: id, kind: real]
+    }
+}
+
+/** The steps that the Jenkinsfile may use; any other name is an error, as in Jenkins. */
+abstract class Steps extends Script {
+    Build getBuild() { binding.getVariable('build') }
+
+    Object getProperty(String name) {
+        switch (name) {
+            case 'env': return new Expando() {
+                Object getProperty(String key) { Steps.this.build.env[key] }
+                void setProperty(String key, Object value) { Steps.this.build.env[key] = value?.toString() }
+            }
+            case 'params': return build.scenario.params
+            case 'scm': return 'scm'
+            case 'build': return binding.getVariable('build')
+            default: return super.getProperty(name)
+        }
+    }
+
+    Object methodMissing(String name, Object arguments) { throw new Ended('FAILURE', "No such DSL method '${name}'") }
+
+    void pipeline(Closure body) { new Pipeline(build).run(body) }
+
+    Object sh(String text) { sh(script: text) }
+    Object sh(Map arguments) {
+        build.needNode('sh')
+        assert arguments.keySet() - ['script', 'returnStatus', 'returnStdout', 'label'] == [] as Set
+        String text = arguments.script
+        Map rule = build.scenario.sh.find { text =~ it.match }
+        int status = rule ? rule.status : 0
+        build.note(event: 'sh', script: text, status: status, env: new LinkedHashMap(build.env))
+        if (rule?.abort) { throw new Ended('ABORTED', 'Timeout has been exceeded') }
+        if (arguments.returnStatus) { return status }
+        if (status != 0) { throw new Ended('FAILURE', "script returned exit code ${status}") }
+        return null
+    }
+    Map checkout(Object scm) {
+        build.needNode('checkout')
+        build.note(event: 'checkout')
+        return [GIT_COMMIT: build.scenario.commit]
+    }
+    void junit(String files) {
+        build.needNode('junit')
+        build.note(event: 'junit', files: files)
+    }
+    Object script(Closure body) { body() }
+    Object node(String label, Closure body) { build.onNode(label, body) }
+    Object timeout(Map limit, Closure body) {
+        build.note(event: 'timeout', limit: limit)
+        return body()
+    }
+    Map usernamePassword(Map of) { of + [kind: 'usernamePassword'] }
+    Map file(Map of) { of + [kind: 'file'] }
+    Map string(Map of) { of + [kind: 'string'] }
+    Object withCredentials(List bindings, Closure body) {
+        Map variables = [:]
+        bindings.each { Map bound ->
+            build.credential(bound.credentialsId, bound.kind)
+            if (bound.kind == 'usernamePassword') {
+                variables[bound.usernameVariable] = "user of ${bound.credentialsId}".toString()
+                variables[bound.passwordVariable] = "password of ${bound.credentialsId}".toString()
+            } else {
+                variables[bound.variable] = "${bound.kind} ${bound.credentialsId}".toString()
+            }
+        }
+        return build.inside(variables, body).value
+    }
+}
+
+/** Collects the calls of a block whose names are known beforehand: name -> list of arguments. */
+class Block {
+    Set known
+    Map calls = [:]
+    Block(List known) { this.known = known as Set }
+    static Map read(Closure body, List known) {
+        Block block = new Block(known)
+        body.delegate = block
+        body.resolveStrategy = Closure.DELEGATE_ONLY
+        body()
+        return block.calls
+    }
+    Object invokeMethod(String name, Object arguments) {
+        if (!known.contains(name)) { throw new Ended('FAILURE', "Undefined section or option \"${name}\"; known here: ${known}") }
+        calls.get(name, []) << (arguments as List)
+        return null
+    }
+    Object getProperty(String name) {
+        if (name == 'calls' || name == 'known') { return this.@"$name" }
+        // `agent none` and the like: a name without arguments.
+        return name
+    }
+}
+
+/** The assignments of an `environment` block. */
+class Assignments {
+    Build build
+    Map values = [:]
+    static Map read(Build build, Closure body) {
+        Assignments block = new Assignments(build: build)
+        body.delegate = block
+        body.resolveStrategy = Closure.DELEGATE_FIRST
+        body()
+        return block.@values
+    }
+    void setProperty(String name, Object value) {
+        if (name == 'build') { this.@build = value } else { this.@values[name] = value.toString() }
+    }
+    Object getProperty(String name) {
+        if (name == 'build') { return this.@build }
+        return this.@values.containsKey(name) ? this.@values[name] : this.@build.script.getProperty(name)
+    }
+    String credentials(String id) {
+        Map found = this.@build.credential(id, null)
+        if (found.kind == 'usernamePassword') { throw new Ended('FAILURE', 'the harness knows credentials() of files and strings') }
+        return "${found.kind} ${id}"
+    }
+}
+
+/** The conditions of a `when` block. */
+class When {
+    Build build
+    List conditions = []
+    boolean beforeInput = false
+    boolean beforeAgent = false
+    static When read(Build build, Closure body) {
+        When block = new When(build: build)
+        body.delegate = block
+        body.resolveStrategy = Closure.DELEGATE_ONLY
+        body()
+        return block
+    }
+    void beforeInput(boolean value) { this.@beforeInput = value }
+    void beforeAgent(boolean value) { this.@beforeAgent = value }
+    void branch(String name) { conditions << { build.scenario.branch == name } }
+    void changeRequest() { conditions << { build.scenario.change } }
+    void expression(Closure body) { conditions << { build.steps(body) } }
+    void not(Closure body) {
+        When inner = read(build, body)
+        conditions << { !inner.holds() }
+    }
+    boolean holds() { conditions.every { it() } }
+}
+
+class Pipeline {
+    static final List STAGE = ['agent', 'when', 'options', 'environment', 'input', 'steps', 'stages', 'post']
+    static final List CONDITIONS = ['always', 'changed', 'fixed', 'regression', 'aborted', 'failure', 'success',
+                                    'unstable', 'unsuccessful', 'cleanup']
+    static final List OPTIONS = ['disableConcurrentBuilds', 'buildDiscarder', 'timeout', 'timestamps', 'skipDefaultCheckout']
+    Build build
+    Pipeline(Build build) { this.build = build }
+
+    void run(Closure body) {
+        Map top = once(Block.read(body, ['agent', 'options', 'parameters', 'environment', 'stages', 'post']))
+        options(top.options)
+        parameters(top.parameters)
+        assert top.agent == 'none' : 'the harness expects stages that name their agents'
+        try {
+            build.inside(top.environment ? Assignments.read(build, top.environment) : [:]) {
+                try {
+                    stages(top.stages)
+                } catch (Ended ended) {
+                    build.result = ended.result
+                    build.note(event: 'ended', result: ended.result, message: ended.message)
+                }
+                post(top.post, build.result)
+            }
+        } catch (Ended ended) {
+            build.result = 'FAILURE'
+            build.note(event: 'ended', result: 'FAILURE', message: "in post: ${ended.message}".toString())
+        }
+    }
+
+    static Map once(Map calls) {
+        calls.collectEntries { name, all ->
+            if (all.size() != 1) { throw new Ended('FAILURE', "Multiple occurrences of the ${name} section") }
+            [(name): all[0].size() == 1 ? all[0][0] : all[0]]
+        }
+    }
+
+    void parameters(Closure body) {
+        Block.read(body, ['string']).string.each { List call ->
+            Map it = call[0]
+            build.note(event: 'parameter', name: it.name, value: it.defaultValue)
+            if (!build.scenario.params.containsKey(it.name)) { build.scenario.params[it.name] = it.defaultValue }
+        }
+    }
+
+    Map options(Closure body) {
+        if (body == null) { return [:] }
+        // buildDiscarder(logRotator(...)) has a call in its arguments, which the block answers too.
+        Map calls = Block.read(body, OPTIONS + 'logRotator')
+        calls.each { name, all -> build.note(event: 'option', name: name, arguments: all[0].findAll { it != null }) }
+        return calls
+    }
+
+    void stages(Closure body) {
+        Block.read(body, ['stage']).stage.each { List call -> stage(call[0], call[1]) }
+    }
+
+    void stage(String name, Closure body) {
+        Map parts = once(Block.read(body, STAGE))
+        assert parts.containsKey('steps') != parts.containsKey('stages') : "stage ${name} has steps or stages"
+        When condition = parts.when ? When.read(build, parts.when) : null
+        build.stages << name
+        try {
+            boolean skipCheckout = options(parts.options).containsKey('skipDefaultCheckout')
+            if (condition?.beforeInput && !condition.holds()) { skipped(); return }
+            if (parts.input) { input(parts.input) }
+            if (condition?.beforeAgent && !condition.holds()) { skipped(); return }
+            Closure rest = {
+                if (condition != null && !condition.holds()) { skipped(); return }
+                build.note(event: 'start')
+                Map variables = parts.environment ? Assignments.read(build, parts.environment) : [:]
+                build.inside(variables) { work(parts) }
+            }
+            if (parts.agent) {
+                String label = Block.read(parts.agent, ['label']).label[0][0]
+                build.onNode(label) {
+                    if (!skipCheckout) { build.script.checkout('scm') }
+                    rest()
+                }
+            } else {
+                rest()
+            }
+        } finally {
+            build.stages.pop()
+        }
+    }
+
+    void work(Map parts) {
+        String result = 'SUCCESS'
+        Ended ended = null
+        try {
+            if (parts.stages) { stages(parts.stages) } else { build.steps(parts.steps) }
+        } catch (Ended it) {
+            result = it.result
+            ended = it
+            build.note(event: 'failed', result: result, message: it.message)
+        }
+        post(parts.post, result)
+        if (ended != null) { throw ended }
+    }
+
+    void skipped() { build.note(event: 'skipped') }
+
+    void input(Closure body) {
+        Map of = once(Block.read(body, ['message', 'ok', 'submitter']))
+        build.note(event: 'input', message: of.message, submitter: of.submitter, holdsAgent: build.node != null)
+        if (build.scenario.input != 'approve') { throw new Ended('ABORTED', 'Rejected or not answered in time') }
+    }
+
+    void post(Closure body, String result) {
+        if (body == null) { return }
+        Map conditions = once(Block.read(body, CONDITIONS))
+        boolean wasBad = build.scenario.previous in ['FAILURE', 'UNSTABLE']
+        Map holds = [always: true, cleanup: true, success: result == 'SUCCESS', failure: result == 'FAILURE',
+                     aborted: result == 'ABORTED', unstable: result == 'UNSTABLE', unsuccessful: result != 'SUCCESS',
+                     changed: build.scenario.previous != result, fixed: result == 'SUCCESS' && wasBad,
+                     regression: result != 'SUCCESS' && !wasBad]
+        CONDITIONS.each { if (conditions.containsKey(it) && holds[it]) { build.steps(conditions[it]) } }
+    }
+}
+
+/** Records which methods a job-dsl script calls, as paths. */
+class Recorder {
+    List paths
+    String at = ''
+    Object invokeMethod(String name, Object arguments) {
+        List given = arguments as List
+        String path = at ? "${at}/${name}".toString() : name
+        Closure body = given && given.last() instanceof Closure ? given.last() : null
+        paths << [path: path, arguments: given.findAll { !(it instanceof Closure) }]
+        if (body != null) {
+            body.delegate = new Recorder(paths: paths, at: path)
+            body.resolveStrategy = Closure.DELEGATE_ONLY
+            body()
+        }
+        return null
+    }
+}
+
+abstract class Job extends Script {
+    Object methodMissing(String name, Object arguments) {
+        new Recorder(paths: binding.getVariable('paths')).invokeMethod(name, arguments)
+    }
+}
+
+/** Compiles a script; one text is compiled once. */
+Map<String, Class> compiled = [:]
+Closure<Script> load = { String text, Class base, Map variables ->
+    if (!compiled.containsKey(text)) {
+        def settings = new org.codehaus.groovy.control.CompilerConfiguration(scriptBaseClass: base.name)
+        compiled[text] = new GroovyShell(base.classLoader, new Binding(), settings).parse(text, 'Jenkinsfile').getClass()
+    }
+    org.codehaus.groovy.runtime.InvokerHelper.createScript(compiled[text], new Binding(variables))
+}
+
+Map request = new JsonSlurper().parse(new File(args[0]))
+List runs = request.scenarios.collect { Map scenario ->
+    Build build = new Build(scenario: scenario)
+    build.env = [BRANCH_NAME: scenario.branch]
+    build.script = load(scenario.jenkinsfile, Steps, [build: build])
+    try {
+        build.script.run()
+    } catch (Ended ended) {
+        build.result = ended.result
+        build.note(event: 'refused', message: ended.message)
+    }
+    [name: scenario.name, result: build.result, events: build.events]
+}
+List paths = []
+load(request.jobs, Job, [paths: paths]).run()
+println JsonOutput.toJson([runs: runs, jobs: paths])

@@ -1,0 +1,1145 @@
+"""The pipeline: the real Jenkinsfile with recorded steps, its scripts, the controller.
+
+`make pipeline-test` runs this; it needs Groovy, Java, npm, and the Helms of the chart's tests.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import pytest
+import yaml
+from delivery.pipeline_support.builds import (
+    COMMIT,
+    HERE,
+    JENKINS,
+    JENKINSFILE,
+    ROOT,
+    Run,
+    casc,
+    credentials,
+    java_environment,
+    plugins,
+    run_builds,
+    scenario,
+)
+from delivery.pipeline_support.world import (
+    IMAGE,
+    Webhook,
+    World,
+    copy_real_helm,
+    free_port,
+    keyrack_running,
+    real_helm,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+PULL_REQUEST = {"branch": "PR-7", "change": True}
+OUTWARD = {"publish", "deploy", "verify", "rollback", "pipeline-check-access"}
+"""Targets that reach the registry with credentials, or a cluster."""
+
+MISSING = {
+    kind: {k: v for k, v in credentials(casc()).items() if k != kind}
+    for kind in ("dockerhub", "kubeconfig-staging", "kubeconfig-production", "notify-url")
+}
+
+
+def fails(pattern: str) -> dict[str, Any]:
+    return {"match": pattern, "status": 2}
+
+
+SCENARIOS = [
+    scenario("main"),
+    scenario("branch", branch="try-something"),
+    scenario("pull request", **PULL_REQUEST),
+    scenario("pull request of a branch called main", branch="PR-8", change=True),
+    scenario("other registry", params={"REGISTRY": "registry.example", "REPOSITORY": "a/b"}),
+    scenario("with addresses", params={"STAGING_URL": "http://s", "PRODUCTION_URL": "http://p"}),
+    scenario("image exists", sh=[{"match": "image-exists", "status": 0}]),
+    scenario("refused", input="abort"),
+    scenario("recovered", previous="FAILURE"),
+    scenario("broken webhook", previous="FAILURE", sh=[fails("make .*notify")]),
+    *(
+        scenario(f"{target} fails", sh=[fails(f"make {target}\\b")])
+        for target in (
+            "pipeline-check",
+            "pipeline-check-access",
+            "lint",
+            "test",
+            "static-analysis",
+            "chart-test",
+            "image",
+            "scan",
+            "publish",
+            "deploy",
+            "verify",
+        )
+    ),
+    scenario("verify is cut off", sh=[{"match": "make verify", "status": 0, "abort": True}]),
+    scenario("verify and rollback fail", sh=[fails("make verify"), fails("make rollback")]),
+    scenario("pull request fails", **PULL_REQUEST, sh=[fails("make lint")]),
+    *(scenario(f"no {missing}", credentials=rest) for missing, rest in MISSING.items()),
+]
+
+# What Jenkins refuses, the harness must refuse, or its tests would show little.
+BROKEN = {
+    "a step that does not exist": ("sh 'make lint'", "shell 'make lint'"),
+    "a section that does not exist": ("stage('Lint') {", "stage('Lint') {\nwhenever { }\n"),
+    "a step without an agent": ("agent { label 'docker' }\n            options", "options"),
+    "a credential of another kind": (
+        "file(credentialsId: 'kubeconfig-staging'",
+        "string(credentialsId: 'kubeconfig-staging'",
+    ),
+    "a misspelt credential": ("credentials('kubeconfig-production')", "credentials('kubecfg')"),
+}
+
+
+def changed(before: str, after: str) -> str:
+    assert before in JENKINSFILE
+    return JENKINSFILE.replace(before, after)
+
+
+SCENARIOS += [
+    *(scenario(what, jenkinsfile=changed(*change)) for what, change in BROKEN.items()),
+    # Production fails to verify, staging does not.
+    scenario(
+        "late",
+        sh=[fails("#late")],
+        jenkinsfile=changed(
+            "stage('Verify production') {\n                    steps { sh 'make verify' }",
+            "stage('Verify production') {\n                    steps { sh 'make verify #late' }",
+        ),
+    ),
+    scenario("asked", **PULL_REQUEST, jenkinsfile=changed("beforeInput true", "")),
+]
+
+
+@pytest.fixture(scope="session")
+def harness(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[dict[str, Run], list[dict[str, Any]]]:
+    return run_builds(SCENARIOS, tmp_path_factory.mktemp("builds"))
+
+
+@pytest.fixture(scope="session")
+def builds(harness: tuple[dict[str, Run], list[dict[str, Any]]]) -> dict[str, Run]:
+    return harness[0]
+
+
+# The Jenkinsfile
+
+
+def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> None:
+    run = builds["main"]
+    assert run.result == "SUCCESS"
+    assert run.made == [
+        "pipeline-check",
+        "pipeline-check-access",
+        "lint",
+        "test",
+        "static-analysis",
+        "chart-test",
+        "image-exists",
+        "image",
+        "scan",
+        "publish",
+        "deploy",
+        "verify",
+        "deploy",
+        "verify",
+    ]
+    assert run.started == [
+        "Build",
+        "Checkout",
+        "Check access",
+        "Lint",
+        "Test",
+        "Static analysis",
+        "Image",
+        "Scan",
+        "Push",
+        "Staging",
+        "Deploy to staging",
+        "Verify staging",
+        "Production",
+        "Deploy to production",
+        "Verify production",
+    ]
+
+
+@pytest.mark.parametrize("name", ["pull request", "pull request of a branch called main", "branch"])
+def test_only_main_pushes_and_deploys(builds: dict[str, Run], name: str) -> None:
+    run = builds[name]
+    assert run.result == "SUCCESS"
+    assert run.made == [
+        "pipeline-check",
+        "lint",
+        "test",
+        "static-analysis",
+        "chart-test",
+        "image-exists",
+        "image",
+        "scan",
+    ]
+    assert not OUTWARD & set(run.made)
+    assert run.of("credential") == []
+    assert run.of("input") == []
+    skipped = [event["stage"] for event in run.of("skipped")]
+    assert skipped == ["Check access", "Push", "Staging", "Production"]
+
+
+def test_the_tag_is_the_commit_wherever_it_is_used(builds: dict[str, Run]) -> None:
+    run = builds["main"]
+    for target in ("image", "scan", "publish", "deploy", "verify"):
+        assert run.environment(target)["TAG"] == COMMIT
+        assert run.environment(target)["IMAGE"] == "docker.io/keyrack/keyrack"
+    assert run.environment("deploy", "Deploy to production")["TAG"] == COMMIT
+
+
+def test_registry_and_name_are_parameters(builds: dict[str, Run]) -> None:
+    run = builds["other registry"]
+    for target in ("image", "scan", "publish", "deploy", "verify"):
+        assert run.environment(target)["IMAGE"] == "registry.example/a/b"
+
+
+def test_each_environment_has_its_cluster_and_its_address(builds: dict[str, Run]) -> None:
+    run = builds["with addresses"]
+    for name, address in (("staging", "http://s"), ("production", "http://p")):
+        for target, stage in (("deploy", f"Deploy to {name}"), ("verify", f"Verify {name}")):
+            seen = run.environment(target, stage)
+            assert seen["ENVIRONMENT"] == name
+            assert seen["KUBECONFIG"] == f"file kubeconfig-{name}"
+            assert seen["VERIFY_URL"] == address
+
+
+def test_an_image_that_exists_is_not_built_again(builds: dict[str, Run]) -> None:
+    run = builds["image exists"]
+    assert run.result == "SUCCESS"
+    assert "image" not in run.made
+    assert run.of("skipped", stage="Image")
+    assert run.made[run.made.index("image-exists") + 1 :][:3] == ["scan", "publish", "deploy"]
+
+
+def test_the_registry_password_is_seen_by_nothing_but_what_needs_it(builds: dict[str, Run]) -> None:
+    seen = {
+        script["script"]
+        for script in builds["main"].of("sh")
+        if "REGISTRY_PASSWORD" in script["env"]
+    }
+    needed = {"make pipeline-check-access", "make --silent image-exists", "make publish"}
+    assert seen == needed
+
+
+def test_tests_leave_results_that_jenkins_reads_also_when_they_fail(builds: dict[str, Run]) -> None:
+    (shown,) = builds["test fails"].of("junit")
+    (command,) = [script for script in builds["main"].shell if script.startswith("make test")]
+    assert f"--junitxml={shown['files']}" in command
+    assert len(builds["main"].of("junit")) == 1
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "pipeline-check",
+        "pipeline-check-access",
+        "lint",
+        "test",
+        "static-analysis",
+        "chart-test",
+        "image",
+        "scan",
+        "publish",
+    ],
+)
+def test_what_fails_before_the_deploy_ends_the_build_there(
+    builds: dict[str, Run], target: str
+) -> None:
+    run = builds[f"{target} fails"]
+    assert run.result == "FAILURE"
+    made = [name for name in run.made if name != "notify"]
+    assert made[-1] == target
+    assert not {"deploy", "verify", "rollback"} & set(made)
+
+
+def test_a_failed_deploy_is_left_to_helm_and_ends_the_build(builds: dict[str, Run]) -> None:
+    run = builds["deploy fails"]
+    assert run.result == "FAILURE"
+    assert [name for name in run.made if name in OUTWARD][-1] == "deploy"
+    assert run.of("input") == []
+
+
+def test_a_failed_verification_is_rolled_back_and_fails(builds: dict[str, Run]) -> None:
+    run = builds["verify fails"]
+    assert run.result == "FAILURE"
+    assert run.made[-4:] == ["deploy", "verify", "rollback", "notify"]
+    rolled_back = run.environment("rollback", "Verify staging")
+    assert rolled_back["ENVIRONMENT"] == "staging"
+    assert rolled_back["KUBECONFIG"] == "file kubeconfig-staging"
+    assert "Production" not in run.started
+
+
+def test_a_failed_verification_of_production_is_rolled_back_there(builds: dict[str, Run]) -> None:
+    run = builds["late"]
+    assert run.result == "FAILURE"
+    assert run.made[-6:] == ["deploy", "verify", "deploy", "verify", "rollback", "notify"]
+    rolled_back = run.environment("rollback", "Verify production")
+    assert rolled_back["ENVIRONMENT"] == "production"
+    assert rolled_back["KUBECONFIG"] == "file kubeconfig-production"
+
+
+def test_a_verification_that_is_cut_off_is_rolled_back_too(builds: dict[str, Run]) -> None:
+    run = builds["verify is cut off"]
+    assert run.result == "ABORTED"
+    assert run.made[-2:] == ["verify", "rollback"]
+
+
+def test_a_failed_rollback_still_fails_the_build_and_is_told(builds: dict[str, Run]) -> None:
+    run = builds["verify and rollback fail"]
+    assert run.result == "FAILURE"
+    assert run.made[-3:] == ["verify", "rollback", "notify"]
+
+
+def test_production_is_asked_for_and_holds_no_agent_meanwhile(builds: dict[str, Run]) -> None:
+    (asked,) = builds["main"].of("input")
+    assert asked["stage"] == "Production"
+    assert asked["submitter"] == "admin"
+    assert asked["holdsAgent"] is False
+    events = builds["main"].events
+    production = [e for e in events if e["event"] == "sh" and "production" in e["stage"]]
+    assert events.index(asked) < events.index(production[0])
+
+
+def test_without_consent_staging_stays_and_production_is_not_touched(
+    builds: dict[str, Run],
+) -> None:
+    run = builds["refused"]
+    assert run.result == "ABORTED"
+    assert run.made[-2:] == ["deploy", "verify"]
+    assert run.environment("verify")["ENVIRONMENT"] == "staging"
+    assert run.made.count("deploy") == 1
+
+
+def test_a_failure_is_told(builds: dict[str, Run]) -> None:
+    for name in ("lint fails", "verify fails", "pull request fails"):
+        assert builds[name].shell[-1] == "make --silent notify STATUS=failure"
+        assert builds[name].environment("notify")["NOTIFY_URL"] == "string notify-url"
+
+
+def test_a_recovery_is_told(builds: dict[str, Run]) -> None:
+    assert builds["recovered"].shell[-1] == "make --silent notify STATUS=recovery"
+    assert builds["recovered"].result == "SUCCESS"
+
+
+def test_nobody_is_told_of_the_usual(builds: dict[str, Run]) -> None:
+    assert "notify" not in builds["main"].made
+    assert "notify" not in builds["refused"].made
+
+
+def test_a_broken_webhook_changes_no_result(builds: dict[str, Run]) -> None:
+    assert builds["broken webhook"].result == "SUCCESS"
+    assert builds["broken webhook"].of("sh", status=2)
+
+
+@pytest.mark.parametrize("missing", ["dockerhub", "kubeconfig-staging", "kubeconfig-production"])
+def test_a_missing_credential_ends_the_build_before_anything_is_changed(
+    builds: dict[str, Run], missing: str
+) -> None:
+    run = builds[f"no {missing}"]
+    assert run.result == "FAILURE"
+    (ended,) = run.of("ended")
+    assert ended["message"] == f"Could not find credentials entry with ID '{missing}'"
+    assert [name for name in run.made if name != "notify"] == ["pipeline-check"]
+
+
+def test_options_keep_builds_apart_short_and_few(builds: dict[str, Run]) -> None:
+    options = {
+        (event["stage"], event["name"]): event["arguments"] for event in builds["main"].of("option")
+    }
+    assert ("", "disableConcurrentBuilds") in options
+    assert options["", "logRotator"][0]["numToKeepStr"] == "30"
+    for stage in ("", "Build", "Production"):
+        assert options[stage, "timeout"][0]["time"] > 0
+    assert options["Build", "timeout"] == [{"time": 75, "unit": "MINUTES"}]
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_the_harness_refuses_what_jenkins_refuses(builds: dict[str, Run], what: str) -> None:
+    assert builds[what].result == "FAILURE"
+
+
+def test_a_pull_request_would_be_asked_for_consent_without_before_input(
+    builds: dict[str, Run],
+) -> None:
+    """The line is there for a reason, and the harness knows it."""
+    assert builds["asked"].of("input")
+
+
+def test_every_make_target_that_is_named_exists(builds: dict[str, Run]) -> None:
+    named = {target for run in builds.values() for target in run.made} - {"shell"}
+    in_text = set(re.findall(r"make (?:--silent )?([a-z][a-z-]*)", re.sub("//.*", "", JENKINSFILE)))
+    assert named == in_text
+    assert len(named) == 14
+    environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "ARGS")}
+    for target in sorted(named):
+        done = subprocess.run(
+            ["make", "--dry-run", target],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"make {target}: {done.stderr}"
+    help_text = subprocess.check_output(["make", "help"], cwd=ROOT, env=environment, text=True)
+    assert named <= {line.split(":")[0] for line in help_text.splitlines()}
+
+
+@pytest.mark.timeout(300)
+def test_the_linter_of_jenkinsfiles_has_no_complaint(tmp_path: Path) -> None:
+    # In a directory of their own: the linter walks through all that is below what they share.
+    good, bad = tmp_path / "good" / "Jenkinsfile", tmp_path / "bad" / "Jenkinsfile"
+    for path, text in ((good, JENKINSFILE), (bad, changed("stage('Lint') {", "stage('Lint') {{"))):
+        path.parent.mkdir()
+        path.write_text(text)
+    done = subprocess.run(
+        [
+            ROOT / ".delivery/pipeline/groovy-lint/node_modules/.bin/npm-groovy-lint",
+            "--noserver",
+            "--output",
+            "json",
+            "--config",
+            HERE / "groovy-lint/groovylintrc.json",
+            good,
+            bad,
+        ],
+        cwd=tmp_path,
+        # The quick compiler more than halves the time of a run this short.
+        env=java_environment() | {"JAVA_TOOL_OPTIONS": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    files = json.loads(done.stdout[done.stdout.index("{") :])["files"]
+    found = {Path(name).resolve(): file["errors"] for name, file in files.items()}
+    assert found[good.resolve()] == []
+    assert any(error["rule"] == "NglParseError" for error in found[bad.resolve()])
+
+
+def test_the_jenkinsfile_is_thin() -> None:
+    """A stage calls make and nothing else: what it does can be done by hand."""
+    scripts = re.findall(r"\bsh(?: |\(script: )(['\"])(.+?)\1", JENKINSFILE)
+    assert len(scripts) == JENKINSFILE.count(" sh '") + JENKINSFILE.count("sh(") > 12
+    assert all(script.startswith("make ") for _, script in scripts)
+
+
+# Scripts
+
+
+def tracked(*patterns: str) -> list[Path]:
+    listed = subprocess.check_output(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+        cwd=ROOT,
+        text=True,
+    )
+    return [ROOT / name for name in listed.splitlines() if (ROOT / name).is_file()]
+
+
+def is_shell_script(path: Path) -> bool:
+    with path.open("rb") as file:
+        shebang = re.match(rb"#!.*[/ ](ba|da|)sh\b", file.readline(100))
+    return path.suffix == ".sh" or shebang is not None
+
+
+def test_shellcheck_has_no_complaint_about_any_script() -> None:
+    scripts = [path for path in tracked() if is_shell_script(path)]
+    assert {ROOT / "scripts/verify-api.sh", ROOT / "deploy/jenkins/start.sh"} <= set(scripts)
+    done = subprocess.run(
+        [ROOT / ".delivery/pipeline/venv/bin/shellcheck", "--external-sources", *scripts],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_static_analysis_finds_all_scripts() -> None:
+    recipe = subprocess.check_output(["make", "--dry-run", "static-analysis"], cwd=ROOT, text=True)
+    (command,) = re.findall(r"--external-sources (\$\(.*\))$", recipe, re.M)
+    found = subprocess.check_output(
+        ["bash", "-c", f"printf '%s\\n' {command}"], cwd=ROOT, text=True
+    )
+    scripts = {path for path in tracked() if is_shell_script(path)}
+    assert {ROOT / name for name in found.splitlines()} == scripts
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    world = World(tmp_path)
+    world.answer("^helm version", stdout="v3.19.0+g1234567\n")
+    world.answer("^helm status", status=1, stderr="Error: release: not found\n")
+    world.answer("^docker manifest inspect", status=1, stderr="no such manifest\n")
+    world.answer("get statefulsets,deployments", stdout=f"{IMAGE}:{COMMIT}\n")
+    world.answer("^kubectl .*get services", stdout="keyrack 8088\n")
+    return world
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[int]:
+    with keyrack_running() as port:
+        yield port
+
+
+@pytest.mark.parametrize(
+    ("target", "variables", "sentence"),
+    [
+        (
+            "pipeline-check",
+            {"IMAGE": "docker.io/"},
+            "'docker.io/' is no name of an image. Give REGISTRY",
+        ),
+        ("pipeline-check", {"IMAGE": ""}, "'' is no name of an image"),
+        (
+            "pipeline-check",
+            {"IMAGE": "docker.io/Key Rack"},
+            "'docker.io/Key Rack' is no name of an image",
+        ),
+        ("pipeline-check", {"TAG": "latest"}, "'latest' is no full hash of a commit"),
+        (
+            "pipeline-check",
+            {"TAG": COMMIT[:12]},
+            "is no full hash of a commit (40 hexadecimal digits)",
+        ),
+        ("pipeline-check", {"TAG": f"{COMMIT}-dirty"}, "Commit what was changed"),
+        (
+            "publish",
+            {"REGISTRY_PASSWORD": None},
+            "there are no credentials for registry.example:5000",
+        ),
+        ("publish", {"REGISTRY_USER": ""}, "In Jenkins they are the credential 'dockerhub'"),
+        ("publish", {"IMAGE": "docker.io/"}, "is no name of an image"),
+        (
+            "pipeline-check-access",
+            {"REGISTRY_PASSWORD": ""},
+            "there are no credentials for registry.example:5000",
+        ),
+        ("pipeline-check-access", {}, "there is no kubeconfig for staging: KUBECONFIG_STAGING"),
+        ("deploy", {"ENVIRONMENT": ""}, "'' is no environment. Use ENVIRONMENT=staging"),
+        ("deploy", {"TAG": "latest"}, "'latest' is no full hash of a commit"),
+        ("deploy", {"VALUES": "missing.yaml"}, "the file of values missing.yaml does not exist"),
+        ("verify", {"ENVIRONMENT": "prod"}, "'prod' is no environment"),
+        ("rollback", {"ENVIRONMENT": "prod"}, "'prod' is no environment"),
+        ("notify", {"STATUS": "odd"}, "'odd' is no status. Use STATUS=failure or STATUS=recovery."),
+        ("notify", {"STATUS": "failure", "NOTIFY_URL": ""}, "nobody was told: NOTIFY_URL is empty"),
+        (
+            "notify",
+            {"STATUS": "failure", "NOTIFY_URL": "ftp://x"},
+            "NOTIFY_URL is no http or https address",
+        ),
+        (
+            "notify",
+            {"STATUS": "failure", "NOTIFY_URL": "https://api.telegram.org/bot1/sendMessage"},
+            "needs ?chat_id=... at its end",
+        ),
+        (
+            "notify",
+            {"STATUS": "failure", "NOTIFY_URL": "http://127.0.0.1", "NOTIFY_FORMAT": "morse"},
+            "'morse' is no format",
+        ),
+    ],
+)
+def test_bad_input_gets_a_sentence_and_changes_nothing(
+    world: World, target: str, variables: dict[str, str | None], sentence: str
+) -> None:
+    done = world.make(target, **variables)
+    assert done.returncode != 0
+    assert sentence in done.stderr
+    assert world.changes() == []
+
+
+@pytest.mark.parametrize("target", ["deploy", "verify", "rollback"])
+def test_an_unreachable_cluster_is_said_before_anything_is_changed(
+    world: World, target: str
+) -> None:
+    refusal = "E1 retrying\nThe connection to the server 10.0.0.1 was refused"
+    world.answer("get --raw=/version", status=1, stderr=refusal)
+    done = world.make(target)
+    assert done.returncode != 0
+    assert "the cluster of staging does not answer: The connection to the server" in done.stderr
+    assert "Check KUBECONFIG" in done.stderr
+    assert world.changes() == []
+
+
+def test_access_is_checked_for_registry_and_both_clusters(world: World, tmp_path: Path) -> None:
+    production = tmp_path / "production"
+    production.write_text("{}")
+    both = {"KUBECONFIG_STAGING": str(world.kubeconfig), "KUBECONFIG_PRODUCTION": str(production)}
+    done = world.make("pipeline-check-access", **both)
+    assert done.returncode == 0, done.stderr
+    assert world.changes() == []
+    (login,) = [note for note in world.notes if note["call"].startswith("docker login")]
+    assert login["stdin"] == "the password\n"
+    asked = [(n["KUBECONFIG"], n["call"]) for n in world.notes if "auth can-i" in n["call"]]
+    assert [where for where, _ in asked] == [str(world.kubeconfig), str(production)]
+    assert "keyrack-staging" in asked[0][1]
+    assert "keyrack-production" in asked[1][1]
+
+    production.write_text("")
+    done = world.make("pipeline-check-access", **both)
+    assert "there is no kubeconfig for production: KUBECONFIG_PRODUCTION" in done.stderr
+
+
+def test_credentials_that_are_refused_and_rights_that_lack_are_said(world: World) -> None:
+    both = {f"KUBECONFIG_{name}": str(world.kubeconfig) for name in ("STAGING", "PRODUCTION")}
+    world.answer("auth can-i", status=1, stdout="no\n")
+    done = world.make("pipeline-check-access", **both)
+    assert done.returncode != 0
+    assert "the kubeconfig of staging may not deploy" in done.stderr
+    world.answer("^docker login", status=1, stderr="Error: status: 401 Unauthorized\n")
+    done = world.make("pipeline-check-access", **both)
+    assert done.returncode != 0
+    refusal = (
+        "registry.example:5000 does not let the user 'robot' in: Error: status: 401 Unauthorized."
+    )
+    assert refusal in done.stderr
+
+
+def test_the_image_is_looked_for_here_and_then_in_the_registry(world: World) -> None:
+    assert world.make("image-exists").returncode == 0
+    assert world.calls == [f"docker image inspect {IMAGE}:{COMMIT}"]
+
+    world.answer("^docker image inspect", status=1)
+    assert world.make("image-exists").returncode != 0
+    assert not [call for call in world.calls if "pull" in call]
+
+    world.answer("^docker manifest inspect", status=0)
+    assert world.make("image-exists", REGISTRY_USER=None).returncode == 0
+    assert world.calls[-2:] == [
+        f"docker manifest inspect {IMAGE}:{COMMIT}",
+        f"docker pull --quiet {IMAGE}:{COMMIT}",
+    ]
+    assert "docker login" not in " ".join(world.calls)
+
+
+def test_an_image_is_pushed_with_its_commit_and_leaves_no_password_behind(world: World) -> None:
+    done = world.make("publish")
+    assert done.returncode == 0, done.stderr
+    assert world.changes() == [f"docker push {IMAGE}:{COMMIT}"]
+    (login,) = [note for note in world.notes if note["call"].startswith("docker login")]
+    assert login["call"] == "docker login --username robot --password-stdin registry.example:5000"
+    assert login["stdin"] == "the password\n"
+    assert "the password" not in " ".join(world.calls) + done.stdout + done.stderr
+    assert login["DOCKER_CONFIG"].startswith(str(world.temporary))
+    assert list(world.temporary.iterdir()) == []
+
+
+def test_a_tag_that_is_pushed_already_stays_as_it_is(world: World) -> None:
+    world.answer("^docker manifest inspect", status=0)
+    assert world.make("publish").returncode == 0
+    assert world.changes() == []
+
+
+def test_a_registry_on_this_machine_needs_no_tls_and_any_other_does(world: World) -> None:
+    world.answer("^docker manifest inspect", status=0)
+    assert world.make("publish", IMAGE="127.0.0.1:5000/a").returncode == 0
+    assert f"docker manifest inspect --insecure 127.0.0.1:5000/a:{COMMIT}" in world.calls
+    assert world.make("publish").returncode == 0
+    assert f"docker manifest inspect {IMAGE}:{COMMIT}" in world.calls
+
+
+def test_an_image_that_was_not_built_cannot_be_pushed(world: World) -> None:
+    world.answer("^docker image inspect", status=1)
+    done = world.make("publish")
+    assert "Build it first: make image" in done.stderr
+    assert world.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("version", "undo", "other"),
+    [
+        ("v3.19.0+g1234567", "--atomic", "--rollback-on-failure"),
+        ("v4.0.1+g1234567", "--rollback-on-failure", "--atomic"),
+    ],
+)
+def test_a_deploy_waits_and_undoes_itself_with_helm_3_and_4(
+    world: World, version: str, undo: str, other: str
+) -> None:
+    world.answer("^helm version", stdout=version + "\n")
+    done = world.make("deploy")
+    assert done.returncode == 0, done.stderr
+    (upgrade,) = world.changes()
+    assert upgrade.startswith("helm upgrade keyrack deploy/chart --install ")
+    for part in (
+        "--namespace keyrack-staging",
+        "--values deploy/jenkins/staging.yaml",
+        "--wait",
+        f"--set-string image.repository={IMAGE}",
+        f"--set-string image.tag={COMMIT}",
+    ):
+        assert part in upgrade
+    assert undo in upgrade
+    assert other not in upgrade
+    (note,) = [note for note in world.notes if note["call"] == upgrade]
+    assert note["KUBECONFIG"] == str(world.kubeconfig)
+
+
+def test_a_helm_that_is_neither_3_nor_4_is_refused(world: World) -> None:
+    world.answer("^helm version", stdout="v2.17.0+g1234567\n")
+    done = world.make("deploy")
+    assert "this Helm is 'v2.17.0+g1234567'; version 3 or 4 is needed" in done.stderr
+    assert world.changes() == []
+
+
+def test_a_failed_deploy_fails(world: World) -> None:
+    world.answer("^helm upgrade", status=1, stderr="Error: UPGRADE FAILED: timed out\n")
+    done = world.make("deploy", ENVIRONMENT="production")
+    assert done.returncode != 0
+    assert "--namespace keyrack-production" in world.changes()[0]
+    assert "deployed" not in done.stdout
+
+
+def test_a_release_that_is_cut_off_in_the_middle_is_put_back_first(world: World) -> None:
+    world.answer("^helm status", stdout=json.dumps({"info": {"status": "pending-upgrade"}}))
+    done = world.make("deploy")
+    assert "Put it back first: make rollback ENVIRONMENT=staging" in done.stderr
+    assert world.changes() == []
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_the_real_helm_takes_the_flags(world: World, major: int) -> None:
+    """It gets as far as the cluster, which is not there: no flag was unknown to it."""
+    copy_real_helm(world, major)
+    server = f"https://127.0.0.1:{free_port()}"
+    cluster = {"name": "c", "cluster": {"server": server}}
+    context = {"name": "c", "context": {"cluster": "c", "user": "u"}}
+    world.kubeconfig.write_text(
+        yaml.safe_dump(
+            {
+                "apiVersion": "v1",
+                "kind": "Config",
+                "clusters": [cluster],
+                "contexts": [context],
+                "current-context": "c",
+                "users": [{"name": "u", "user": {}}],
+            }
+        )
+    )
+    done = world.make("deploy", DEPLOY_TIMEOUT="5s")
+    assert done.returncode != 0
+    assert "connection refused" in done.stderr.lower()
+    assert "unknown" not in done.stderr.lower()
+    for command in ("rollback keyrack 1", "uninstall keyrack"):
+        flags = ["--namespace", "n", "--wait", "--timeout", "2s"]
+        tried = subprocess.run(
+            [world.bin / "helm", *command.split(), *flags],
+            env=os.environ | {"KUBECONFIG": str(world.kubeconfig)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert "connection refused" in tried.stderr.lower()
+        assert "unknown" not in tried.stderr.lower()
+
+
+@pytest.mark.parametrize("major", [3, 4])
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_the_chart_renders_what_the_pipeline_deploys_and_verifies(
+    environment: str, major: int
+) -> None:
+    """With a commit whose digits look like a number."""
+    tag = "1" * 40
+    settings = ["--set-string", f"image.repository={IMAGE}", "--set-string", f"image.tag={tag}"]
+    values = ["--values", f"deploy/jenkins/{environment}.yaml"]
+    rendered = subprocess.check_output(
+        [real_helm(major), "template", "keyrack", "deploy/chart", *values, *settings],
+        cwd=ROOT,
+        text=True,
+    )
+    objects = [found for found in yaml.safe_load_all(rendered) if found]
+    ours = [
+        found
+        for found in objects
+        if found["metadata"].get("labels", {}).get("app.kubernetes.io/instance") == "keyrack"
+    ]
+    workloads = [found for found in ours if found["kind"] in ("StatefulSet", "Deployment")]
+    images = [c["image"] for w in workloads for c in w["spec"]["template"]["spec"]["containers"]]
+    assert images == [f"{IMAGE}:{tag}"]
+    services = [found["spec"] for found in ours if found["kind"] == "Service"]
+    assert len([spec for spec in services if spec.get("clusterIP") != "None"]) == 1
+
+
+def test_verification_asks_the_address_that_it_is_given(world: World, store: int) -> None:
+    done = world.make("verify", VERIFY_URL=f"http://127.0.0.1:{store}")
+    assert done.returncode == 0, done.stderr
+    assert "all checks passed" in done.stdout
+    assert f"staging runs {IMAGE}:{COMMIT}" in done.stdout
+
+
+def test_verification_goes_through_the_service_without_an_address(world: World, store: int) -> None:
+    world.answer(
+        "kubectl port-forward", stdout=f"Forwarding from 127.0.0.1:{store} -> 8088\n", wait=60
+    )
+    done = world.make("verify")
+    assert done.returncode == 0, done.stderr
+    assert "all checks passed" in done.stdout
+    forward = "kubectl port-forward --namespace keyrack-staging service/keyrack :8088"
+    assert forward in world.calls
+    assert list(world.temporary.iterdir()) == []
+
+
+def test_verification_fails_when_the_api_answers_otherwise(world: World) -> None:
+    with Webhook() as other:
+        done = world.make("verify", VERIFY_URL=f"http://127.0.0.1:{other.port}")
+    assert done.returncode != 0
+    assert "FAIL" in done.stderr
+
+
+def test_verification_fails_when_another_commit_runs(world: World, store: int) -> None:
+    world.answer("get statefulsets,deployments", stdout=f"{IMAGE}:{'f' * 40}\n")
+    done = world.make("verify", VERIFY_URL=f"http://127.0.0.1:{store}")
+    assert done.returncode != 0
+    assert f"should run {IMAGE}:{COMMIT}" in done.stderr
+    world.answer("get statefulsets,deployments", stdout="")
+    assert "and runs       nothing" in world.make("verify").stderr
+
+
+def test_verification_fails_without_a_service_that_can_be_reached(world: World) -> None:
+    world.answer("kubectl port-forward", status=1, stderr="error: unable to forward port\n")
+    done = world.make("verify")
+    assert done.returncode != 0
+    assert "cannot be reached: error: unable to forward port" in done.stderr
+    world.answer("get services", stdout="")
+    assert "there is no Service of the release keyrack" in world.make("verify").stderr
+
+
+def revisions(*statuses: str) -> str:
+    return json.dumps([{"revision": n, "status": s} for n, s in enumerate(statuses, start=1)])
+
+
+@pytest.mark.parametrize(
+    ("history", "done"),
+    [
+        (("superseded", "deployed"), "helm rollback keyrack 1"),
+        (("superseded", "failed", "deployed"), "helm rollback keyrack 1"),
+        (("superseded", "superseded", "failed", "failed"), "helm rollback keyrack 2"),
+        (("superseded", "deployed", "pending-upgrade"), "helm rollback keyrack 2"),
+        (("deployed",), "helm uninstall keyrack"),
+        (("failed", "deployed"), "helm uninstall keyrack"),
+    ],
+)
+def test_a_rollback_goes_to_the_last_revision_that_was_good(
+    world: World, history: tuple[str, ...], done: str
+) -> None:
+    world.answer("^helm history", stdout=revisions(*history))
+    assert world.make("rollback").returncode == 0
+    (change,) = world.changes()
+    assert change.startswith(done + " ")
+    assert "--namespace keyrack-staging" in change
+    assert "--wait" in change
+
+
+def test_a_rollback_goes_to_the_revision_that_is_named(world: World) -> None:
+    world.answer("^helm history", stdout=revisions("superseded", "superseded", "deployed"))
+    assert world.make("rollback", REVISION="1").returncode == 0
+    assert world.changes()[0].startswith("helm rollback keyrack 1 ")
+
+
+def test_a_rollback_of_nothing_says_so(world: World) -> None:
+    world.answer("^helm history", status=1, stderr="Error: release: not found\n")
+    done = world.make("rollback")
+    assert "there is no release keyrack in keyrack-staging" in done.stderr
+    assert world.changes() == []
+
+
+BUILD = {
+    "JOB_NAME": "keyrack/main",
+    "BUILD_NUMBER": "12",
+    "BRANCH_NAME": 'a "quoted" branch',
+    "BUILD_URL": "https://ci.example.org/job/keyrack/12/",
+}
+TEXT = (
+    f"keyrack/main build 12 failed at commit {COMMIT[:12]}: https://ci.example.org/job/keyrack/12/"
+)
+
+
+def test_the_webhook_is_told_in_json(world: World) -> None:
+    with Webhook() as webhook:
+        address = f"http://127.0.0.1:{webhook.port}/hook?token=secret"
+        failure = world.make("notify", STATUS="failure", NOTIFY_URL=address, **BUILD)
+        recovery = world.make("notify", STATUS="recovery", NOTIFY_URL=address, **BUILD)
+    assert failure.returncode == 0, failure.stderr
+    (path, message), (_, good) = webhook.messages
+    assert path == "/hook?token=secret"
+    assert message == {
+        "text": TEXT,
+        "status": "failure",
+        "job": "keyrack/main",
+        "build": "12",
+        "branch": 'a "quoted" branch',
+        "commit": COMMIT,
+        "url": "https://ci.example.org/job/keyrack/12/",
+    }
+    assert good["status"] == "recovery"
+    assert "works again" in good["text"]
+    assert "secret" not in failure.stdout + failure.stderr + recovery.stdout
+
+
+def test_slack_and_telegram_get_what_they_understand(world: World) -> None:
+    with Webhook() as webhook:
+        address = f"http://127.0.0.1:{webhook.port}/bot1:x/sendMessage?chat_id=-42"
+        for kind in ("slack", "telegram"):
+            told = world.make(
+                "notify", STATUS="failure", NOTIFY_URL=address, NOTIFY_FORMAT=kind, **BUILD
+            )
+            assert told.returncode == 0, told.stderr
+    (_, slack), (path, telegram) = webhook.messages
+    assert slack == {"text": TEXT}
+    assert telegram == {"chat_id": "-42", "text": TEXT}
+    assert path == "/bot1:x/sendMessage"
+
+
+def test_a_webhook_that_refuses_is_said(world: World) -> None:
+    with Webhook(status=403) as webhook:
+        address = f"http://127.0.0.1:{webhook.port}/secret"
+        done = world.make("notify", STATUS="failure", NOTIFY_URL=address)
+    assert done.returncode != 0
+    assert "the webhook did not take the message" in done.stderr
+    assert "/secret" not in done.stderr
+
+
+# The controller
+
+
+def schema() -> dict[str, Any]:
+    return yaml.safe_load((HERE / "casc.schema.yaml").read_text())
+
+
+def plugins_of(value: Any, described: dict[str, Any]) -> set[str]:
+    """The plugins whose configuration a value is, by the schema that it was checked against."""
+    found = {described["plugin"]} if "plugin" in described else set()
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            found |= plugins_of(inner, described.get("properties", {}).get(name, {}))
+    if isinstance(value, list):
+        for inner in value:
+            found |= plugins_of(inner, described.get("items", {}))
+    return found
+
+
+STEPS = {
+    "pipeline": "pipeline-model-definition",
+    "stage": "pipeline-stage-step",
+    "sh": "workflow-durable-task-step",
+    "node": "workflow-durable-task-step",
+    "checkout": "workflow-scm-step",
+    "junit": "junit",
+    "timeout": "workflow-basic-steps",
+    "withCredentials": "credentials-binding",
+    "usernamePassword": "credentials-binding",
+    "file": "credentials-binding",
+    "credentials": "credentials-binding",
+    "input": "pipeline-input-step",
+    "timestamps": "timestamper",
+    "disableConcurrentBuilds": "workflow-job",
+    "buildDiscarder": "workflow-job",
+    "branch": "pipeline-model-definition",
+}
+"""Which plugin brings what the Jenkinsfile calls."""
+
+JOB_METHODS = {
+    "multibranchPipelineJob": "workflow-multibranch",
+    "branchSource": "branch-api",
+    "github": "github-branch-source",
+    "gitHubBranchDiscovery": "github-branch-source",
+    "gitHubPullRequestDiscovery": "github-branch-source",
+    "workflowBranchProjectFactory": "workflow-multibranch",
+    "periodicFolderTrigger": "cloudbees-folder",
+}
+
+
+def test_hadolint_has_no_complaint_about_the_controller() -> None:
+    hadolint = ROOT / ".delivery/pipeline/venv/bin/hadolint"
+    done = subprocess.run(
+        [hadolint, JENKINS / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_plugin_has_a_version() -> None:
+    assert len(plugins()) > 30
+    for name, version in plugins().items():
+        assert re.fullmatch(r"[a-z0-9-]+", name)
+        assert re.fullmatch(r"\d[\w.-]+", version), name
+    lines = (JENKINS / "plugins.txt").read_text().splitlines()
+    names = [line.split(":")[0] for line in lines if line and line[0] != "#"]
+    assert len(names) == len(set(names))
+
+
+def test_the_configuration_uses_only_what_the_plugins_offer() -> None:
+    configuration = casc()
+    jsonschema.Draft202012Validator.check_schema(schema())
+    jsonschema.validate(configuration, schema())
+    used = plugins_of(configuration, schema()) - {"core"}
+    assert used == {
+        "configuration-as-code",
+        "credentials",
+        "plain-credentials",
+        "matrix-auth",
+        "job-dsl",
+        "github",
+    }
+    assert used <= plugins().keys()
+
+
+@pytest.mark.parametrize(
+    ("what", "where", "value"),
+    [
+        ("an unknown key", ("jenkins", "securityRealms"), {}),
+        ("a sign-up", ("jenkins", "securityRealm", "local", "allowsSignup"), True),
+        ("builds on the controller", ("jenkins", "numExecutors"), 2),
+        (
+            "a password in the file",
+            ("jenkins", "securityRealm", "local", "users", 0, "password"),
+            "x",
+        ),
+        ("an address in the file", ("unclassified", "location", "url"), "http://x"),
+        (
+            "anonymous rights",
+            ("jenkins", "authorizationStrategy", "globalMatrix", "entries", 0, "user", "name"),
+            "anonymous",
+        ),
+        ("no webhook secret", ("unclassified", "gitHubPluginConfig", "hookSecretConfigs"), []),
+    ],
+)
+def test_the_check_of_the_configuration_can_fail(
+    what: str, where: tuple[str | int, ...], value: Any
+) -> None:
+    configuration = copy.deepcopy(casc())
+    inner: Any = configuration
+    for step in where[:-1]:
+        inner = inner[step]
+    inner[where[-1]] = value
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(configuration, schema())
+
+
+def test_all_that_the_jenkinsfile_calls_is_installed() -> None:
+    for step, plugin in STEPS.items():
+        assert re.search(rf"\b{step}\b", JENKINSFILE), f"{step} is no longer used"
+        assert plugin in plugins(), f"{step} needs {plugin}"
+
+
+def test_credentials_and_agent_of_the_jenkinsfile_are_those_of_the_controller() -> None:
+    named = set(re.findall(r"credentials(?:Id: |\()'([^']+)'", JENKINSFILE))
+    kinds = credentials(casc())
+    assert named == {"dockerhub", "kubeconfig-staging", "kubeconfig-production", "notify-url"}
+    assert named <= kinds.keys()
+    labels = set(re.findall(r"label '([^']+)'", JENKINSFILE)) | set(
+        re.findall(r"node\('([^']+)'", JENKINSFILE)
+    )
+    nodes = [node["permanent"] for node in casc()["jenkins"]["nodes"]]
+    assert labels == {label for node in nodes for label in node["labelString"].split()}
+    (submitter,) = re.findall(r"submitter '([^']+)'", JENKINSFILE)
+    users = {user["id"] for user in casc()["jenkins"]["securityRealm"]["local"]["users"]}
+    assert submitter in users
+
+
+def test_the_multibranch_job_is_made_of_what_is_installed(
+    harness: tuple[dict[str, Run], list[dict[str, Any]]],
+) -> None:
+    _, calls = harness
+    last = {call["path"].split("/")[-1]: call["arguments"] for call in calls}
+    for method, plugin in JOB_METHODS.items():
+        assert method in last
+        assert plugin in plugins()
+    assert last["multibranchPipelineJob"] == ["keyrack"]
+    assert last["scriptPath"] == ["Jenkinsfile"]
+    assert last["credentialsId"][0] in credentials(casc())
+    # Pull requests of forks would run a stranger's code: they are not discovered.
+    assert "gitHubForkDiscovery" not in last
+
+
+def test_the_webhook_is_registered_and_its_calls_are_signed() -> None:
+    settings = casc()["unclassified"]["gitHubPluginConfig"]
+    everything = casc()["credentials"]["system"]["domainCredentials"][0]["credentials"]
+    strings = {entry["string"]["id"]: entry["string"] for entry in everything if "string" in entry}
+    assert settings["configs"][0]["manageHooks"] is True
+    assert settings["configs"][0]["credentialsId"] in strings
+    secret = settings["hookSecretConfigs"][0]["credentialsId"]
+    assert strings[secret]["secret"] == "${WEBHOOK_SECRET}"
+
+
+def controller(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run start.sh with something in place of tini, which says what it would start."""
+    (tmp_path / "secrets").mkdir(exist_ok=True)
+    script = (JENKINS / "start.sh").read_text()
+    assert "/usr/bin/tini" in script
+    copied = tmp_path / "start.sh"
+    copied.write_text(script.replace("/usr/bin/tini", "echo STARTED"))
+    return subprocess.run(
+        ["bash", copied],
+        env={"PATH": os.environ["PATH"], "SECRETS": str(tmp_path / "secrets")} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+ENOUGH = {
+    "JENKINS_URL": "https://ci.example.org/",
+    "ADMIN_PASSWORD": "correct horse battery",
+    "AGENT_PASSWORD": "correct horse battery",
+    "REPOSITORY_OWNER": "example",
+    "REPOSITORY_NAME": "keyrack",
+    "WEBHOOK_SECRET": "correct horse battery",
+}
+
+
+def test_the_controller_starts_with_what_it_needs_and_says_what_lacks(tmp_path: Path) -> None:
+    done = controller(tmp_path, **ENOUGH)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("STARTED -- /usr/local/bin/jenkins.sh")
+    assert "DOCKERHUB_TOKEN is not set: no image is pushed" in done.stderr
+    assert "correct horse" not in done.stderr
+
+
+@pytest.mark.parametrize("missing", sorted(ENOUGH))
+def test_the_controller_does_not_start_without(tmp_path: Path, missing: str) -> None:
+    rest = {name: value for name, value in ENOUGH.items() if name != missing}
+    done = controller(tmp_path, **rest)
+    assert done.returncode == 2
+    assert f"{missing} is missing" in done.stderr
+    assert "STARTED" not in done.stdout
+    (tmp_path / "secrets" / missing).write_text(ENOUGH[missing])
+    assert controller(tmp_path, **rest).returncode == 0, "a file does as well"
+
+
+def test_the_controller_refuses_short_passwords_and_no_addresses(tmp_path: Path) -> None:
+    done = controller(tmp_path, **ENOUGH | {"ADMIN_PASSWORD": "admin", "JENKINS_URL": "ci"})
+    assert done.returncode == 2
+    assert "ADMIN_PASSWORD has 5 characters: give it at least 12" in done.stderr
+    assert "JENKINS_URL must begin with http:// or https://." in done.stderr
+
+
+def test_every_variable_of_the_configuration_is_checked_and_described() -> None:
+    names = set(re.findall(r"\$\{([A-Z_]+)", (JENKINS / "jenkins.yaml").read_text()))
+    names |= set(re.findall(r"\$\{SECRETS\}/([A-Z_]+)", (JENKINS / "jenkins.yaml").read_text()))
+    names -= {"SECRETS", "NAME"}
+    checked = set(
+        re.findall(r"^(?:require|advise) (\w+)", (JENKINS / "start.sh").read_text(), re.M)
+    )
+    assert names - {"GITHUB_USER"} == checked, "GITHUB_USER has a default"
+    described = set(re.findall(r"^\| `([A-Z_]+)`", (JENKINS / "README.md").read_text(), re.M))
+    assert described == names
+    recipe = (JENKINS / "Dockerfile").read_text()
+    assert "SECRETS=/run/secrets" in recipe
+    assert "--latest false" in recipe
