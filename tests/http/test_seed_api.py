@@ -474,3 +474,12 @@ def test_the_json_test_suite_is_stored_exactly_or_refused(
             continue
         shown = wire.ask(request("GET", "/get/json-test-suite")).body
         assert json.loads(shown)["value"] == json.loads(text), case
+
+
+@pytest.mark.parametrize("media_type", ["application/json; charset=utf-8", "Application/JSON"])
+def test_json_that_was_put_under_another_spelling_is_shown_as_json(
+    server: Server, key: str, media_type: str
+) -> None:
+    server.put(key, b'{"n":1.50}', Content_Type=media_type)
+    shown = server.ask("GET", f"/get/{key}")
+    assert shown.body == b'{"key":"%b","value":{"n":1.50}}' % key.encode()

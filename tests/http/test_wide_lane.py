@@ -354,3 +354,9 @@ def test_answers_of_the_wide_lane_are_counted_by_what_they_are(server: Server) -
             before, "keyrack_http_requests_total", **labels
         )
         assert grown >= 1, name
+
+
+@pytest.mark.parametrize("target", ["/v1/info?x=1", "/?x=1", "/metrics?name=a", "/docs?x=1"])
+def test_an_unknown_parameter_is_refused_here_too(server: Server, target: str) -> None:
+    answer = server.ask("GET", target)
+    assert (answer.status, answer.json["type"]) == (400, "/docs/problems/bad-parameter")

@@ -252,7 +252,7 @@ def test_where_nobody_can_ask_is_exit_code_1_and_one_sentence(
 def test_asking_imports_nothing_of_the_server() -> None:
     code = (
         "import sys; from keyrack import cli; cli.run(['health', '--url', 'http://127.0.0.1:1']);"
-        "print({'uvicorn', 'starlette', 'lmdb', 'asyncio', 'msgspec', 'uvloop', 'ssl',"
+        "print({'uvicorn', 'starlette', 'lmdb', 'asyncio', 'msgspec', 'uvloop',"
         " 'keyrack.server', 'keyrack.settings'} & set(sys.modules))"
     )
     path = os.path.dirname(os.path.dirname(keyrack.__file__))

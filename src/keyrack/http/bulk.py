@@ -148,7 +148,7 @@ async def export(prefix: bytes, context: Context) -> AsyncIterator[bytes]:
 def _line(key: bytes, record: Record, now: int) -> bytes:
     value, encoding = contract.json_value(record)
     raw = bytes(value)
-    if record.media_type == JSON and encoding is UNSET and not _stays_one_line(raw):
+    if raw == record.value and not _stays_one_line(raw):
         # JSON with line breaks in it would be several lines, and must come back byte for byte.
         value, encoding = contract.as_base64(record.value), "base64"
     line = ExportedKey(key.decode(), value)

@@ -219,9 +219,12 @@ def shown(key: bytes, record: Record) -> bytes:
 
 def json_value(record: Record) -> tuple[msgspec.Raw, Literal["base64"] | msgspec.UnsetType]:
     """Return a value as JSON shows it, and its encoding: JSON as itself, text, else base64."""
-    if record.media_type == JSON and _is_json(record.value):
+    kind = record.media_type
+    if kind != JSON and kind != TEXT:
+        kind = kind.partition(";")[0].strip().lower()
+    if kind == JSON and _is_json(record.value):
         return msgspec.Raw(record.value), msgspec.UNSET
-    if record.media_type.startswith("text/"):
+    if kind.startswith("text/"):
         try:
             return msgspec.Raw(encode(record.value.decode())), msgspec.UNSET
         except UnicodeDecodeError:

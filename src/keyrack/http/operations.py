@@ -567,6 +567,7 @@ def serve(request: Request, resource: Resource, context: Context) -> Reply | Non
             return Answer(204, ((b"Allow", _allowed(resource)),))
         operation = admitted(request, resource)
         if operation.serve is None:
+            contract.parameters(request.query, _known_parameters(operation))
             return None
         reply = operation.serve(request, context)
         if request.head.idempotency_key is None or not operation.writes:
@@ -598,6 +599,10 @@ def admitted(request: Request, resource: Resource) -> Operation:
             headers=((b"Allow", allowed),),
         )
     return operation
+
+
+def _known_parameters(operation: Operation) -> frozenset[bytes]:
+    return frozenset(p.name.encode() for p in operation.parameters if p.where == "query")
 
 
 def _allowed(resource: Resource) -> bytes:
