@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -294,10 +295,13 @@ class Application:
         if kind not in ("application/x-ndjson", "application/ndjson"):
             raise Problem("unsupported-media-type", "Send the lines as `application/x-ndjson`.")
         work = bulk.Import(self._context, stop)
-        async for data in request.stream():
-            await work.take(data)
-            if work.report.stopped:
-                break
+        try:
+            async for data in request.stream():
+                await work.take(data)
+                if work.report.stopped:
+                    break
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is there to get it
         return _json(await work.finish())
 
     async def _problem_pages(self, request: StarletteRequest) -> Response:

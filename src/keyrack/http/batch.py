@@ -59,6 +59,7 @@ def batch(request: Request, context: Context) -> PendingWrite:
     contract.parameters(request.query, _NONE)
     asked = contract.read_json(request, _decode)
     write = tuple(_operation(one, request.body, context.limits) for one in asked.operations)
+    _bound_reads(write, context)
 
     def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
@@ -89,6 +90,23 @@ def _operation(asked: BatchOperation, body: bytes, limits: Limits) -> Operation:
             return Add(key, delta, initial, _ttl(asked.ttl), condition)
         case BatchTouch():
             return Touch(key, _ttl(asked.ttl), condition)
+
+
+def _bound_reads(write: tuple[Operation, ...], context: Context) -> None:
+    """Refuse a batch whose answer would hold more than a body may: a request is soon repeated."""
+    written: dict[bytes, int] = {}
+    size = 0
+    for operation in write:
+        if isinstance(operation, Set):
+            written[operation.key] = len(operation.value)
+        elif isinstance(operation, Get):
+            if operation.key not in written:
+                record = context.engine.get(operation.key)
+                written[operation.key] = 0 if record is None else len(record.value)
+            size += written[operation.key]
+        if size > context.limits.max_body:
+            limit = context.limits.max_body
+            raise Problem("too-large", f"It reads more than {limit} bytes.", limit=limit)
 
 
 def _condition(asked: Conditional | BatchCheck) -> Condition | None:

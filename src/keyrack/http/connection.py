@@ -90,8 +90,9 @@ _LINGER_BYTES: Final = 1 << 20
 _WIRE_FACTOR: Final = 8
 """What has come of a body may have taken this many times its size (one-byte chunks take six)."""
 _MAX_KNOWN_HEAD: Final = 2048
-_MOST_UNSENT: Final = 1 << 20
-"""Bytes of a stream that may wait for a client."""
+_MOST_UNSENT: Final = 1 << 18
+"""Bytes of a stream that may wait for a client before no more are sent to it."""
+_LAST_CHUNK: Final = b"0\r\n\r\n"
 _LEAST_RATE: Final = 16 * 1024
 """Bytes a second at which a body that is served while it arrives may take as long as it likes."""
 
@@ -135,6 +136,7 @@ class Connection(asyncio.Protocol):
         self._call_off: Callable[[], None] | None = None
         """Ends the wait or the stream that is this connection's present request."""
         self._streams = False
+        self._chunked = True
         self._receives = False
         """The present request's body is still arriving, and goes to the wide lane as it comes."""
 
@@ -209,6 +211,8 @@ class Connection(asyncio.Protocol):
         if self._call_off is not None:
             # Who waits or watches is waiting for us; closing its side is how it says goodbye.
             return False
+        if self._receives:
+            self._abandon_body()
         return self._busy() and not is_ssl(self._transport)
 
     def pause_writing(self) -> None:
@@ -751,7 +755,10 @@ class Connection(asyncio.Protocol):
             self.lane.access_log(self._peer(), request, 200)
         parts = [_STATUS_LINES[200], self.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in stream.headers]
-        parts.append(b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
+        self._chunked = not request.head.http_1_0
+        if self._chunked:
+            parts.append(b"Transfer-Encoding: chunked\r\n")
+        parts.append(b"Connection: close\r\n\r\n")
         self._stop_reading()
         self._transport.write(b"".join(parts))
         if request.method == b"HEAD":
@@ -764,14 +771,17 @@ class Connection(asyncio.Protocol):
         """Send a piece of the stream; False when the client is too far behind to get it."""
         if self._transport.is_closing():
             return True
-        if self._transport.get_write_buffer_size() + len(data) > _MOST_UNSENT:
+        if self._transport.get_write_buffer_size() > _MOST_UNSENT:
             return False
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
         return True
 
     def finish(self) -> None:
         """Tell the client that it missed something, and end the stream."""
-        self._transport.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(events.RESET), events.RESET))
+        reset = events.RESET
+        if self._chunked:
+            reset = b"%x\r\n%b\r\n%b" % (len(reset), reset, _LAST_CHUNK)
+        self._transport.write(reset)
         self._end_stream()
 
     def _end_stream(self) -> None:
@@ -801,6 +811,17 @@ class Connection(asyncio.Protocol):
         if len(cycle.body) > HIGH_WATER_LIMIT:
             self._flow.pause_reading()
         cycle.message_event.set()
+
+    def _abandon_body(self) -> None:
+        """Let go of a request whose body will not be whole."""
+        self._receives = False
+        cycle, self._cycle = self._cycle, None
+        if cycle is not None:
+            cycle.on_response = lambda: None
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self._transport.abort()
 
     def _received_all(self) -> None:
         self._receives = False
@@ -872,6 +893,8 @@ class Connection(asyncio.Protocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answer a message that is not whole; nothing that follows it is read as a request."""
+        if self._receives:
+            self._abandon_body()
         if not problem.kind.closes:
             problem = _closing(problem)
         # Before the target is seen, the parser still has the method of the message before.
@@ -907,8 +930,8 @@ class Connection(asyncio.Protocol):
             self._cycle.keep_alive = False
         if self._call_off is not None:
             # Waits and streams would outlast any grace; their clients ask again elsewhere.
-            if self._streams:
-                self._transport.write(b"0\r\n\r\n")
+            if self._streams and self._chunked:
+                self._transport.write(_LAST_CHUNK)
             self._end_stream()
             return
         self._rest()

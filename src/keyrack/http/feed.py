@@ -13,14 +13,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from keyrack.engines.contract import Change, Refusal, Why
+from keyrack.engines.contract import Change, Condition, Delete, Refusal, Space, Why
 from keyrack.http import events as wire
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
 
     from keyrack.engines.contract import Engine, Event, Outcome, Record, Write
     from keyrack.http.message import Answer
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 _LONGEST_PAUSE: Final = 0.02
 _EVENTS_A_ROUND: Final = 500
+_PIECE: Final = 1 << 18
+"""Bytes of events that are sent at once."""
+_SLOW_PAUSE: Final = 0.02
 _BEAT: Final = 15.0
 """Seconds between two signs of life on a stream on which nothing happens."""
 
@@ -43,21 +47,30 @@ class Interests(NamedTuple):
 class Watcher:
     """A client that watches. `sent` is the last revision that it has been told of."""
 
-    __slots__ = ("interests", "sent", "sink")
+    __slots__ = ("interests", "sent", "sink", "synced")
 
     def __init__(self, interests: Interests, sink: Sink, sent: int) -> None:
         self.interests = interests
         self.sink = sink
         self.sent = sent
+        self.synced = False
 
 
-class LockWaiter(NamedTuple):
-    """A client that waits for a lock."""
+class LockWaiter:
+    """A client that waits for a lock. `gone` means that it does not want it any more."""
 
-    write: Write
-    conclude: Callable[[Outcome], Answer]
-    done: Callable[[Answer], None]
-    deadline: float
+    __slots__ = ("conclude", "done", "gone", "write")
+
+    def __init__(
+        self,
+        write: Write,
+        conclude: Callable[[Outcome], Answer],
+        done: Callable[[Answer], None],
+    ) -> None:
+        self.write = write
+        self.conclude = conclude
+        self.done = done
+        self.gone = False
 
 
 class Feed:
@@ -75,6 +88,7 @@ class Feed:
         self._turn = turn
         self._interested = interested
         self._watchers: dict[Interests, set[Watcher]] = {}
+        self._catching_up: set[Watcher] = set()
         self._readers: dict[bytes, list[Callable[[], None]]] = {}
         self._queues: dict[bytes, deque[LockWaiter]] = {}
         self._lock_timers: dict[bytes, asyncio.TimerHandle] = {}
@@ -90,7 +104,7 @@ class Feed:
     @property
     def active(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._watchers or self._readers or self._queues)
+        return bool(self._watchers or self._catching_up or self._readers or self._queues)
 
     def wake(self) -> None:
         """Something was committed, here or elsewhere."""
@@ -132,11 +146,28 @@ class Feed:
             events.append(event)
             if len(events) >= _EVENTS_A_ROUND:
                 break
+        if self._misses_some(self._seen, events):
+            self._miss()
         if events:
-            if events[0].revision > self._seen + 1 and self._engine.history()[0] > self._seen:
-                self._reset_all()
             self._seen = events[-1].revision
         return events
+
+    def _misses_some(self, seen: int, events: list[Event]) -> bool:
+        """Tell whether events after `seen` were forgotten before they were read."""
+        if events and events[0].revision == seen + 1:
+            return False
+        return self._engine.history()[0] > seen
+
+    def _miss(self) -> None:
+        """Something happened that cannot be told any more: begin anew, or look again."""
+        for group in list(self._watchers.values()):
+            for watcher in list(group):
+                self._reset(watcher)
+        for readers in list(self._readers.values()):
+            for look in readers[:]:
+                look()
+        for name in list(self._queues):
+            self._try_lock(name)
 
     def _tell_waiters(self, event: Event) -> None:
         if event.change is Change.UNLOCK:
@@ -154,83 +185,99 @@ class Feed:
         """
         self._join()
         watcher = Watcher(interests, sink, self._seen if since is None else since)
-        # It counts as waiting while it catches up, so that the worker stays interested.
-        self._watchers.setdefault(interests, set())
-        catching_up = _CatchingUp(watcher)
+        self._catching_up.add(watcher)
 
         def leave() -> None:
-            catching_up.off = True
-            group = self._watchers.get(interests)
-            if group is not None:
-                group.discard(watcher)
-                if not group:
-                    del self._watchers[interests]
+            self._catching_up.discard(watcher)
+            self._leave_group(watcher)
             self._part()
 
         sink.push(wire.OPENING)
-        self._catch_up(catching_up)
+        self._catch_up(watcher)
         return leave
 
-    def _catch_up(self, catching_up: _CatchingUp) -> None:
-        """Send a piece of the history, and join the others when nothing is left of it."""
-        if catching_up.off:
+    def _leave_group(self, watcher: Watcher) -> None:
+        group = self._watchers.get(watcher.interests)
+        if group is not None:
+            group.discard(watcher)
+            if not group:
+                del self._watchers[watcher.interests]
+
+    def _catch_up(self, watcher: Watcher) -> None:
+        """Send a piece of the history, and join the others when nothing is left of it.
+
+        The log is the buffer of those that read slowly: it is read on as they take what was sent.
+        """
+        if watcher not in self._catching_up:
             return
-        watcher = catching_up.watcher
-        events: list[Event] = []
-        for event in self._engine.events(watcher.sent):
-            if event.revision > self._seen:
-                break
-            events.append(event)
-            if len(events) >= _EVENTS_A_ROUND:
-                break
-        if events:
-            if not watcher.sink.push(self._bytes_for(watcher.interests, events)):
-                self._reset(watcher)
+        events = list(islice(self._known_after(watcher.sent), _EVENTS_A_ROUND))
+        if self._misses_some(watcher.sent, events):
+            self._reset(watcher)
+        elif not events:
+            self._join_group(watcher)
+        else:
+            data, reached = self._piece(watcher.interests, events)
+            if data and not watcher.sink.push(data):
+                self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
                 return
-            watcher.sent = events[-1].revision
-        if len(events) >= _EVENTS_A_ROUND:
-            self._loop.call_soon(self._catch_up, catching_up)
-            return
+            watcher.sent = reached
+            self._loop.call_soon(self._catch_up, watcher)
+
+    def _known_after(self, revision: int) -> Iterator[Event]:
+        """Yield the events after a revision, as far as the others have been told."""
+        for event in self._engine.events(revision):
+            if event.revision > self._seen:
+                return
+            yield event
+
+    def _join_group(self, watcher: Watcher) -> None:
+        self._catching_up.discard(watcher)
         watcher.sent = self._seen
-        watcher.sink.push(wire.synced(self._seen))
+        if not watcher.synced:
+            watcher.synced = True
+            watcher.sink.push(wire.synced(self._seen))
         self._watchers.setdefault(watcher.interests, set()).add(watcher)
+
+    def _fall_behind(self, watcher: Watcher) -> None:
+        self._leave_group(watcher)
+        self._catching_up.add(watcher)
+        self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
 
     def _tell_watchers(self, events: list[Event]) -> None:
         for interests, group in list(self._watchers.items()):
-            data = self._bytes_for(interests, events)
-            if not data:
-                continue
+            data, reached = self._piece(interests, events)
             for watcher in list(group):
-                if watcher.sink.push(data):
-                    watcher.sent = self._seen
-                else:
-                    self._reset(watcher)
+                if data and not watcher.sink.push(data):
+                    self._fall_behind(watcher)
+                    continue
+                if data:
+                    watcher.sent = reached
+                if reached < self._seen:
+                    self._fall_behind(watcher)
 
-    def _bytes_for(self, interests: Interests, events: Iterable[Event]) -> bytes:
-        prefixes = interests.prefixes
-        wanted = [
-            event
-            for event in events
-            if event.change <= Change.EVICT and event.key.startswith(prefixes)
-        ]
-        if interests.values:
-            return b"".join(wire.with_value(event, self._value(event)) for event in wanted)
-        return b"".join(map(wire.plain, wanted))
+    def _piece(self, interests: Interests, events: list[Event]) -> tuple[bytes, int]:
+        """Return the bytes for events, as many as are sent at once, and the revision they reach."""
+        prefixes, values = interests
+        parts: list[bytes] = []
+        size = 0
+        for event in events:
+            if event.change > Change.EVICT or not event.key.startswith(prefixes):
+                continue
+            message = wire.with_value(event, self._value(event)) if values else wire.plain(event)
+            parts.append(message)
+            size += len(message)
+            if size > _PIECE:
+                return b"".join(parts), event.revision
+        return b"".join(parts), events[-1].revision
 
     def _value(self, event: Event) -> Record | None:
         return self._engine.get(event.key) if event.change is Change.SET else None
 
     def _reset(self, watcher: Watcher) -> None:
-        """Tell a client that is too far behind to begin anew, and close."""
-        group = self._watchers.get(watcher.interests)
-        if group is not None:
-            group.discard(watcher)
+        """Tell a client that the log does not reach back to it any more, and close."""
+        self._catching_up.discard(watcher)
+        self._leave_group(watcher)
         watcher.sink.finish()
-
-    def _reset_all(self) -> None:
-        for group in list(self._watchers.values()):
-            for watcher in list(group):
-                self._reset(watcher)
 
     def _beats(self) -> None:
         self._beat = self._loop.call_later(_BEAT, self._beats)
@@ -288,18 +335,25 @@ class Feed:
     ) -> Callable[[], None]:
         """Take a lock when it is this client's turn, at most `seconds` from now."""
         self._join()
-        waiter = LockWaiter(write, conclude, done, self._loop.time() + seconds)
+        waiter = LockWaiter(write, conclude, done)
         queue = self._queues.setdefault(name, deque())
         queue.append(waiter)
 
         def leave() -> None:
+            waiter.gone = True
             timer.cancel()
             self._leave_queue(name, waiter)
 
         def over() -> None:
             # Once more: this time the refusal is the answer.
             if self._leave_queue(name, waiter):
-                self.submit(write, lambda outcome: done(conclude(outcome)))
+                self.submit(write, last)
+
+        def last(outcome: Outcome) -> None:
+            if waiter.gone:
+                self._give_back(name, outcome)
+            else:
+                done(conclude(outcome))
 
         timer = self._loop.call_later(seconds, over)
         if len(queue) == 1:
@@ -332,8 +386,16 @@ class Feed:
                 return
             if self._leave_queue(name, waiter):
                 waiter.done(waiter.conclude(outcome))
+            else:
+                self._give_back(name, outcome)
 
         self.submit(waiter.write, conclude)
+
+    def _give_back(self, name: bytes, outcome: Outcome) -> None:
+        """Release a lock that was taken for a client that had left by then."""
+        if not isinstance(outcome, Refusal):
+            held = Condition(match=frozenset((outcome[0].revision,)))
+            self.submit((Delete(name, held, Space.LOCKS),), lambda _: None)
 
     def _await_end(self, name: bytes) -> None:
         """Try again when the holder's time is over, if it does not give the lock back before."""
@@ -346,13 +408,3 @@ class Feed:
             self._lock_timers[name] = self._loop.call_later(
                 max(0.0, left) + 0.001, self._try_lock, name
             )
-
-
-class _CatchingUp:
-    """A watcher that is still being told of the past."""
-
-    __slots__ = ("off", "watcher")
-
-    def __init__(self, watcher: Watcher) -> None:
-        self.watcher = watcher
-        self.off = False

@@ -61,6 +61,7 @@ def read(fields: Sequence[tuple[bytes, bytes]], http_1_0: bool, guard: Guard) ->
     values = _by_name(fields)
     head = Head()
     head.fields = tuple(fields)
+    head.http_1_0 = http_1_0
     head.host = _host(values, http_1_0)
     head.content_length = _body_length(values, http_1_0)
     head.content_type = _first(values, b"content-type")

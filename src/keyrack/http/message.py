@@ -25,6 +25,7 @@ class Head:
         "content_type",
         "fields",
         "host",
+        "http_1_0",
         "idempotency_key",
         "keep_alive",
         "plain",
@@ -35,6 +36,7 @@ class Head:
     )
 
     fields: Headers
+    http_1_0: bool
     host: bytes
     content_length: int
     """Bytes of the body; -1 when it is chunked."""

@@ -49,6 +49,7 @@ class Parameter(NamedTuple):
     schema: dict[str, Any]
     description: str
     where: str = "query"
+    required: bool = False
 
 
 class Shape(NamedTuple):
@@ -91,7 +92,11 @@ _ANY: Final = "*/*"
 
 _STRING: Final = {"type": "string"}
 _SWITCH: Final = {"type": "boolean", "default": False}
-_TAG_SCHEMA: Final = {"type": "string", "examples": ['"1795474670195050"', "*"]}
+_TAG_SCHEMA: Final = {
+    "type": "string",
+    "pattern": r'^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$',
+    "examples": ['"1795474670195050"', "*"],
+}
 
 _TTL: Final = Parameter(
     "ttl",
@@ -393,7 +398,14 @@ _TABLE: Final = (
         "curl -i -X DELETE 'localhost:8088/v1/locks/report?token=1795474670195050'",
         (Reaction(204, "Given back."),),
         (*_READ_PROBLEMS, "cross-site", "lock-held", "lock-not-held"),
-        (Parameter("token", {"type": "string", "pattern": "^[0-9]{1,19}$"}, "The token."),),
+        (
+            Parameter(
+                "token",
+                {"type": "string", "pattern": "^[0-9]{1,19}$"},
+                "The token.",
+                required=True,
+            ),
+        ),
         writes=True,
         serve=locks.release,
     ),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 _MERGE_PATCH: Final = b"application/merge-patch+json"
-_ATTEMPTS: Final = 100
+_ATTEMPTS: Final = 10_000
 
 
 class _Literal(str):

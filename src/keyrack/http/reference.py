@@ -103,6 +103,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     return {
         "name": parameter.name,
         "in": parameter.where,
+        "required": parameter.required,
         "description": parameter.description,
         "schema": parameter.schema,
     }
@@ -110,7 +111,7 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
 
 def _schema(shape: Shape, schemas: dict[int, Any]) -> Any:
     if shape.type is None:
-        return {} if shape.media_type == "application/json" else {"type": "string"}
+        return {} if shape.media_type in ("application/json", "*/*") else {"type": "string"}
     found = [schemas[id(one)] for one in _types(shape)]
     return found[0] if len(found) == 1 else {"anyOf": found}
 

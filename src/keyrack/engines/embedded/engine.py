@@ -21,7 +21,9 @@ import lmdb
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
     Capabilities,
+    Check,
     Delete,
+    Get,
     Outcome,
     Page,
     Record,
@@ -298,6 +300,8 @@ class EmbeddedEngine:
         for write in writes:
             need, growing = 0, False
             for operation in write:
+                if type(operation) is Get or type(operation) is Check:
+                    continue
                 need += PAGES_A_WRITE
                 if type(operation) is Set:
                     growing = True

@@ -1,0 +1,62 @@
+"""A worker's parts in this process: an engine, its turn, and its feed, without sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.feed import Feed
+from keyrack.http.reply import Context, Limits
+from keyrack.http.turn import Turn
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from pathlib import Path
+
+_MIB = 1 << 20
+
+
+class SteadyClock:
+    """A steady clock (ns) that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.ns = 1_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.ns
+
+    def advance(self, seconds: float) -> None:
+        """Let so many seconds pass."""
+        self.ns += round(seconds * 1e9)
+
+
+class Inside:
+    """What an operation may use, with an event loop of its own and a clock that is moved."""
+
+    def __init__(self, directory: Path, events: int = 100_000) -> None:
+        directory.mkdir()
+        self.clock = SteadyClock()
+        self.engine = EmbeddedEngine(str(directory), 64 * _MIB, events, self.clock)
+        self.loop = asyncio.new_event_loop()
+        self.turn = Turn(self.loop, self.engine, memoryview(bytearray(8 * 2048)).cast("q"))
+        self.interested: list[bool] = []
+        self.feed = Feed(self.loop, self.engine, self.turn, self.interested.append)
+        self.turn.committed = self.feed.wake
+        self.limits = Limits(_MIB, 8 * _MIB)
+        self.context = Context(self.engine, self.limits, self.feed)
+
+    def run(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Run the loop until some work is done."""
+        return self.loop.run_until_complete(work)
+
+    def spin(self, seconds: float = 0.0) -> None:
+        """Let the loop run for a while."""
+        self.run(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        """End, with the engine's audit of itself."""
+        problems = self.engine.check()
+        self.engine.close()
+        self.loop.close()
+        assert problems == []
