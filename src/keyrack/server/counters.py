@@ -122,6 +122,12 @@ class Counters:
                 slot[_SIGNALLED] = 1
                 os.eventfd_write(self.wakeups[worker], 1)
 
+    def wake_all(self) -> None:
+        """Wake every worker. Call when one has died: it may have committed and told nobody yet."""
+        for worker, slot in enumerate(self._slots):
+            slot[_SIGNALLED] = 1
+            os.eventfd_write(self.wakeups[worker], 1)
+
     def woken(self, me: int) -> None:
         """Take a wake-up; what is committed from now on wakes anew. Call before looking."""
         with contextlib.suppress(BlockingIOError):

@@ -239,6 +239,7 @@ class Supervisor:
 
     def _note_death(self, slot: _Slot, status: int) -> None:
         self._counters.clear_ready(slot.number)
+        self._counters.wake_all()
         self._delay(slot)
         level = logging.INFO if status == 0 else logging.WARNING
         _log.log(
