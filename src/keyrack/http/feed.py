@@ -130,15 +130,19 @@ class Feed:
     def _run(self) -> None:
         self._round = None
         began = time.monotonic()
+        told = self._tell_news()
+        self._pause = min(time.monotonic() - began, _LONGEST_PAUSE)
+        if told >= _EVENTS_A_ROUND:
+            self.wake()
+
+    def _tell_news(self) -> int:
+        """Tell everybody of what has happened since the last time; return how many events."""
         events = self._new_events()
         if events:
             self._tell_watchers(events)
             for event in events:
                 self._tell_waiters(event)
-        took = time.monotonic() - began
-        self._pause = min(took, _LONGEST_PAUSE)
-        if len(events) >= _EVENTS_A_ROUND:
-            self.wake()
+        return len(events)
 
     def _new_events(self) -> list[Event]:
         events: list[Event] = []
@@ -184,6 +188,9 @@ class Feed:
         The caller has made sure that the log still reaches back to `since`. Returns what ends it.
         """
         self._join()
+        # A client that comes from another worker may know more than this one has told yet.
+        while since is not None and self._seen < since and self._tell_news():
+            pass
         watcher = Watcher(interests, sink, self._seen if since is None else since)
         self._catching_up.add(watcher)
 
