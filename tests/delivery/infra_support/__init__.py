@@ -1,0 +1,1 @@
+"""What the infrastructure tests stand on: copies of the roots, Terraform, a cloud on loopback."""
