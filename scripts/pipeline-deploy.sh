@@ -30,8 +30,14 @@ case $status in
   pending-*) stop "the release $RELEASE is $status: an earlier deploy was cut off. Put it back first: make rollback ENVIRONMENT=$ENVIRONMENT" ;;
 esac
 
+# Helm fails where it may not make a namespace, also when that is there already.
+namespace=(--namespace "$NAMESPACE")
+if kubectl --request-timeout=15s auth can-i create namespaces >/dev/null 2>&1; then
+  namespace+=(--create-namespace)
+fi
+
 # A tag is a string even where all its digits look like a number.
-helm upgrade "$RELEASE" deploy/chart --install --namespace "$NAMESPACE" --create-namespace \
+helm upgrade "$RELEASE" deploy/chart --install "${namespace[@]}" \
   --values "$values" --set-string "image.repository=$IMAGE" --set-string "image.tag=$TAG" \
   --wait "$undo" --timeout "${DEPLOY_TIMEOUT:-5m}" --history-max 10
 say "deployed $IMAGE:$TAG to $ENVIRONMENT"
