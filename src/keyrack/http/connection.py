@@ -332,8 +332,6 @@ class Connection(asyncio.Protocol):
         self._transport.write(turn.set_ok)
         if self._owes_continue:
             self._send_continue()
-        if self._owes_continue:
-            self._send_continue()
 
     def _hot_key_get(self, key: bytes) -> bool:
         """`GET` of a key as `semantics.key_get` has it; say whether it is there and has no TTL."""

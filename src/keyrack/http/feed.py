@@ -88,6 +88,9 @@ class Feed:
         self._turn = turn
         self._interested = interested
         self._watchers: dict[Interests, set[Watcher]] = {}
+        self._index: dict[bytes, list[Interests]] | None = None
+        """Which groups watch a prefix; None when groups have come or gone since it was made."""
+        self._lengths: list[int] = []
         self._catching_up: set[Watcher] = set()
         self._readers: dict[bytes, list[Callable[[], None]]] = {}
         self._queues: dict[bytes, deque[LockWaiter]] = {}
@@ -209,6 +212,7 @@ class Feed:
             group.discard(watcher)
             if not group:
                 del self._watchers[watcher.interests]
+                self._index = None
 
     def _catch_up(self, watcher: Watcher) -> None:
         """Send a piece of the history, and join the others when nothing is left of it.
@@ -243,7 +247,10 @@ class Feed:
         if not watcher.synced:
             watcher.synced = True
             watcher.sink.push(wire.synced(self._seen))
-        self._watchers.setdefault(watcher.interests, set()).add(watcher)
+        if watcher.interests not in self._watchers:
+            self._watchers[watcher.interests] = set()
+            self._index = None
+        self._watchers[watcher.interests].add(watcher)
 
     def _fall_behind(self, watcher: Watcher) -> None:
         self._leave_group(watcher)
@@ -251,9 +258,11 @@ class Feed:
         self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
 
     def _tell_watchers(self, events: list[Event]) -> None:
-        for interests, group in list(self._watchers.items()):
-            data, reached = self._piece(interests, events)
-            for watcher in list(group):
+        for interests, wanted in self._sorted(events).items():
+            data, reached = self._piece(interests, wanted)
+            if reached == wanted[-1].revision:
+                reached = events[-1].revision
+            for watcher in list(self._watchers.get(interests, ())):
                 if data and not watcher.sink.push(data):
                     self._fall_behind(watcher)
                     continue
@@ -261,6 +270,29 @@ class Feed:
                     watcher.sent = reached
                 if reached < self._seen:
                     self._fall_behind(watcher)
+
+    def _sorted(self, events: list[Event]) -> dict[Interests, list[Event]]:
+        """Return which events each group is to be told of.
+
+        A thousand watchers of a prefix each cost a look-up for each length of prefix, not a
+        thousand comparisons for each event.
+        """
+        if self._index is None:
+            self._index = {}
+            for interests in self._watchers:
+                for prefix in interests.prefixes:
+                    self._index.setdefault(prefix, []).append(interests)
+            self._lengths = sorted({len(prefix) for prefix in self._index})
+        found: dict[Interests, list[Event]] = {}
+        for event in events:
+            if event.change > Change.EVICT:
+                continue
+            for length in self._lengths:
+                for interests in self._index.get(event.key[:length], ()):
+                    wanted = found.setdefault(interests, [])
+                    if not wanted or wanted[-1] is not event:
+                        wanted.append(event)
+        return found
 
     def _piece(self, interests: Interests, events: list[Event]) -> tuple[bytes, int]:
         """Return the bytes for events, as many as are sent at once, and the revision they reach."""
