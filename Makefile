@@ -37,6 +37,17 @@ wheel: $(VENV)/.dev
 	rm -rf dist
 	$(BIN)/python -m build --no-isolation --wheel --outdir dist .
 
+## fuzz: try the API against its own OpenAPI document for a minute (SECONDS=600 for longer)
+SECONDS ?= 60
+.PHONY: fuzz
+fuzz: $(VENV)/.dev .delivery/fuzz/.installed
+	PYTHON=$(abspath $(BIN)/python) SCHEMATHESIS=$(abspath .delivery/fuzz/bin/schemathesis) scripts/fuzz-api.sh $(SECONDS)
+
+.delivery/fuzz/.installed: requirements/fuzz.txt
+	$(PYTHON) -m venv .delivery/fuzz
+	.delivery/fuzz/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/fuzz.txt
+	@touch $@
+
 # What could differ when the source tree is not there: what is packaged, and how it starts.
 WHEEL_TESTS ?= ../tests/unit ../tests/process ../tests/http/test_seed_api.py \
   ../tests/http/test_wide_lane.py ../tests/api/test_declarations.py

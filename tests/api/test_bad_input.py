@@ -84,12 +84,12 @@ def test_since_and_token(client: Client, number: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [n for n in WHOLE if n.isprintable() and n == n.strip() and len(n) < 1000], ids=ids
+    "number",
+    [n for n in WHOLE if n.encode().decode("latin-1").isprintable() and n == n.strip()],
+    ids=ids,
 )
 def test_fields_with_numbers(client: Client, key: str, number: str) -> None:
     text = number.encode().decode("latin-1")
-    if not text.isprintable():
-        pytest.skip("no field value")
     assert client.get("/v1/watch", Last_Event_ID=text).status == 400
     client.put(key)
     answer = client.get(f"/v1/keys/{key}", If_None_Match='"5"', Prefer=f"wait={text}")
@@ -147,10 +147,12 @@ def test_delta_and_initial(client: Client, key: str, member: str, number: str) -
 
 
 @pytest.mark.parametrize("member", ["if_match", "if_none_match"])
-@pytest.mark.parametrize("number", [n for n in JSON_NUMBERS if n[0] == '"' and "1" not in n[:2]])
+@pytest.mark.parametrize(
+    # A revision may have 19 digits.
+    "number",
+    [n for n in JSON_NUMBERS if n[0] == '"' and "1" not in n[:2] and len(n) != 21],
+)
 def test_a_revision_in_a_batch(client: Client, key: str, member: str, number: str) -> None:
-    if number in ('"9223372036854775808"',):
-        pytest.skip("it has 19 digits, as a revision may")
     operation = f'{{"op":"set","key":"{key}","value":1,"{member}":{number}}}'
     answer = client.post("/v1/batch", f'{{"operations":[{operation}]}}'.encode())
     assert answer.status == 400

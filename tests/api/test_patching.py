@@ -11,6 +11,7 @@ import pytest
 from api_support import Client, quoted
 from hypothesis import given
 from hypothesis import strategies as st
+from keyrack_server import request
 
 from keyrack.http.patching import merge
 
@@ -225,8 +226,6 @@ def test_one_patch_that_lost_a_race_is_done_without_another_request(
     client: Client, server: Server, key: str
 ) -> None:
     """Two patches in one turn: the second is tried again, and needs nobody to wake it."""
-    from keyrack_server import request
-
     json_put(client, key, "{}")
     kind = {"Content_Type": "application/merge-patch+json"}
     with server.connect(5) as first, server.connect(5) as second:

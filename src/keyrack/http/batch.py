@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from keyrack.http.reply import Context, Limits
 
 _NONE: Final[frozenset[bytes]] = frozenset()
+_MOST_KEPT: Final = 1 << 16
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _decode: Final = msgspec.json.Decoder(BatchRequest).decode
 _decode_counter: Final = msgspec.json.Decoder(CounterRequest).decode
@@ -59,7 +60,9 @@ def batch(request: Request, context: Context) -> PendingWrite:
     contract.parameters(request.query, _NONE)
     asked = contract.read_json(request, _decode)
     write = tuple(_operation(one, request.body, context.limits) for one in asked.operations)
-    _bound_reads(write, context)
+    # What is remembered for a retry is kept in the store, values that were read included.
+    kept = request.head.idempotency_key is not None
+    _bound_reads(write, context, _MOST_KEPT if kept else context.limits.max_body)
 
     def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
@@ -92,7 +95,7 @@ def _operation(asked: BatchOperation, body: bytes, limits: Limits) -> Operation:
             return Touch(key, _ttl(asked.ttl), condition)
 
 
-def _bound_reads(write: tuple[Operation, ...], context: Context) -> None:
+def _bound_reads(write: tuple[Operation, ...], context: Context, limit: int) -> None:
     """Refuse a batch whose answer would hold more than a body may: a request is soon repeated."""
     written: dict[bytes, int] = {}
     size = 0
@@ -104,8 +107,7 @@ def _bound_reads(write: tuple[Operation, ...], context: Context) -> None:
                 record = context.engine.get(operation.key)
                 written[operation.key] = 0 if record is None else len(record.value)
             size += written[operation.key]
-        if size > context.limits.max_body:
-            limit = context.limits.max_body
+        if size > limit:
             raise Problem("too-large", f"It reads more than {limit} bytes.", limit=limit)
 
 

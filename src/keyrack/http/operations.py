@@ -257,6 +257,7 @@ _TABLE: Final = (
             "not-json",
             "bad-condition",
             "precondition-failed",
+            "unavailable",
         ),
         (_IF_MATCH, _IF_NONE_MATCH),
         Shape("application/merge-patch+json", Any),

@@ -1,9 +1,16 @@
-"""JSON Merge Patch (RFC 7396): change members of a JSON value where it is."""
+"""JSON Merge Patch (RFC 7396): change members of a JSON value where it is.
+
+A patch reads, merges, and writes if the key is still as it was read; else it begins again. Patches
+of one key that a worker has at the same time go one after the other: all at once, each commit would
+let one of them win and send the others back.
+"""
 
 from __future__ import annotations
 
 import json
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
+from weakref import WeakKeyDictionary
 
 from keyrack.engines.contract import JSON, Condition, Refusal, Set, Why
 from keyrack.http import contract, problems
@@ -17,12 +24,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.contract import Outcome, Record
+    from keyrack.http.feed import Feed
     from keyrack.http.message import Request
     from keyrack.http.reply import Context
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 _MERGE_PATCH: Final = b"application/merge-patch+json"
-_ATTEMPTS: Final = 10_000
+_ATTEMPTS: Final = 100
 
 
 class _Literal(str):
@@ -40,6 +48,10 @@ def patch(request: Request, context: Context) -> Deferred:
         raise Problem("unsupported-media-type", "Send the patch as `application/merge-patch+json`.")
     change = _parsed(request.body)
     return Deferred(lambda done: _Attempts(request, context, key, change, done).begin())
+
+
+_lines: Final[WeakKeyDictionary[Feed, dict[bytes, deque[_Attempts]]]] = WeakKeyDictionary()
+"""For each worker and key, the patches that are under way; the first one is tried."""
 
 
 class _Attempts:
@@ -62,24 +74,38 @@ class _Attempts:
         self._off = False
 
     def begin(self) -> Callable[[], None]:
-        self._try()
+        lines = _lines.setdefault(self._context.feed, {})
+        line = lines.setdefault(self._key, deque())
+        line.append(self)
+        if len(line) == 1:
+            self._serve(lines, line)
         return self._call_off
 
     def _call_off(self) -> None:
         self._off = True
 
-    def _try(self) -> None:
+    def _serve(self, lines: dict[bytes, deque[_Attempts]], line: deque[_Attempts]) -> None:
+        """Try the first of a line, and the next where it ends at once."""
+        while line:
+            if not line[0]._off and line[0]._try():
+                return
+            line.popleft()
+        del lines[self._key]
+
+    def _try(self) -> bool:
+        """Have a write done; False where there is an answer without one."""
         self._left -= 1
         try:
             operation = self._operation()
         except Problem as problem:
             self._done(problems.answer(problem, self._request.path))
-            return
+            return False
         except (RecursionError, UnicodeEncodeError):
             why = "It is nested too deeply, or has half of a surrogate pair."
             self._done(problems.answer(Problem("bad-json", why), self._request.path))
-            return
+            return False
         self._context.feed.submit((operation,), self._conclude)
+        return True
 
     def _operation(self) -> Set:
         record = self._context.engine.get(self._key)
@@ -106,15 +132,24 @@ class _Attempts:
         return _written(merge(value, self._change))
 
     def _conclude(self, outcome: Outcome) -> None:
-        if self._off:
-            return
+        lines = _lines[self._context.feed]
+        line = lines[self._key]
+        again = isinstance(outcome, Refusal) and outcome.why is Why.CONDITION and self._left > 0
+        if not again:
+            line.popleft()
+            if not self._off:
+                self._done(self._answer(outcome))
+        self._serve(lines, line)
+
+    def _answer(self, outcome: Outcome) -> Answer:
         if not isinstance(outcome, Refusal):
             tag = (b"ETag", etag(outcome[0].revision))
-            self._done(Answer(204, (tag, (b"Cache-Control", b"no-store"))))
-        elif outcome.why is Why.CONDITION and self._left:
-            self._try()
-        else:
-            self._done(problems.answer(refused(outcome), self._request.path))
+            return Answer(204, (tag, (b"Cache-Control", b"no-store")))
+        problem = refused(outcome)
+        if outcome.why is Why.CONDITION:
+            later = ((b"Retry-After", b"1"),)
+            problem = Problem("unavailable", "Others change this key all the time.", later)
+        return problems.answer(problem, self._request.path)
 
 
 def merge(value: Any, change: Any) -> Any:

@@ -28,6 +28,7 @@ from keyrack.engines.contract import (
     Page,
     Record,
     Refusal,
+    Remember,
     Set,
     Space,
     StoreFormatUnknown,
@@ -75,6 +76,8 @@ _MOST_PAGES: Final = 1536
 _NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"events"))
 _SMALL_FILES: Final = (1 << 16) + (1 << 14)
 """The table of readers, the words, the lock."""
+_PAGES_AN_OUTCOME: Final = 48
+"""An outcome that is remembered: 64 KiB of values that were read, and a thousand results."""
 _LOG_PART: Final = 16
 """The event log takes at most this part of the memory."""
 _MOST_BYTES_AN_EVENT: Final = 640
@@ -311,6 +314,8 @@ class EmbeddedEngine:
                 elif type(operation) is not Delete:
                     growing = True
                     need += PAGES_A_TTL
+                    if type(operation) is Remember:
+                        need += _PAGES_AN_OUTCOME
             if group and pages + need > _MOST_PAGES:
                 outcomes += self._commit(group, pages, grows)
                 group, pages, grows = [], PAGES_A_COMMIT, False
@@ -337,7 +342,10 @@ class EmbeddedEngine:
         # The transaction is aborted by the context manager on any error: nothing was done then.
         with self._begin(None, None, True) as txn:
             if not self._memory.claim(pages, grows):
-                raise lmdb.MapFullError("no room")
+                # Many operations touch the same pages: each copies none twice, and adds few.
+                fewer = self._live_pages() + pages // 4
+                if fewer >= pages or not self._memory.claim(fewer, grows):
+                    raise lmdb.MapFullError("no room")
             last, events, size = self._state(txn)
             commit = self._new_commit(txn, last)
             outcomes = [commit.apply(write) for write in writes]
