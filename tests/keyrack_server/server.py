@@ -18,6 +18,10 @@ from keyrack_server.wire import Answer, Wire, parse, request
 if TYPE_CHECKING:
     from types import TracebackType
 
+ENGINES: dict[str, tuple[str, ...]] = {"embedded": ()}
+"""The engines that the tests over HTTP can be run with, and the flags that choose each. Another one
+is a row here; KEYRACK_TEST_ENGINE names the one of a run."""
+
 _START_SECONDS = 20.0
 _END_SECONDS = 15.0
 
@@ -32,7 +36,8 @@ class Server:
         self._told = False
         self._log = tempfile.NamedTemporaryFile(prefix="keyrack-test-", suffix=".log")  # noqa: SIM115 - closed in stop
         command = [sys.executable, "-m", "keyrack", "serve", "--port", "0"]
-        command += ["--workers", str(workers), "--memory", memory, *flags]
+        engine = ENGINES[os.environ.get("KEYRACK_TEST_ENGINE", "embedded")]
+        command += ["--workers", str(workers), "--memory", memory, *engine, *flags]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")
         }
