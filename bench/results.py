@@ -50,6 +50,6 @@ def ratio(ours: Sequence[Sample], theirs: Sequence[Sample], figure: str) -> floa
     the next, for both.
     """
     other: dict[int, Sample] = {sample.round: sample for sample in theirs}
-    get: Callable[[Sample], float] = lambda sample: float(getattr(sample, figure))  # noqa: E731
+    get: Callable[[Sample], float] = lambda sample: float(getattr(sample, figure))  # noqa: E731 - typed, and used once
     pairs = [get(s) / get(other[s.round]) for s in ours if s.round in other]
     return statistics.median(pairs) if pairs else None

@@ -119,7 +119,7 @@ def test_a_key_that_is_set_between_looking_and_deleting_is_left_alone(inside: In
             engine.write([other])
         submit(write, conclude)
 
-    inside.feed.submit = disturbed  # type: ignore[method-assign]
+    inside.feed.submit = disturbed  # type: ignore[method-assign]  # for this test alone
 
     async def delete() -> Any:
         return await bulk.delete({b"prefix": b"", b"all": b"true"}, inside.context)
