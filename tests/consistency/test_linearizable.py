@@ -37,6 +37,7 @@ OPERATIONS = 24_000
 REGISTERS = ("r/0", "r/1", "r/2")
 COUNTERS = ("c/0", "c/1")
 PAUSE = 0.4
+KILLS = 3
 
 
 def revision_of(answer: keyrack_server.Answer) -> int:
@@ -56,9 +57,9 @@ class Watched:
         """The revision that it last saw of a key: what it compares with."""
         self.history: list[Operation] = []
 
-    def run(self, operations: int) -> list[Operation]:
-        """Do so many operations on registers and counters, and return them."""
-        while len(self.history) < operations:
+    def run(self, operations: int, killer: Killer) -> list[Operation]:
+        """Do at least so many operations, and more until so many workers were killed."""
+        while len(self.history) < operations or killer.kills < KILLS:
             if self._chance.random() < 0.3:
                 self._count(self._chance.choice(COUNTERS))
             else:
@@ -146,11 +147,10 @@ def test_a_history_is_linearizable_while_workers_are_killed(workers: int) -> Non
         share = OPERATIONS * ROUNDS // 2 // CLIENTS
         clients = [Watched(server, number) for number in range(CLIENTS)]
         with Killer(server, PAUSE, seed=workers) as killer:
-            histories = in_threads([lambda c=client: c.run(share) for client in clients])
+            histories = in_threads([lambda c=client: c.run(share, killer) for client in clients])
     history = [operation for one in histories for operation in one]
     lost = sum(operation.answer is None for operation in history)
     print(f"{len(history)} operations, {lost} lost, {killer.kills} kills")
-    assert killer.kills
     assert why_not_ordered(history) is None
     assert why_not_linearizable(history) is None
 
