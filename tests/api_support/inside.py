@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.feed import Feed
 from keyrack.http.reply import Context, Limits
-from keyrack.http.turn import Turn
+from keyrack.http.turn import Turn, at_once
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -39,12 +39,14 @@ class Inside:
         self.clock = SteadyClock()
         self.engine = EmbeddedEngine(str(directory), 64 * _MIB, events, self.clock)
         self.loop = asyncio.new_event_loop()
-        self.turn = Turn(self.loop, self.engine, memoryview(bytearray(8 * 2048)).cast("q"))
+        self.turn = Turn(
+            self.loop, self.engine, memoryview(bytearray(8 * 2048)).cast("q"), at_once(self.engine)
+        )
         self.interested: list[bool] = []
         self.feed = Feed(self.loop, self.engine, self.turn, self.interested.append)
         self.turn.committed = self.feed.wake
         self.limits = Limits(_MIB, 8 * _MIB)
-        self.context = Context(self.engine, self.limits, self.feed)
+        self.context = Context(self.engine, self.limits, self.feed, self.engine)
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run the loop until some work is done."""

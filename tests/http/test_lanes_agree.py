@@ -17,7 +17,7 @@ from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
 from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
-from keyrack.http.turn import Turn
+from keyrack.http.turn import Turn, at_once
 from keyrack.server.counters import Counters
 
 if TYPE_CHECKING:
@@ -165,13 +165,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     with asyncio.Runner() as runner:
         engine = EmbeddedEngine(str(directory), 16 << 20, 1000)
         counters = Counters.create(1)
-        turn = Turn(runner.get_loop(), engine, counters.slot(0))
+        turn = Turn(runner.get_loop(), engine, counters.slot(0), at_once(engine))
         feed = Feed(runner.get_loop(), engine, turn, lambda interested: None)
         lane = Lane(
             runner.get_loop(),
             turn,
             Guard(("127.0.0.1",)),
-            Context(engine, Limits(1 << 20, 8 << 20), feed),
+            Context(engine, Limits(1 << 20, 8 << 20), feed, engine),
             Timeouts(90.0, 10.0, 60.0, 60.0),
         )
         application = Application(lane, counters)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Iterator, Sequence
 
 MAX_KEY_BYTES: Final = 511
 MAX_MEDIA_TYPE_BYTES: Final = 255
@@ -176,6 +176,8 @@ class Why(enum.Enum):
     """The store has no room for it; deletes still work."""
     BROKEN = "broken"
     """The engine failed, and cannot say whether the write was done."""
+    AWAY = "away"
+    """What the store is on does not answer; the write may have been done or not."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -255,15 +257,13 @@ class Capabilities(msgspec.Struct, frozen=True):
     durable: bool
     eviction: bool
     atomic_across_keys: bool
+    waits: bool = False
+    """Whether it is a `WaitingEngine`."""
     max_key_bytes: int = MAX_KEY_BYTES
 
 
-class Engine(Protocol):
-    """A store, as one worker process has it open.
-
-    Reads see every write that any process has acknowledged. Methods raise `StoreError` when the
-    store itself is broken; a write that cannot be done is a `Refusal`, not an exception.
-    """
+class Reads(Protocol):
+    """What an operation on behalf of a client may read. All of it sees every acknowledged write."""
 
     capabilities: Capabilities
 
@@ -290,6 +290,17 @@ class Engine(Protocol):
         the number of keys; a page ends early when its values are many bytes.
         """
 
+    def history(self) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now."""
+
+
+class Engine(Reads, Protocol):
+    """A store, as one worker process has it open.
+
+    Reads see every write that any process has acknowledged. Methods raise `StoreError` when the
+    store itself is broken; a write that cannot be done is a `Refusal`, not an exception.
+    """
+
     def count(self, prefix: bytes, after: bytes | None, steps: int) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
 
@@ -308,8 +319,8 @@ class Engine(Protocol):
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the known events with a revision above `after`, oldest first."""
 
-    def history(self) -> tuple[int, int]:
-        """Return the revision below which events are gone, and the store's revision now."""
+    def events_after(self, revision: int, limit: int) -> list[Event]:
+        """Return the oldest known events with a greater revision, at most so many."""
 
     def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
@@ -321,8 +332,65 @@ class Engine(Protocol):
         """Let go of the store. Data stays."""
 
 
+class WaitingEngine(Protocol):
+    """A store on the other side of a network: every answer comes later, through the event loop.
+
+    Methods mean what those of `Engine` mean. What is asked for in one turn of the event loop goes
+    out together. An answer that does not come raises `StoreAway` from what is awaited; a write
+    whose answer does not come is refused with `Why.AWAY`.
+    """
+
+    capabilities: Capabilities
+
+    def now(self) -> int:
+        """Return the store's clock in ms, as far as it is known here: for telling, not judging."""
+
+    def get(self, key: bytes) -> Awaitable[Record | None]:
+        """See `Reads.get`."""
+
+    def lock_of(self, name: bytes) -> Awaitable[Record | None]:
+        """See `Reads.lock_of`."""
+
+    def scan(
+        self,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit: int = 100,
+        reverse: bool = False,
+        delimiter: bytes = b"",
+    ) -> Awaitable[Page]:
+        """See `Reads.scan`."""
+
+    def history(self) -> Awaitable[tuple[int, int]]:
+        """See `Reads.history`."""
+
+    def count(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> Awaitable[tuple[int, bytes | None]]:
+        """See `Engine.count`."""
+
+    def write(self, writes: Sequence[Write]) -> Awaitable[list[Outcome]]:
+        """See `Engine.write`."""
+
+    def expire(self, limit: int) -> Awaitable[Sweep]:
+        """See `Engine.expire`."""
+
+    def trim(self, limit: int) -> Awaitable[int]:
+        """See `Engine.trim`."""
+
+    def events_after(self, revision: int, limit: int) -> Awaitable[list[Event]]:
+        """See `Engine.events_after`."""
+
+    def usage(self) -> Awaitable[Usage]:
+        """See `Engine.usage`."""
+
+
 class StoreError(Exception):
     """The store cannot be used. The message says why and what to do."""
+
+
+class StoreAway(StoreError):
+    """Raised at any time: what the store is on does not answer. It is asked again, later."""
 
 
 class StoreInUse(StoreError):

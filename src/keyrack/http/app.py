@@ -19,7 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from keyrack import __version__
-from keyrack.engines.contract import MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_TTL_MS
+from keyrack.engines.contract import MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_TTL_MS, StoreAway
 from keyrack.http import (
     bulk,
     contract,
@@ -27,8 +27,8 @@ from keyrack.http import (
     operations,
     problems,
     reference,
-    semantics,
 )
+from keyrack.http.asked import resolved, told
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Answer, Request
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Outcome
     from keyrack.http.lane import Lane
-    from keyrack.http.operations import Operation
+    from keyrack.http.operations import Operation, Resource
     from keyrack.http.reply import Reply
     from keyrack.server.counters import Counters
 
@@ -64,8 +64,8 @@ class Application:
     def __init__(self, lane: Lane, counters: Counters) -> None:
         self.lane = lane
         self._counters = counters
-        self._engine = lane.turn.engine
-        self._metrics = Metrics(counters, self._engine)
+        self._store = lane.context.store
+        self._metrics = Metrics(counters, self._store.capabilities.engine)
         self._started = time.monotonic()
         self._context = lane.context
         endpoints = {
@@ -90,6 +90,7 @@ class Application:
             ],
             exception_handlers={
                 HTTPException: self._http_exception,
+                StoreAway: self._away,
                 Problem: self._problem,
                 Exception: self._defect,
             },
@@ -132,9 +133,9 @@ class Application:
         # What routes see is the raw path, as everywhere: `%2F` is no slash, `%0A` no line break.
         scope["path"] = request.path.decode("latin-1")
         resource = operations.find(request.path)
-        reply = resource and operations.serve(request, resource, self._context)
+        reply = resource and await self._reply(request, resource)
         if reply is not None:
-            await _respond(await self._done(reply), request.method, send)
+            await _respond(await self._done(reply, request), request.method, send)
         elif resource is None and request.head.read_refusal is not None:
             await _respond(
                 problems.answer(request.head.read_refusal, request.path), request.method, send
@@ -142,11 +143,18 @@ class Application:
         else:
             await self._app(scope, receive, send)
 
-    async def _done(self, reply: Reply) -> Answer:
+    async def _reply(self, request: Request, resource: Resource) -> Reply | None:
+        context = self._context.afresh()
+        return await resolved(lambda: operations.serve(request, resource, context))
+
+    async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
-            outcome: asyncio.Future[Outcome] = self.lane.loop.create_future()
-            self.lane.turn.submit(reply.write, outcome.set_result)
-            return reply.conclude(await outcome)
+            coming: asyncio.Future[Outcome] = self.lane.loop.create_future()
+            self.lane.turn.submit(reply.write, coming.set_result)
+            outcome = await coming
+            return await resolved(
+                lambda: problems.answered(lambda: reply.conclude(outcome), request.path)
+            )
         if isinstance(reply, Deferred):
             answer: asyncio.Future[Answer] = self.lane.loop.create_future()
             call_off = reply.start(answer.set_result)
@@ -187,7 +195,7 @@ class Application:
     # Endpoints
 
     async def _home(self, request: StarletteRequest) -> Response:
-        usage = self._engine.usage()
+        usage = await told(self._store.usage())
         text = _page("home.html")
         base = f"{request.url.scheme}://{request.headers.get('host', 'localhost:8088')}"
         for name, value in (
@@ -198,7 +206,7 @@ class Application:
             ("limit", f"{usage.limit / 1e6:,.0f}"),
             ("workers", str(self._counters.ready_workers())),
             ("revision", str(usage.revision)),
-            ("engine", self._engine.capabilities.engine),
+            ("engine", self._store.capabilities.engine),
         ):
             text = text.replace("{{" + name + "}}", html.escape(value))
         return _html(text)
@@ -206,20 +214,24 @@ class Application:
     async def _readyz(self, request: StarletteRequest) -> Response:
         if self._counters.draining:
             raise Problem("unavailable", "This service is about to end.", ((b"Retry-After", b"1"),))
-        self._engine.usage()
+        await told(self._store.usage())
         return Response("ready\n", media_type="text/plain", headers=_NO_STORE)
 
     async def _prometheus(self, request: StarletteRequest) -> Response:
-        body, media_type = self._metrics.render(request.headers.get("accept", ""))
+        try:
+            usage = await told(self._store.usage())
+        except StoreAway:
+            usage = None  # the service's own figures are wanted then more than ever
+        body, media_type = self._metrics.render(request.headers.get("accept", ""), usage)
         return Response(body, headers={"Content-Type": media_type, **_NO_STORE})
 
     async def _info(self, request: StarletteRequest) -> Response:
-        usage = self._engine.usage()
+        usage = await told(self._store.usage())
         return _json(
             {
                 "name": "keyrack",
                 "version": __version__,
-                "engine": msgspec.to_builtins(self._engine.capabilities),
+                "engine": msgspec.to_builtins(self._store.capabilities),
                 "keys": usage.keys,
                 "keys_with_ttl": usage.keys_with_ttl,
                 "revision": str(usage.revision),
@@ -231,13 +243,14 @@ class Application:
                     "reserved": usage.reserved,
                 },
                 "workers": self._counters.ready_workers(),
-                "time_ms": self._engine.now(),
+                "time_ms": self._store.now(),
                 "uptime_seconds": round(time.monotonic() - self._started, 3),
             }
         )
 
     async def _limits(self, request: StarletteRequest) -> Response:
         limits, timeouts = self._context.limits, self.lane.timeouts
+        usage = await told(self._store.usage())
         return _json(
             {
                 "key_bytes": MAX_KEY_BYTES,
@@ -254,7 +267,7 @@ class Application:
                 "head_fields": MAX_FIELDS,
                 "ttl_seconds_least": 0.001,
                 "ttl_seconds_most": MAX_TTL_MS // 1000,
-                "store_bytes": self._engine.usage().limit,
+                "store_bytes": usage.limit,
                 "head_timeout_seconds": timeouts.head,
                 "body_timeout_seconds": timeouts.body,
                 "send_timeout_seconds": timeouts.send,
@@ -334,8 +347,11 @@ class Application:
         assert isinstance(error, Problem)
         return self._answered(request, error)
 
+    async def _away(self, request: StarletteRequest, error: Exception) -> Response:
+        return self._answered(request, problems.away(str(error)))
+
     async def _defect(self, request: StarletteRequest, error: Exception) -> Response:
-        return self._answered(request, semantics.internal())
+        return self._answered(request, problems.internal())
 
     @staticmethod
     def _answered(request: StarletteRequest, problem: Problem) -> Response:

@@ -14,6 +14,7 @@ from msgspec import UNSET
 
 from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
 from keyrack.http import contract, events
+from keyrack.http.asked import told
 from keyrack.http.listing import refuse_contradiction
 from keyrack.http.model import (
     Count,
@@ -29,7 +30,7 @@ from keyrack.http.semantics import check_size, refused
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from keyrack.engines.contract import Outcome, Record, Write
+    from keyrack.engines.contract import Event, Outcome, Record, Write
     from keyrack.http.reply import Context
 
 DELETE_PARAMETERS: Final = frozenset((b"prefix", b"dry_run", b"all"))
@@ -49,7 +50,7 @@ async def count(given: dict[bytes, bytes], context: Context) -> Count:
     """Count the keys under a prefix. O(keys under it)."""
     refuse_contradiction(given)
     prefix = contract.prefix_of(given.get(b"prefix", b""))
-    revision = context.engine.history()[1]
+    revision = (await told(context.store.history()))[1]
     return Count(await _count(prefix, context), str(revision))
 
 
@@ -57,7 +58,7 @@ async def _count(prefix: bytes, context: Context) -> int:
     number = 0
     after: bytes | None = None
     while True:
-        found, after = context.engine.count(prefix, after, _COUNT_STEPS)
+        found, after = await told(context.store.count(prefix, after, _COUNT_STEPS))
         number += found
         if after is None:
             return number
@@ -71,16 +72,16 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
     if not prefix and not everything:
         raise Problem("bad-parameter", "Without a prefix this deletes everything; say all=true.")
     if contract.switch(given, b"dry_run"):
-        page = context.engine.scan(prefix, None, _SAMPLE)
+        page = await told(context.store.scan(prefix, None, _SAMPLE))
         sample = [contract.text_of(key) for key, _ in page.entries]
-        revision = context.engine.history()[1]
+        revision = (await told(context.store.history()))[1]
         return Deleted(await _count(prefix, context), str(revision), True, sample)
     # Keys that are set meanwhile, behind where the deletion is, are left alone.
-    bound = context.engine.history()[1]
+    bound = (await told(context.store.history()))[1]
     deleted = 0
     after: bytes | None = None
     while True:
-        page = context.engine.scan(prefix, after, _DELETE_STEPS)
+        page = await told(context.store.scan(prefix, after, _DELETE_STEPS))
         writes: list[Write] = [
             (Delete(key, Condition(match=frozenset((record.revision,)))),)
             for key, record in page.entries
@@ -93,7 +94,7 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
                 raise refused(outcome)
         after = page.next
         if after is None:
-            return Deleted(deleted, str(context.engine.history()[1]))
+            return Deleted(deleted, str((await told(context.store.history()))[1]))
         await asyncio.sleep(0.001)
 
 
@@ -117,14 +118,14 @@ async def _written(writes: list[Write], context: Context) -> list[Outcome]:
 
 async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
     """Return the last known events of a key. Reads the log in steps: O(events kept)."""
-    since = context.engine.history()[0]
-    found = []
-    for read, event in enumerate(context.engine.events(), 1):
-        if event.key == key and event.change in events.SHOWN:
-            found.append(event)
-            del found[:-limit]
-        if read % _COUNT_STEPS == 0:
-            await asyncio.sleep(0)
+    since = (await told(context.store.history()))[0]
+    found: list[Event] = []
+    after = 0
+    while some := await told(context.store.events_after(after, _COUNT_STEPS)):
+        found += (event for event in some if event.key == key and event.change in events.SHOWN)
+        del found[:-limit]
+        after = some[-1].revision
+        await asyncio.sleep(0)
     return KeyEvents(key.decode(), [events.as_json(event) for event in reversed(found)], str(since))
 
 
@@ -135,8 +136,8 @@ async def export(prefix: bytes, context: Context) -> AsyncIterator[bytes]:
     """Yield the keys under a prefix as NDJSON, a few hundred at a time."""
     after: bytes | None = None
     while True:
-        page = context.engine.scan(prefix, after, _EXPORT_STEPS)
-        now = context.engine.now()
+        page = await told(context.store.scan(prefix, after, _EXPORT_STEPS))
+        now = context.store.now()
         if page.entries:
             yield b"".join(_line(key, record, now) for key, record in page.entries)
         after = page.next

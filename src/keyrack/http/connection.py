@@ -45,8 +45,10 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
-    from keyrack.engines.contract import Outcome
+    from keyrack.engines.contract import Outcome, Record
     from keyrack.http.lane import Lane
+    from keyrack.http.operations import Resource
+    from keyrack.http.reply import Reply
 
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
@@ -284,8 +286,12 @@ class Connection(asyncio.Protocol):
             record = turn.engine.get(key)
         except Exception:
             self.lane.log.exception("reading failed")
-            self._answer_problem(semantics.internal(), b"GET", b"/get/", "get")
+            self._answer_problem(problems.internal(), b"GET", b"/get/", "get")
             return
+        self._answer_hot_get(key, record)
+
+    def _answer_hot_get(self, key: bytes, record: Record | None) -> None:
+        turn = self.turn
         if record is None:
             turn.count[_GET_404] += 1
             self._transport.write(turn.not_found)
@@ -345,6 +351,11 @@ class Connection(asyncio.Protocol):
         if record is None or record.expires_at:
             return False
         turn.reads += 1
+        self._answer_hot_key_get(record)
+        return True
+
+    def _answer_hot_key_get(self, record: Record) -> None:
+        turn = self.turn
         turn.count[_KEY_GET_200] += 1
         value = record.value
         self._transport.write(
@@ -358,7 +369,6 @@ class Connection(asyncio.Protocol):
                 value,
             )
         )
-        return True
 
     def _hot_key_put(self, key: bytes, head: Head, body: bytes) -> bool:
         """`PUT` of a key as `semantics.key_put` has it, without TTL; say if it can be done so."""
@@ -644,12 +654,20 @@ class Connection(asyncio.Protocol):
         if self._unanswered and not (operation and operation.writes):
             # A read behind a write of the same connection sees it.
             self._flush()
-        reply = resource and operations.serve(request, resource, self.lane.context)
+        name = operation.name if operation else "other"
+        if resource is None:
+            self._carry_out(None, request, name)
+        else:
+            self._serve_resource(request, resource, name)
+
+    def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
+        self._carry_out(operations.serve(request, resource, self.lane.context), request, name)
+
+    def _carry_out(self, reply: Reply | None, request: Request, name: str) -> None:
         if reply is None:
             self._flush()
             self._serve_wide(request)
             return
-        name = operation.name if operation else "other"
         if type(reply) is PendingWrite:
             self._submit(reply, request, name)
             return
@@ -673,7 +691,8 @@ class Connection(asyncio.Protocol):
     def _submit(self, pending: PendingWrite, request: Request, name: str) -> None:
         def conclude(outcome: Outcome) -> None:
             self._unanswered -= 1
-            self._answer(request, pending.conclude(outcome), name)
+            answer = problems.answered(lambda: pending.conclude(outcome), request.path)
+            self._answer(request, answer, name)
 
         self._unanswered += 1
         self.turn.submit(pending.write, conclude)

@@ -11,28 +11,33 @@ took, at most 20 ms. Under load more events go in one piece, and a watcher costs
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import deque
-from itertools import islice
-from typing import TYPE_CHECKING, Final, NamedTuple
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
-from keyrack.engines.contract import Change, Condition, Delete, Refusal, Space, Why
+from keyrack.engines.contract import Change, Condition, Delete, Record, Refusal, Space, Why
 from keyrack.http import events as wire
+from keyrack.http.asked import resolve, when_told
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from keyrack.engines.contract import Engine, Event, Outcome, Record, Write
+    from keyrack.engines.contract import Engine, Event, Outcome, WaitingEngine, Write
     from keyrack.http.message import Answer
     from keyrack.http.reply import Sink
     from keyrack.http.turn import Turn
+
+    Value: TypeAlias = Callable[[bytes], Record | None]
 
 _LONGEST_PAUSE: Final = 0.02
 _EVENTS_A_ROUND: Final = 500
 _PIECE: Final = 1 << 18
 """Bytes of events that are sent at once."""
 _SLOW_PAUSE: Final = 0.02
+_AWAY_PAUSE: Final = 0.5
+"""Until a store that did not answer is asked again."""
 _BEAT: Final = 15.0
 """Seconds between two signs of life on a stream on which nothing happens."""
 
@@ -79,12 +84,12 @@ class Feed:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        engine: Engine,
+        store: Engine | WaitingEngine,
         turn: Turn,
         interested: Callable[[bool], None],
     ) -> None:
         self._loop = loop
-        self._engine = engine
+        self._store = store
         self._turn = turn
         self._interested = interested
         self._watchers: dict[Interests, set[Watcher]] = {}
@@ -96,13 +101,25 @@ class Feed:
         self._queues: dict[bytes, deque[LockWaiter]] = {}
         self._lock_timers: dict[bytes, asyncio.TimerHandle] = {}
         self._seen = 0
+        self._told_until = 0
+        """What the present round goes on from."""
+        self._started = False
+        """Whether `_seen` holds: changes after it are told, whatever happens."""
+        self._until_started: list[Callable[[], None]] = []
         self._round: asyncio.Handle | None = None
+        self._reading = False
+        self._more = False
+        """Something was committed while a round was reading."""
         self._beat: asyncio.TimerHandle | None = None
         self._pause = 0.0
 
     def submit(self, write: Write, conclude: Callable[[Outcome], None]) -> None:
         """Have a write done with the others of this turn."""
         self._turn.submit(write, conclude)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Have something done in the next turn."""
+        self._loop.call_soon(work)
 
     @property
     def active(self) -> bool:
@@ -111,19 +128,42 @@ class Feed:
 
     def wake(self) -> None:
         """Something was committed, here or elsewhere."""
-        if self._round is None and self.active:
+        self._more = self._reading or not self._started
+        if self._round is None and not self._reading and self._started:
             self._round = self._loop.call_later(self._pause, self._run)
 
     def _join(self) -> None:
         """Become interested: from the present revision on nothing is missed."""
         if not self.active:
             self._interested(True)
-            self._seen = self._engine.history()[1]
             self._beat = self._loop.call_later(_BEAT, self._beats)
+            self._find_start()
+
+    def _find_start(self) -> None:
+        later = partial(self._loop.call_later, _AWAY_PAUSE, self._find_start)
+        when_told(self._store.history(), self._start, later)
+
+    def _start(self, history: tuple[int, int]) -> None:
+        if self._started:
+            return
+        self._started = True
+        self._seen = history[1]
+        waiting, self._until_started = self._until_started, []
+        for work in waiting:
+            work()
+        if self._more:
+            self.wake()
+
+    def _when_started(self, work: Callable[[], None]) -> None:
+        if self._started:
+            work()
+        else:
+            self._until_started.append(work)
 
     def _part(self) -> None:
         if not self.active:
             self._interested(False)
+            self._started = False
             if self._beat is not None:
                 self._beat.cancel()
                 self._beat = None
@@ -132,38 +172,61 @@ class Feed:
 
     def _run(self) -> None:
         self._round = None
-        began = time.monotonic()
-        told = self._tell_news()
+        self._reading = True
+        self._read_log(self._seen, partial(self._tell, time.monotonic()), self._retry)
+
+    def _retry(self) -> None:
+        self._reading = False
+        self._loop.call_later(_AWAY_PAUSE, self.wake)
+
+    def _tell(self, began: float, events: list[Event], missed: bool) -> None:
+        """Tell everybody of what has happened since the last time."""
+        if missed:
+            self._miss()
+        self._told_until = self._seen
+        if events:
+            self._seen = max(self._seen, events[-1].revision)
+        groups = self._sorted(events)
+        wanted = [event for group, some in groups.items() if group.values for event in some]
+        self._read_values(wanted, partial(self._told, began, events, groups))
+
+    def _told(
+        self,
+        began: float,
+        events: list[Event],
+        groups: dict[Interests, list[Event]],
+        value: Value,
+    ) -> None:
+        self._reading = False
+        if events:
+            self._tell_watchers(events, groups, value)
+        for event in events:
+            self._tell_waiters(event)
         self._pause = min(time.monotonic() - began, _LONGEST_PAUSE)
-        if told >= _EVENTS_A_ROUND:
+        if self._more or len(events) >= _EVENTS_A_ROUND:
             self.wake()
 
-    def _tell_news(self) -> int:
-        """Tell everybody of what has happened since the last time; return how many events."""
-        events = self._new_events()
-        if events:
-            self._tell_watchers(events)
-            for event in events:
-                self._tell_waiters(event)
-        return len(events)
+    def _read_log(
+        self, after: int, then: Callable[[list[Event], bool], None], away: Callable[[], object]
+    ) -> None:
+        """Call `then` with events after a revision and whether some were forgotten before them."""
 
-    def _new_events(self) -> list[Event]:
-        events: list[Event] = []
-        for event in self._engine.events(self._seen):
-            events.append(event)
-            if len(events) >= _EVENTS_A_ROUND:
-                break
-        if self._misses_some(self._seen, events):
-            self._miss()
-        if events:
-            self._seen = events[-1].revision
-        return events
+        def look_back(events: list[Event]) -> None:
+            if events and events[0].revision == after + 1:
+                then(events, False)
+            else:
+                history = self._store.history()
+                when_told(history, lambda reach: then(events, reach[0] > after), away)
 
-    def _misses_some(self, seen: int, events: list[Event]) -> bool:
-        """Tell whether events after `seen` were forgotten before they were read."""
-        if events and events[0].revision == seen + 1:
-            return False
-        return self._engine.history()[0] > seen
+        when_told(self._store.events_after(after, _EVENTS_A_ROUND), look_back, away)
+
+    def _read_values(self, events: list[Event], then: Callable[[Value], None]) -> None:
+        """Call `then` with a function that knows the values that keys have now."""
+        if not self._store.capabilities.waits:
+            then(cast("Engine", self._store).get)
+            return
+        keys = {event.key for event in events if event.change is Change.SET}
+        when_told(_values_of(cast("WaitingEngine", self._store), keys), then, _nothing)
 
     def _miss(self) -> None:
         """Something happened that cannot be told any more: begin anew, or look again."""
@@ -191,11 +254,13 @@ class Feed:
         The caller has made sure that the log still reaches back to `since`. Returns what ends it.
         """
         self._join()
-        # A client that comes from another worker may know more than this one has told yet.
-        while since is not None and self._seen < since and self._tell_news():
-            pass
-        watcher = Watcher(interests, sink, self._seen if since is None else since)
+        watcher = Watcher(interests, sink, since or 0)
         self._catching_up.add(watcher)
+
+        def begin() -> None:
+            if since is None:
+                watcher.sent = self._seen
+            self._catch_up(watcher)
 
         def leave() -> None:
             self._catching_up.discard(watcher)
@@ -203,7 +268,7 @@ class Feed:
             self._part()
 
         sink.push(wire.OPENING)
-        self._catch_up(watcher)
+        self._when_started(begin)
         return leave
 
     def _leave_group(self, watcher: Watcher) -> None:
@@ -221,32 +286,40 @@ class Feed:
         """
         if watcher not in self._catching_up:
             return
-        events = list(islice(self._known_after(watcher.sent), _EVENTS_A_ROUND))
-        if self._misses_some(watcher.sent, events):
-            self._reset(watcher)
-        elif not events:
+        if watcher.sent >= self._seen:
             self._join_group(watcher)
-        else:
-            data, reached = self._piece(watcher.interests, events)
-            if data and not watcher.sink.push(data):
-                self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
-                return
-            watcher.sent = reached
-            self._loop.call_soon(self._catch_up, watcher)
+            return
+        later = partial(self._loop.call_later, _AWAY_PAUSE, self._catch_up, watcher)
+        self._read_log(watcher.sent, partial(self._catch_up_with, watcher), later)
 
-    def _known_after(self, revision: int) -> Iterator[Event]:
-        """Yield the events after a revision, as far as the others have been told."""
-        for event in self._engine.events(revision):
-            if event.revision > self._seen:
-                return
-            yield event
+    def _catch_up_with(self, watcher: Watcher, events: list[Event], missed: bool) -> None:
+        if watcher not in self._catching_up:
+            return
+        if missed:
+            self._reset(watcher)
+            return
+        # What the others have not been told yet, this one is told with them.
+        events = [event for event in events if event.revision <= self._seen]
+        if not events:
+            watcher.sent = self._seen
+            self._join_group(watcher)
+            return
+        wanted = events if watcher.interests.values else []
+        self._read_values(wanted, partial(self._send_piece, watcher, events))
+
+    def _send_piece(self, watcher: Watcher, events: list[Event], value: Value) -> None:
+        data, reached = self._piece(watcher.interests, events, value)
+        if data and not watcher.sink.push(data):
+            self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
+            return
+        watcher.sent = reached
+        self._loop.call_soon(self._catch_up, watcher)
 
     def _join_group(self, watcher: Watcher) -> None:
         self._catching_up.discard(watcher)
-        watcher.sent = self._seen
         if not watcher.synced:
             watcher.synced = True
-            watcher.sink.push(wire.synced(self._seen))
+            watcher.sink.push(wire.synced(watcher.sent))
         if watcher.interests not in self._watchers:
             self._watchers[watcher.interests] = set()
             self._index = None
@@ -257,12 +330,18 @@ class Feed:
         self._catching_up.add(watcher)
         self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
 
-    def _tell_watchers(self, events: list[Event]) -> None:
-        for interests, wanted in self._sorted(events).items():
-            data, reached = self._piece(interests, wanted)
+    def _tell_watchers(
+        self, events: list[Event], groups: dict[Interests, list[Event]], value: Value
+    ) -> None:
+        for interests, wanted in groups.items():
+            data, reached = self._piece(interests, wanted, value)
             if reached == wanted[-1].revision:
                 reached = events[-1].revision
             for watcher in list(self._watchers.get(interests, ())):
+                if watcher.sent > self._told_until:
+                    # It came with more than the others had been told, and gets the rest apart.
+                    self._fall_behind(watcher)
+                    continue
                 if data and not watcher.sink.push(data):
                     self._fall_behind(watcher)
                     continue
@@ -294,7 +373,7 @@ class Feed:
                         wanted.append(event)
         return found
 
-    def _piece(self, interests: Interests, events: list[Event]) -> tuple[bytes, int]:
+    def _piece(self, interests: Interests, events: list[Event], value: Value) -> tuple[bytes, int]:
         """Return the bytes for events, as many as are sent at once, and the revision they reach."""
         prefixes, values = interests
         parts: list[bytes] = []
@@ -302,15 +381,12 @@ class Feed:
         for event in events:
             if event.change > Change.EVICT or not event.key.startswith(prefixes):
                 continue
-            message = wire.with_value(event, self._value(event)) if values else wire.plain(event)
+            message = wire.with_value(event, _now(event, value)) if values else wire.plain(event)
             parts.append(message)
             size += len(message)
             if size > _PIECE:
                 return b"".join(parts), event.revision
         return b"".join(parts), events[-1].revision
-
-    def _value(self, event: Event) -> Record | None:
-        return self._engine.get(event.key) if event.change is Change.SET else None
 
     def _reset(self, watcher: Watcher) -> None:
         """Tell a client that the log does not reach back to it any more, and close."""
@@ -332,10 +408,11 @@ class Feed:
 
     # Waiting reads
 
-    def wait(self, key: bytes, seconds: float, look: Callable[[bool], bool]) -> Callable[[], None]:
-        """Call `look(False)` whenever a key may have changed, until it says True.
+    def wait(self, key: bytes, seconds: float, look: Callable[[bool], None]) -> Callable[[], None]:
+        """Call `look(False)` now and whenever a key may have changed.
 
-        After `seconds` it is called with True instead, once. Returns what calls it off.
+        After `seconds` it is called with True instead, once, and that is all. Returns what ends
+        it before.
         """
         self._join()
         readers = self._readers.setdefault(key, [])
@@ -350,8 +427,7 @@ class Feed:
             self._part()
 
         def again() -> None:
-            if look(False):
-                leave()
+            look(False)
 
         def over() -> None:
             leave()
@@ -359,7 +435,7 @@ class Feed:
 
         readers.append(again)
         timer = self._loop.call_later(seconds, over)
-        again()
+        self._when_started(again)
         return leave
 
     # Waiting for locks
@@ -392,11 +468,11 @@ class Feed:
             if waiter.gone:
                 self._give_back(name, outcome)
             else:
-                done(conclude(outcome))
+                resolve(lambda: conclude(outcome), done)
 
         timer = self._loop.call_later(seconds, over)
         if len(queue) == 1:
-            self._try_lock(name)
+            self._when_started(partial(self._try_lock, name))
         return leave
 
     def _leave_queue(self, name: bytes, waiter: LockWaiter) -> bool:
@@ -424,7 +500,7 @@ class Feed:
                 self._await_end(name)
                 return
             if self._leave_queue(name, waiter):
-                waiter.done(waiter.conclude(outcome))
+                resolve(lambda: waiter.conclude(outcome), waiter.done)
             else:
                 self._give_back(name, outcome)
 
@@ -438,12 +514,31 @@ class Feed:
 
     def _await_end(self, name: bytes) -> None:
         """Try again when the holder's time is over, if it does not give the lock back before."""
+        later = partial(self._try_lock_in, name, _AWAY_PAUSE)
+        when_told(self._store.lock_of(name), partial(self._await_end_of, name), later)
+
+    def _await_end_of(self, name: bytes, record: Record | None) -> None:
+        left = 0.0 if record is None else (record.expires_at - self._store.now()) / 1000
+        self._try_lock_in(name, max(0.0, left) + 0.001)
+
+    def _try_lock_in(self, name: bytes, seconds: float) -> None:
         timer = self._lock_timers.pop(name, None)
         if timer is not None:
             timer.cancel()
-        record = self._engine.lock_of(name)
-        left = 0.0 if record is None else (record.expires_at - self._engine.now()) / 1000
         if name in self._queues:
-            self._lock_timers[name] = self._loop.call_later(
-                max(0.0, left) + 0.001, self._try_lock, name
-            )
+            self._lock_timers[name] = self._loop.call_later(seconds, self._try_lock, name)
+
+
+def _now(event: Event, value: Value) -> Record | None:
+    return value(event.key) if event.change is Change.SET else None
+
+
+async def _values_of(store: WaitingEngine, keys: set[bytes]) -> Value:
+    """Read keys together. What cannot be read now is told without its value, as what is gone."""
+    found = await asyncio.gather(*map(store.get, keys), return_exceptions=True)
+    known = zip(keys, found, strict=True)
+    return {key: record for key, record in known if isinstance(record, Record)}.get
+
+
+def _nothing() -> None:
+    """Do nothing."""

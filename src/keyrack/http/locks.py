@@ -59,8 +59,11 @@ def acquire(request: Request, context: Context) -> PendingWrite | Deferred:
         state = LockState(name.decode(), asked.owner, str(outcome[0].revision), ttl / 1000)
         return Answer(201, JSON_HEADERS, contract.encode(state))
 
+    def concluded(outcome: Outcome) -> Answer:
+        return problems.answered(lambda: conclude(outcome), request.path)
+
     if seconds:
-        return Deferred(lambda done: context.feed.take_lock(name, write, conclude, seconds, done))
+        return Deferred(lambda done: context.feed.take_lock(name, write, concluded, seconds, done))
     return PendingWrite(write, conclude)
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from keyrack.engines.contract import Engine
+    from keyrack.engines.contract import Usage
     from keyrack.server.counters import Counters
 
 _READS: Final = ("get", "key_get")
@@ -42,14 +42,19 @@ _WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete
 class Metrics(Collector):
     """Everything that is counted, summed over all workers."""
 
-    def __init__(self, counters: Counters, engine: Engine) -> None:
+    def __init__(self, counters: Counters, engine: str) -> None:
         self._counters = counters
         self._engine = engine
+        self._usage: Usage | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
 
-    def render(self, accept: str) -> tuple[bytes, str]:
-        """Return the exposition and its media type, in the format that `accept` prefers."""
+    def render(self, accept: str, usage: Usage | None) -> tuple[bytes, str]:
+        """Return the exposition and its media type, in the format that `accept` prefers.
+
+        Without `usage` what is known of the store itself is left out.
+        """
+        self._usage = usage
         try:
             encoder, media_type = choose_encoder(accept)
         except (TypeError, ValueError):
@@ -66,7 +71,7 @@ class Metrics(Collector):
         yield InfoMetricFamily(
             "keyrack_build",
             "What runs.",
-            value={"version": __version__, "engine": self._engine.capabilities.engine},
+            value={"version": __version__, "engine": self._engine},
         )
         yield self._requests()
         yield self._latency()
@@ -127,7 +132,9 @@ class Metrics(Collector):
         )
 
     def _store(self) -> Iterator[Metric]:
-        usage = self._engine.usage()
+        usage = self._usage
+        if usage is None:
+            return
         for name, value, text in (
             ("keys", usage.keys, "Keys, ended ones that are not yet removed included."),
             ("keys_with_ttl", usage.keys_with_ttl, "Keys that have a TTL."),

@@ -6,7 +6,6 @@ and a test fails when an operation lacks its entry.
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines.contract import Remember
@@ -38,8 +37,6 @@ if TYPE_CHECKING:
 
     from keyrack.http.message import Request
     from keyrack.http.reply import Context, Reply
-
-_log = logging.getLogger("keyrack.http")
 
 
 class Parameter(NamedTuple):
@@ -575,26 +572,24 @@ def serve(request: Request, resource: Resource, context: Context) -> Reply | Non
 
     Nothing escapes: a failure is an answer too.
     """
-    try:
-        if request.method == b"OPTIONS":
-            return Answer(204, ((b"Allow", _allowed(resource)),))
-        operation = admitted(request, resource)
-        if operation.serve is None:
-            contract.parameters(request.query, _known_parameters(operation))
-            return None
-        reply = operation.serve(request, context)
-        if request.head.idempotency_key is None or not operation.writes:
-            return reply
-        if type(reply) is PendingWrite:
-            return _remembered(request, reply, context)
-        if request.head.prefer:
-            raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
+    return problems.answered(lambda: _serve(request, resource, context), request.path)
+
+
+def _serve(request: Request, resource: Resource, context: Context) -> Reply | None:
+    if request.method == b"OPTIONS":
+        return Answer(204, ((b"Allow", _allowed(resource)),))
+    operation = admitted(request, resource)
+    if operation.serve is None:
+        contract.parameters(request.query, _known_parameters(operation))
+        return None
+    reply = operation.serve(request, context)
+    if request.head.idempotency_key is None or not operation.writes:
         return reply
-    except Problem as problem:
-        return problems.answer(problem, request.path)
-    except Exception:
-        _log.exception("serving failed", extra={"path": request.path.decode("latin-1")})
-        return problems.answer(semantics.internal(), request.path)
+    if type(reply) is PendingWrite:
+        return _remembered(request, reply, context)
+    if request.head.prefer:
+        raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
+    return reply
 
 
 def admitted(request: Request, resource: Resource) -> Operation:

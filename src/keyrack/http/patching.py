@@ -78,45 +78,59 @@ class _Attempts:
         line = lines.setdefault(self._key, deque())
         line.append(self)
         if len(line) == 1:
-            self._serve(lines, line)
+            self._try()
         return self._call_off
 
     def _call_off(self) -> None:
         self._off = True
 
-    def _serve(self, lines: dict[bytes, deque[_Attempts]], line: deque[_Attempts]) -> None:
-        """Try the first of a line, and the next where it ends at once."""
-        while line:
-            if not line[0]._off and line[0]._try():
-                return
-            line.popleft()
-        del lines[self._key]
+    def _end(self, answer: Answer) -> None:
+        """Answer, and let the next in the line try: soon, not deeper in the stack."""
+        if not self._off:
+            self._done(answer)
+        self._context.feed.soon(self._next)
 
-    def _try(self) -> bool:
-        """Have a write done; False where there is an answer without one."""
+    def _next(self) -> None:
+        lines = _lines[self._context.feed]
+        line = lines[self._key]
+        line.popleft()
+        while line and line[0]._off:
+            line.popleft()
+        if line:
+            line[0]._try()
+        else:
+            del lines[self._key]
+
+    def _try(self) -> None:
         self._left -= 1
+        self._context.attempt(self._prepared, self._write)
+
+    def _prepared(self, context: Context) -> Set | Answer:
+        return problems.answered(lambda: self._judged(context), self._request.path)
+
+    def _judged(self, context: Context) -> Set:
         try:
-            operation = self._operation()
-        except Problem as problem:
-            self._done(problems.answer(problem, self._request.path))
-            return False
+            return self._operation(context)
         except (RecursionError, UnicodeEncodeError):
             why = "It is nested too deeply, or has half of a surrogate pair."
-            self._done(problems.answer(Problem("bad-json", why), self._request.path))
-            return False
-        self._context.feed.submit((operation,), self._conclude)
-        return True
+            raise Problem("bad-json", why) from None
 
-    def _operation(self) -> Set:
-        record = self._context.engine.get(self._key)
+    def _write(self, prepared: Set | Answer) -> None:
+        if isinstance(prepared, Answer):
+            self._end(prepared)
+        else:
+            self._context.feed.submit((prepared,), self._conclude)
+
+    def _operation(self, context: Context) -> Set:
+        record = context.engine.get(self._key)
         if record is None:
             raise Problem("key-not-found", "There is no such key, or its time is over.")
         condition = self._request.head.condition
         if condition is not None and not condition.holds(record.revision):
             raise refused(Refusal(Why.CONDITION, revision=record.revision))
         value = self._merged(record)
-        check_size(value, self._context.limits)
-        left = record.expires_at and max(1, record.expires_at - self._context.engine.now())
+        check_size(value, context.limits)
+        left = record.expires_at and max(1, record.expires_at - context.engine.now())
         same = Condition(match=frozenset((record.revision,)))
         return Set(self._key, value, record.media_type, left, same)
 
@@ -132,14 +146,10 @@ class _Attempts:
         return _written(merge(value, self._change))
 
     def _conclude(self, outcome: Outcome) -> None:
-        lines = _lines[self._context.feed]
-        line = lines[self._key]
-        again = isinstance(outcome, Refusal) and outcome.why is Why.CONDITION and self._left > 0
-        if not again:
-            line.popleft()
-            if not self._off:
-                self._done(self._answer(outcome))
-        self._serve(lines, line)
+        if isinstance(outcome, Refusal) and outcome.why is Why.CONDITION and self._left > 0:
+            self._try()
+        else:
+            self._end(self._answer(outcome))
 
     def _answer(self, outcome: Outcome) -> Answer:
         if not isinstance(outcome, Refusal):

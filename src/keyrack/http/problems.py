@@ -6,16 +6,22 @@ API's own shape. Status, title and type come from the table; the detail says wha
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+import logging
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from keyrack.engines.contract import StoreAway
 from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from keyrack.http.message import Headers
+
+T = TypeVar("T")
+
+_log = logging.getLogger("keyrack.http")
 
 TYPE_PREFIX: Final = "/docs/problems/"
 
@@ -228,6 +234,29 @@ def answer(problem: Problem, path: bytes) -> Answer:
         media_type = b"application/problem+json"
     headers = ((b"Content-Type", media_type), *_ALWAYS, *problem.headers)
     return Answer(kind.status, headers, body)
+
+
+def answered(work: Callable[[], T], path: bytes) -> T | Answer:
+    """Do a piece of an operation for `path`; what fails in it becomes an answer."""
+    try:
+        return work()
+    except Problem as problem:
+        return answer(problem, path)
+    except StoreAway as error:
+        return answer(away(str(error)), path)
+    except Exception:
+        _log.exception("serving failed", extra={"path": path.decode("latin-1")})
+        return answer(internal(), path)
+
+
+def away(detail: str) -> Problem:
+    """Return the problem of a store that does not answer now."""
+    return Problem("unavailable", detail, ((b"Retry-After", b"1"),))
+
+
+def internal() -> Problem:
+    """Return the problem of a defect of ours."""
+    return Problem("internal", "The server's log says more.")
 
 
 def document(problem: Problem) -> dict[str, Any]:

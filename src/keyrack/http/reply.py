@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
 
+from keyrack.http.asked import Asked, resolve
 from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyrack.engines.contract import Engine, Outcome, Write
+    from keyrack.engines.contract import Engine, Outcome, Reads, WaitingEngine, Write
     from keyrack.http.feed import Feed
     from keyrack.http.message import Headers
+
+
+T = TypeVar("T")
 
 
 class Limits(NamedTuple):
@@ -25,11 +29,32 @@ class Limits(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What an operation may use."""
+    """What an operation may use.
 
-    engine: Engine
+    `engine` answers at once; where the store is a waiting engine it is one operation's view of it
+    (see `asked`), and `store` is the engine itself, for work that can await.
+    """
+
+    engine: Reads
     limits: Limits
     feed: Feed
+    store: Engine | WaitingEngine
+
+    def afresh(self) -> Context:
+        """Return the context for an operation: what another one was told is not known in it."""
+        if isinstance(self.engine, Asked):
+            return self._replace(engine=self.engine.afresh())
+        return self
+
+    def attempt(
+        self, work: Callable[[Context], T], done: Callable[[T], None]
+    ) -> Callable[[], None]:
+        """Call `done` with what an operation returns; what it reads is read anew.
+
+        Returns what calls it off.
+        """
+        context = self.afresh()
+        return resolve(lambda: work(context), done)
 
 
 class PendingWrite(NamedTuple):

@@ -15,10 +15,10 @@ from keyrack.http.contract import etag
 from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
-from keyrack.http.turn import JSON_HEADERS, SET_OK
+from keyrack.http.turn import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Engine, Outcome, Record
+    from keyrack.engines.contract import Outcome, Reads, Record
     from keyrack.http.message import Request
     from keyrack.http.reply import Context, Limits
 
@@ -40,9 +40,13 @@ def seed_get(request: Request, context: Context) -> Answer:
     """`GET /get/<key>`: the key and its value as JSON."""
     contract.parameters(request.query, _NO_PARAMETERS)
     key = contract.key_of(request.path[len(b"/get/") :])
-    record = context.engine.get(key)
+    return seed_get_answer(key, context.engine.get(key))
+
+
+def seed_get_answer(key: bytes, record: Record | None) -> Answer:
+    """Return the answer to `GET /get/<key>` of what is stored there."""
     if record is None:
-        raise Problem("key-not-found", "Key not found")
+        return NOT_FOUND
     return Answer(200, JSON_HEADERS, contract.shown(key, record))
 
 
@@ -76,7 +80,7 @@ def key_get(request: Request, context: Context) -> Answer:
     return value_answer(record, context.engine)
 
 
-def value_answer(record: Record, engine: Engine) -> Answer:
+def value_answer(record: Record, engine: Reads) -> Answer:
     """Return the value as it was stored."""
     return Answer(200, _record_headers(record, engine), record.value)
 
@@ -131,7 +135,7 @@ def _key(request: Request) -> bytes:
     return contract.key_of(request.path[len(b"/v1/keys/") :])
 
 
-def _record_headers(record: Record, engine: Engine) -> tuple[tuple[bytes, bytes], ...]:
+def _record_headers(record: Record, engine: Reads) -> tuple[tuple[bytes, bytes], ...]:
     headers: tuple[tuple[bytes, bytes], ...] = (
         (b"Content-Type", record.media_type.encode("ascii")),
         (b"ETag", etag(record.revision)),
@@ -189,6 +193,8 @@ def refused(refusal: Refusal) -> Problem:
         return Problem(
             "store-full", "There is no room for this. Delete keys, or start with more --memory."
         )
+    if refusal.why is Why.AWAY:
+        return problems.away("The store did not answer in time; the write may or may not be done.")
     if refusal.why is Why.BROKEN:
         return Problem(
             "internal", "The write failed, and may or may not be done. The server's log says more."
@@ -213,8 +219,3 @@ _OTHERS: Final = {
         "This Idempotency-Key was used for another request. Use a new one for each request.",
     ),
 }
-
-
-def internal() -> Problem:
-    """Return the problem of a defect of ours."""
-    return Problem("internal", "The server's log says more.")

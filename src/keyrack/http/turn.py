@@ -8,9 +8,11 @@ client waited inside this process, and never less.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from email.utils import formatdate
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Refusal, Why
@@ -18,12 +20,13 @@ from keyrack.http.message import Answer
 from keyrack.server.counters import BUCKETS, bucket, latency_word
 
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Engine, Outcome, Write
+    from keyrack.engines.contract import Engine, Outcome, Reads, WaitingEngine, Write
 
     Conclude = Callable[[Outcome], None]
+    Concluding = Callable[[Sequence[Outcome]], None]
+    Perform = Callable[[list[Write], Concluding], None]
 
 _READ: Final = latency_word("read")
 _WRITE: Final = latency_word("write")
@@ -33,12 +36,15 @@ _log = logging.getLogger("keyrack.engine")
 
 
 class Turn:
-    """The present turn of one worker. `count` is the worker's slot of the shared counters."""
+    """The present turn of one worker. `count` is the worker's slot of the shared counters.
+
+    `perform` has writes done and calls back with their outcomes, now or later.
+    """
 
     __slots__ = (
         "_loop",
         "_pending",
-        "_started",
+        "_perform",
         "committed",
         "count",
         "engine",
@@ -49,19 +55,28 @@ class Turn:
         "running",
         "set_ok",
         "stamp",
+        "started",
         "writes",
     )
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, engine: Engine, count: memoryview) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        engine: Reads,
+        count: memoryview,
+        perform: Perform,
+    ) -> None:
         self._loop = loop
         self.engine = engine
         self.count = count
+        self._perform = perform
         self.committed: Callable[[], None] = lambda: None
         """Called after commits, so that who waits for changes is told."""
 
         # This turn
         self.running = False
-        self._started = 0
+        self.started = 0
+        """When it began, in ns of the monotonic clock."""
         self._pending: list[tuple[Write, Conclude]] = []
         self.reads = 0
         self.writes = 0
@@ -80,7 +95,7 @@ class Turn:
     def begin(self) -> None:
         """Begin the turn; call before a request is served, unless it is `running`."""
         self.running = True
-        self._started = time.monotonic_ns()
+        self.started = time.monotonic_ns()
         self._loop.call_soon(self._end)
 
     def submit(self, write: Write, conclude: Conclude) -> None:
@@ -90,17 +105,22 @@ class Turn:
         self._pending.append((write, conclude))
 
     def flush(self) -> None:
-        """Do the writes that wait now, and conclude each."""
+        """Do the writes that wait now, and conclude each when it is done."""
         pending, self._pending = self._pending, []
-        if not pending:
-            return
-        self.writes += len(pending)
-        try:
-            outcomes = self.engine.write([write for write, _ in pending])
-        except Exception:
-            # No write may leave its client waiting, whatever the engine's trouble is.
-            _log.exception("the engine failed with %d writes to do", len(pending))
-            outcomes = [Refusal(Why.BROKEN)] * len(pending)
+        if pending:
+            writes = [write for write, _ in pending]
+            self._perform(writes, partial(self._conclude, pending, self.started))
+
+    def _conclude(
+        self,
+        pending: list[tuple[Write, Conclude]],
+        started: int,
+        outcomes: Sequence[Outcome],
+    ) -> None:
+        if self.running and started == self.started:
+            self.writes += len(pending)
+        else:
+            self._observe(_WRITE, time.monotonic_ns() - started, len(pending))
         for (_, conclude), outcome in zip(pending, outcomes, strict=True):
             try:
                 conclude(outcome)
@@ -117,13 +137,17 @@ class Turn:
             if self._pending:
                 # An outcome led to another write; it belongs to a turn of its own.
                 self._loop.call_soon(self.begin)
-        elapsed = time.monotonic_ns() - self._started
+        elapsed = time.monotonic_ns() - self.started
         if self.reads:
             self._observe(_READ, elapsed, self.reads)
             self.reads = 0
         if self.writes:
             self._observe(_WRITE, elapsed, self.writes)
             self.writes = 0
+
+    def observe_read(self, started: int) -> None:
+        """Count a read that is answered now; the turn that it came in `started` then (ns)."""
+        self._observe(_READ, time.monotonic_ns() - started, 1)
 
     def observe_wide(self, nanoseconds: int) -> None:
         """Count a request of the wide lane and how long it took."""
@@ -132,6 +156,36 @@ class Turn:
     def _observe(self, lane: int, nanoseconds: int, requests: int) -> None:
         self.count[lane + bucket(nanoseconds)] += requests
         self.count[lane + BUCKETS] += nanoseconds * requests
+
+
+def at_once(engine: Engine) -> Perform:
+    """Return how writes are done on an engine that does them while it is called."""
+
+    def perform(writes: list[Write], done: Concluding) -> None:
+        try:
+            outcomes = engine.write(writes)
+        except Exception:
+            # No write may leave its client waiting, whatever the engine's trouble is.
+            _log.exception("the engine failed with %d writes to do", len(writes))
+            outcomes = [Refusal(Why.BROKEN)] * len(writes)
+        done(outcomes)
+
+    return perform
+
+
+def over_there(engine: WaitingEngine) -> Perform:
+    """Return how writes are done on a waiting engine."""
+
+    def perform(writes: list[Write], done: Concluding) -> None:
+        def come(answer: asyncio.Future[list[Outcome]]) -> None:
+            error = answer.exception()
+            if error is not None:
+                _log.error("the engine failed with %d writes", len(writes), exc_info=error)
+            done(answer.result() if error is None else [Refusal(Why.BROKEN)] * len(writes))
+
+        asyncio.ensure_future(engine.write(writes)).add_done_callback(come)
+
+    return perform
 
 
 JSON_HEADERS: Final = (

@@ -37,44 +37,62 @@ def read(request: Request, context: Context) -> Answer | Deferred:
     key = contract.key_of(request.path[len(b"/v1/keys/") :])
     if not seconds:
         return semantics.key_get(request, context)
-    return Deferred(lambda done: _wait(request, context, key, seconds, done))
+    # Whoever names a revision has seen the key; to find it missing is news.
+    knows_missing = condition.none_match == ANY or not any(condition.none_match)
+    missing = knows_missing and context.engine.get(key) is None
+    return Deferred(lambda done: _wait(request, context, key, missing, seconds, done))
 
 
 def _wait(
     request: Request,
     context: Context,
     key: bytes,
+    missing: bool,
     seconds: float,
     done: Callable[[Answer], None],
 ) -> Callable[[], None]:
+    """Look whenever the key may have changed, and answer when it did or the time is over."""
+    leave: Callable[[], None] | None = None
+    over = False
+
+    def end() -> None:
+        nonlocal over
+        over = True
+        if leave is not None:
+            leave()
+
+    def seen(answer: Answer | None) -> None:
+        if answer is not None and not over:
+            end()
+            done(answer)
+
+    def look(last: bool) -> None:
+        def work(context: Context) -> Answer | None:
+            return problems.answered(
+                lambda: _news(request, context, key, missing, last), request.path
+            )
+
+        context.attempt(work, seen)
+
+    leave = context.feed.wait(key, seconds, look)
+    if over:
+        leave()
+    return end
+
+
+def _news(
+    request: Request, context: Context, key: bytes, missing: bool, last: bool
+) -> Answer | None:
+    """Return the answer if the key differs from what the client knows, or this is the last look."""
+    record = context.engine.get(key)
+    if missing:
+        if record is not None:
+            return semantics.value_answer(record, context.engine)
+        return Answer(304, ((b"Cache-Control", b"no-store"),)) if last else None
     condition = request.head.condition
     assert condition is not None
-    # Whoever names a revision has seen the key; to find it missing is news.
-    knows_missing = condition.none_match == ANY or not any(condition.none_match or ())
-    missing = knows_missing and context.engine.get(key) is None
-
-    def look(last: bool) -> bool:
-        record = context.engine.get(key)
-        missing_still = missing and record is None
-        if missing:
-            unchanged = missing_still
-        else:
-            unchanged = record is not None and not condition.holds(record.revision)
-        if unchanged and not last:
-            return False
-        if missing_still:
-            done(Answer(304, ((b"Cache-Control", b"no-store"),)))
-            return True
-        if missing and record is not None:
-            done(semantics.value_answer(record, context.engine))
-            return True
-        try:
-            done(semantics.key_get(request, context))
-        except Problem as problem:
-            done(problems.answer(problem, request.path))
-        return True
-
-    return context.feed.wait(key, seconds, look)
+    unchanged = record is not None and not condition.holds(record.revision)
+    return semantics.key_get(request, context) if last or not unchanged else None
 
 
 def watch(request: Request, context: Context) -> Stream:

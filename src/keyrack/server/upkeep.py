@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyrack.server.counters import EXPIRED
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Collection
 
+    from keyrack.engines.contract import Engine, WaitingEngine
     from keyrack.http.connection import Connection
     from keyrack.http.lane import Lane
 
@@ -36,13 +37,14 @@ class Upkeep:
         self,
         loop: asyncio.AbstractEventLoop,
         lane: Lane,
+        store: Engine | WaitingEngine,
         connections: Collection[Any],
         phase: float = 0.0,
     ) -> None:
         self._loop = loop
         self._lane = lane
         self._turn = lane.turn
-        self._engine = lane.turn.engine
+        self._engine = cast("Engine", store)
         self._connections: Collection[Connection] = connections
         self._phase = phase
         self._step = 64
@@ -82,12 +84,15 @@ class Upkeep:
         trimmed = self._engine.trim(self._step // 4 or 1)
         took = time.monotonic_ns() - began
         if sweep.expired:
-            self._turn.count[EXPIRED] += sweep.expired
-            self._turn.committed()
+            self._count_expired(sweep.expired)
         if not sweep.expired and not trimmed:
             return self._until(sweep.next_due)
         self._resize(sweep.expired, took)
         return max(took / 1e9, 0.001)
+
+    def _count_expired(self, number: int) -> None:
+        self._turn.count[EXPIRED] += number
+        self._turn.committed()
 
     def _until(self, due: int | None) -> float:
         if due is None:

@@ -13,23 +13,23 @@ import uvloop
 
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.app import Application
-from keyrack.http.connection import Connection
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
 from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn
 from keyrack.server.counters import STARTS
-from keyrack.server.upkeep import Upkeep
+from keyrack.server.serving import direct
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from keyrack.engines.contract import Engine
     from keyrack.engines.embedded.directory import Place
+    from keyrack.http.connection import Connection
     from keyrack.http.message import Request
     from keyrack.server.counters import Counters
+    from keyrack.server.serving import Serving
     from keyrack.settings import Settings
 
 _access = logging.getLogger("keyrack.access")
@@ -47,7 +47,8 @@ def run(
     engine = EmbeddedEngine(place.path, place.memory, settings.events)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, slot, listeners, engine, counters, lifeline_fd))
+            serving = direct(engine)
+            runner.run(_serve(settings, slot, listeners, serving, counters, lifeline_fd))
     finally:
         engine.close()
 
@@ -56,18 +57,22 @@ async def _serve(
     settings: Settings,
     slot: int,
     listeners: list[socket.socket],
-    engine: Engine,
+    serving: Serving,
     counters: Counters,
     lifeline_fd: int,
 ) -> None:
     loop = asyncio.get_running_loop()
     count = counters.slot(slot)
     count[STARTS] += 1
-    turn = Turn(loop, engine, count)
+    turn = Turn(loop, serving.reads, count, serving.perform)
+    engine = serving.store
     feed = Feed(loop, engine, turn, lambda interested: counters.set_interested(slot, interested))
-    lane = _lane(settings, loop, turn, feed)
-    server = _Server(_config(settings, Application(lane, counters)))
-    upkeep = Upkeep(loop, lane, server.server_state.connections, phase=slot / counters.workers)
+    context = Context(serving.reads, Limits(settings.max_value, settings.max_body), feed, engine)
+    lane = _lane(settings, loop, turn, context)
+    server = _Server(_config(settings, Application(lane, counters), serving.protocol))
+    upkeep = serving.upkeep(
+        loop, lane, engine, server.server_state.connections, phase=slot / counters.workers
+    )
     server.when_started = lambda: counters.set_ready(slot)
 
     def orphaned() -> None:
@@ -94,13 +99,14 @@ async def _serve(
         upkeep.stop()
 
 
-def _lane(settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn, feed: Feed) -> Lane:
-    limits = Limits(settings.max_value, settings.max_body)
+def _lane(
+    settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn, context: Context
+) -> Lane:
     return Lane(
         loop,
         turn,
         Guard((*settings.allowed_hosts, settings.host)),
-        Context(turn.engine, limits, feed),
+        context,
         Timeouts(
             keep_alive=settings.keep_alive,
             head=settings.head_timeout,
@@ -111,10 +117,10 @@ def _lane(settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn, feed:
     )
 
 
-def _config(settings: Settings, app: Application) -> uvicorn.Config:
+def _config(settings: Settings, app: Application, protocol: type[Connection]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Connection,
+        http=protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import islice
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -262,6 +263,10 @@ class EmbeddedEngine:
                 if event.revision > after:
                     yield event
             after = int.from_bytes(last, "big")
+
+    def events_after(self, revision: int, limit: int) -> list[Event]:
+        """Return the oldest known events with a greater revision, at most so many."""
+        return list(islice(self.events(revision), limit))
 
     def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
