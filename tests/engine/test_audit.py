@@ -184,6 +184,22 @@ def test_what_cannot_be_read_at_all_is_found(
     assert engine.check() != []
 
 
+@pytest.mark.parametrize("change", ["one is gone", "all are gone", "one is too many", "nobody's"])
+def test_pieces_that_no_record_agrees_with_are_found(engine: EmbeddedEngine, change: str) -> None:
+    put(engine, b"long", b"x" * 10_000)
+    assert engine.check() == []
+    with tampering(engine) as txn:
+        keys = list(txn.cursor(engine._pieces).iternext(values=False))
+        if change.endswith("gone"):
+            for key in keys[: 1 if change.startswith("one") else None]:
+                txn.delete(key, db=engine._pieces)
+        else:
+            extra = keys[-1][:-1] + b"\xff" if change.startswith("one") else b"\x01" + bytes(12)
+            txn.put(extra, b"x", db=engine._pieces)
+    (problem,) = engine.check()
+    assert "pieces of" in problem
+
+
 def test_no_more_than_twenty_problems_are_told(engine: EmbeddedEngine) -> None:
     for number in range(30):
         store(engine, b"%d" % number, wire.pack(1 << 60, b""))

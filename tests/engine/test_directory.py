@@ -200,8 +200,8 @@ def test_a_file_is_no_store(shm: Path) -> None:
 def test_a_store_of_another_version_is_refused(shm: Path) -> None:
     named(shm).close()
     with lmdb.open(str(shm), lib_version=0) as env, env.begin(write=True) as txn:
-        txn.put(b"keyrack:format", b"keyrack 2")
-    with pytest.raises(StoreFormatUnknown, match=r"has the format b'keyrack 2'.*b'keyrack 1'"):
+        txn.put(b"keyrack:format", b"keyrack 3")
+    with pytest.raises(StoreFormatUnknown, match=r"has the format b'keyrack 3'.*b'keyrack 2'"):
         named(shm)
 
 

@@ -51,6 +51,31 @@ def test_what_is_packed_is_unpacked(
     assert wire.has_ttl(raw) is (expires_at > 0)
 
 
+@examples(100)
+@given(numbers, numbers, media_types, numbers, numbers)
+@example(2**64 - 1, 2**64 - 1, "a" * MAX_MEDIA_TYPE_BYTES, 2**64 - 1, 0)
+def test_what_is_packed_without_its_value_is_unpacked(
+    revision: int, size: int, media_type: str, expires_at: int, another: int
+) -> None:
+    raw = wire.pack_long(revision, size, media_type, expires_at)
+    assert wire.is_long(raw)
+    assert not wire.is_plain(raw)
+    assert wire.unpack_long(raw) == (Record(b"", media_type, revision, expires_at), size)
+    with pytest.raises(wire.Elsewhere):
+        wire.unpack(raw)
+    assert wire.with_end(raw, another) == wire.pack_long(revision, size, media_type, another)
+
+
+@examples(100)
+@given(numbers, st.binary(max_size=50), media_types, numbers, numbers)
+def test_a_record_gets_another_end(
+    revision: int, value: bytes, media_type: str, expires_at: int, another: int
+) -> None:
+    raw = wire.pack(revision, value, media_type, expires_at)
+    assert not wire.is_long(raw)
+    assert wire.with_end(raw, another) == wire.pack(revision, value, media_type, another)
+
+
 @pytest.mark.parametrize("code", range(len(TABLE)))
 def test_a_known_media_type_takes_one_byte_that_never_changes(code: int) -> None:
     assert wire.pack(1, b"v", TABLE[code])[8:] == bytes([code]) + b"v"
@@ -72,6 +97,18 @@ VERSION_1 = [
     ("0000000000000002 ff 0000000000000003 03 612f62 76", Record(b"v", "a/b", 2, 3)),
     ("ffffffffffffffff 11", Record(b"", "application/x-protobuf", 2**64 - 1)),
 ]
+
+
+VERSION_2 = [
+    ("0000000000000001 7e 0000000000002000 00", Record(b"", TEXT, 1)),
+    ("0000000000000001 7e 0000000000002000 7f 03 612f62", Record(b"", "a/b", 1)),
+    ("0000000000000001 fe 0000000000000003 0000000000002000 01", Record(b"", JSON, 1, 3)),
+]
+
+
+@pytest.mark.parametrize(("stored", "record"), VERSION_2)
+def test_a_record_stored_by_version_2_is_read(stored: str, record: Record) -> None:
+    assert wire.unpack_long(bytes.fromhex(stored)) == (record, 8192)
 
 
 @pytest.mark.parametrize(("stored", "record"), VERSION_1)

@@ -10,11 +10,15 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number, read_due
+from keyrack.engines.embedded.pieces import piece_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import lmdb
+
+    from keyrack.engines.contract import Record
+    from keyrack.engines.embedded.pieces import Pieces
 
 _ENOUGH: Final = 20
 _UNREADABLE: Final = (struct.error, IndexError, ValueError)
@@ -34,12 +38,15 @@ class Audit:
         spaces: tuple[lmdb._Database, ...],
         expiry: lmdb._Database,
         log: lmdb._Database,
+        pieces: Pieces,
         state: tuple[int, int],
     ) -> None:
         self._txn = txn
         self._spaces = spaces
         self._expiry = expiry
         self._log = log
+        self._pieces = pieces
+        self._long: dict[tuple[int, int], tuple[int, bytes]] = {}
         self._revision, self._events = state
         self._oldest = self._revision + 1
         self._latest: dict[tuple[Space, bytes], tuple[int, Change]] = {}
@@ -58,6 +65,7 @@ class Audit:
             if change in _MAKES.values():
                 yield f"event {revision} set {key!r}, and there is no such record"
         yield from self._index_problems()
+        yield from self._piece_problems()
 
     def _log_problems(self) -> Iterator[str]:
         counted = previous = 0
@@ -82,7 +90,7 @@ class Audit:
 
     def _record_problems(self, space: Space, key: bytes, raw: bytes) -> Iterator[str]:
         try:
-            record = wire.unpack(raw)
+            record = self._record(space, key, raw)
         except _UNREADABLE:
             yield f"the record of {key!r} cannot be read"
             return
@@ -105,6 +113,21 @@ class Audit:
         event = self._latest.pop((space, key), None)
         if record.revision >= self._oldest and event != (record.revision, _MAKES[space]):
             yield f"{key!r} has revision {record.revision}, and its last event is {event}"
+
+    def _record(self, space: Space, key: bytes, raw: bytes) -> Record:
+        if not wire.is_long(raw):
+            return wire.unpack(raw)
+        record, size = wire.unpack_long(raw)
+        self._long[piece_owner(space, record.revision)] = size, key
+        return record
+
+    def _piece_problems(self) -> Iterator[str]:
+        for part, number, length in self._pieces.numbers():
+            size, key = self._long.pop((part, number), (0, b""))
+            if size != length:
+                yield f"the pieces of {number} have {length} bytes, and {key!r} says {size}"
+        for (_, number), (size, key) in self._long.items():
+            yield f"{key!r} says that {size} bytes are in the pieces of {number}; there are none"
 
     def _index_problems(self) -> Iterator[str]:
         for entry, key in self._txn.cursor(self._expiry):

@@ -27,6 +27,7 @@ from keyrack.engines.contract import (
     Write,
 )
 from keyrack.engines.embedded.eventlog import Draft
+from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,20 +80,28 @@ def read_due(entry: bytes) -> tuple[int, int, Space]:
 class Commit:
     """The operations on one transaction, at one time, that share its events."""
 
-    __slots__ = ("_before", "_databases", "_expiry", "_txn", "_undo", "draft", "now")
+    __slots__ = (
+        "_before", "_databases", "_expiry", "_left", "_made", "_pieces", "_txn", "_undo", "draft",
+        "now",
+    )  # fmt: skip
 
     def __init__(
         self,
         txn: lmdb.Transaction[bytes],
         databases: tuple[lmdb._Database, ...],
         expiry: lmdb._Database,
+        pieces: lmdb._Database,
         now: int,
         last: int,
     ) -> None:
         self._txn = txn
         self._databases = databases
         self._expiry = expiry
+        self._pieces = Pieces(txn, pieces)
         self._undo: list[tuple[bytes, Space, bytes | None]] | None = None
+        # Long values (space and number) that a write of several operations has made and left.
+        self._made: list[tuple[Space, int]] = []
+        self._left: list[tuple[Space, int]] = []
         self._before = last
         self.now = now
         self.draft = Draft(last)
@@ -119,11 +128,20 @@ class Commit:
                 return Refusal(step.why, index, self._revision(operation))
             results.append(step)
         self._undo = None
+        self._drop_long(self._left)
+        self._made.clear()
         return tuple(results)
+
+    def _drop_long(self, values: list[tuple[Space, int]]) -> None:
+        for space, number in values:
+            self._pieces.drop(space, number)
+        values.clear()
 
     def _roll_back(self) -> None:
         """Put back what was there, last change first. LMDB cannot: its map allows no savepoints."""
         changes, self._undo = self._undo or [], None
+        self._drop_long(self._made)
+        self._left.clear()
         for key, space, old in reversed(changes):
             present = self._txn.get(key, None, self._databases[space])
             if present is not None:
@@ -139,7 +157,8 @@ class Commit:
     def _once(self, name: Remember, write: Write) -> Outcome:
         raw = self._present(name.key, Space.ANSWERS)
         if raw is not None:
-            fingerprint, results, refusal = _decode_outcome(wire.unpack(raw).value)
+            kept = self._pieces.record(Space.ANSWERS, raw).value
+            fingerprint, results, refusal = _decode_outcome(kept)
             if fingerprint != name.fingerprint:
                 return Refusal(Why.REUSED)
             return refusal or results or ()
@@ -167,21 +186,26 @@ class Commit:
         draft = self.draft
         revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
         ends = self.now + ttl if ttl else 0
-        raw = wire.pack(revision, operation.value, operation.media_type, ends)
-        old = self._txn.replace(key, raw, self._databases[space])
+        old = self._txn.replace(key, _packed(operation, revision, ends), self._databases[space])
         if self._undo is not None:
             self._undo.append((key, space, old))
         existed = old is not None
-        if old is not None and wire.has_ttl(old):
-            existed = self._unindex(old, space)
+        if old is not None and not wire.is_plain(old):
+            existed = self._let_go(old, space)
             if not existed:
                 # It had ended and was still there: that is an event of its own, and comes first.
                 revision = self._end_first(key, space, revision)
-                raw = wire.pack(revision, operation.value, operation.media_type, ends)
-                self._txn.put(key, raw, db=self._databases[space])
+                self._txn.put(key, _packed(operation, revision, ends), db=self._databases[space])
+        if len(operation.value) > LONGEST_WHOLE:
+            self._store_long(space, revision, operation.value)
         if ends:
             self._txn.put(due_entry(ends, revision, space), key, db=self._expiry)
         return Result(revision, existed)
+
+    def _store_long(self, space: Space, number: int, value: bytes) -> None:
+        self._pieces.store(space, number, value)
+        if self._undo is not None:
+            self._made.append((space, number))
 
     def _end_first(self, key: bytes, space: Space, revision: int) -> int:
         if space not in _EXPIRE_CHANGE:
@@ -199,7 +223,7 @@ class Commit:
             return Result(0, existed=False)
         if self._undo is not None:
             self._undo.append((key, space, old))
-        if wire.has_ttl(old) and not self._unindex(old, space):
+        if not wire.is_plain(old) and not self._let_go(old, space):
             self._note(_EXPIRE_CHANGE, key, space)
             return Result(0, existed=False)
         return Result(self._note(_DELETE_CHANGE, key, space), existed=True)
@@ -210,7 +234,7 @@ class Commit:
             refusal = self._refused(operation.key, operation.condition, _KEYS)
             if refusal is not None:
                 return refusal
-        record = None if raw is None else wire.unpack(raw)
+        record = None if raw is None else self._pieces.record(_KEYS, raw)
         return Result(0 if record is None else record.revision, record is not None, record)
 
     def _add(self, operation: Add) -> Step:
@@ -219,7 +243,7 @@ class Commit:
             refusal = self._refused(operation.key, operation.condition, _KEYS)
             if refusal is not None:
                 return refusal
-        record = None if raw is None else wire.unpack(raw)
+        record = None if raw is None else self._pieces.record(_KEYS, raw)
         before = operation.initial if record is None else number_of(record.value)
         if before is None:
             return Refusal(Why.NUMBER, revision=record.revision if record else None)
@@ -244,16 +268,15 @@ class Commit:
                 return refusal
         if raw is None:
             return Refusal(Why.MISSING)
-        record = wire.unpack(raw)
+        revision = wire.revision(raw)
         ends = self.now + operation.ttl_ms if operation.ttl_ms else 0
         self._unindex(raw, space)
         if self._undo is not None:
             self._undo.append((key, space, raw))
-        changed = wire.pack(record.revision, record.value, record.media_type, ends)
-        self._txn.put(key, changed, db=self._databases[space])
+        self._txn.put(key, wire.with_end(raw, ends), db=self._databases[space])
         if ends:
-            self._txn.put(due_entry(ends, record.revision, space), key, db=self._expiry)
-        return Result(record.revision, existed=True)
+            self._txn.put(due_entry(ends, revision, space), key, db=self._expiry)
+        return Result(revision, existed=True)
 
     def _check(self, operation: Check) -> Step:
         refusal = self._refused(operation.key, operation.condition, operation.space)
@@ -263,8 +286,10 @@ class Commit:
 
     def expire(self, entry: bytes, key: bytes) -> None:
         """Remove the record that an entry of the expiry index names, with its event."""
-        _, _, space = read_due(entry)
-        self._txn.delete(key, db=self._databases[space])
+        _, number, space = read_due(entry)
+        raw = self._txn.pop(key, self._databases[space])
+        if raw is not None and wire.is_long(raw):
+            self._pieces.drop(space, number)
         self._note(_EXPIRE_CHANGE, key, space)
 
     # Helpers
@@ -290,6 +315,15 @@ class Commit:
             return None
         return Refusal(Why.CONDITION, revision=revision)
 
+    def _let_go(self, raw: bytes, space: Space) -> bool:
+        """Take what depends on a record that is gone away; say whether the record still counted."""
+        if wire.is_long(raw):
+            if self._undo is None:
+                self._pieces.drop(space, wire.revision(raw))
+            else:
+                self._left.append((space, wire.revision(raw)))
+        return self._unindex(raw, space)
+
     def _unindex(self, raw: bytes, space: Space) -> bool:
         """Take a record's end out of the index; say whether the record still counted."""
         ends = wire.expires_at(raw)
@@ -312,6 +346,13 @@ _METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
     Touch: Commit._touch,  # type: ignore[dict-item]  # as above
     Check: Commit._check,  # type: ignore[dict-item]  # as above
 }
+
+
+def _packed(operation: Set, revision: int, ends: int) -> bytes:
+    value = operation.value
+    if len(value) > LONGEST_WHOLE:
+        return wire.pack_long(revision, len(value), operation.media_type, ends)
+    return wire.pack(revision, value, operation.media_type, ends)
 
 
 def number_of(value: bytes) -> int | None:

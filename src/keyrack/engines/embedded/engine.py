@@ -5,8 +5,9 @@ that survives the death of its owner, and a tree that is never half-written: pag
 before they are changed, and a commit is one store of a new root.
 
 Databases in the environment: `records` (key to record), `expiry` (end and revision of a record to
-its key), `events` (see `eventlog`), and the unnamed one, which also holds three entries of ours:
-the format, the clock's anchor, and the state (last revision, number of events).
+its key), `pieces` (what is in no record because it is long), `events` (see `eventlog`), and the
+unnamed one, which also holds three entries of ours: the format, the clock's anchor, and the state
+(last revision, number of events).
 """
 
 from __future__ import annotations
@@ -44,12 +45,12 @@ from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.commit import Commit, read_due
 from keyrack.engines.embedded.memory import (
     PAGE,
-    PAGE_SHIFT,
     PAGES_A_COMMIT,
     PAGES_A_TTL,
     PAGES_A_WRITE,
     Memory,
 )
+from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces, pages_of
 from keyrack.engines.embedded.scan import Scan
 from keyrack.engines.embedded.words import (
     PAGES_CLAIMED,
@@ -64,7 +65,9 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Event
 
-FORMAT: Final = b"keyrack 1"
+FORMAT: Final = b"keyrack 2"
+_EARLIER_FORMAT: Final = b"keyrack 1"
+"""Long values stood in their records. Those are read; new ones are made in pieces."""
 DEFAULT_EVENTS: Final = 100_000
 
 _FORMAT_KEY: Final = b"keyrack:format"
@@ -74,7 +77,7 @@ _STATE: Final = Struct(">QQQ")
 
 _MOST_PAGES: Final = 1536
 """A commit's bound: about 120 small writes or 6 MiB, well under a millisecond."""
-_NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"events"))
+_NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"pieces", b"events"))
 _SMALL_FILES: Final = (1 << 16) + (1 << 14)
 """The table of readers, the words, the lock."""
 _PAGES_AN_OUTCOME: Final = 48
@@ -124,7 +127,8 @@ class EmbeddedEngine:
             self._env.open_db(b"locks"),
             self._env.open_db(b"answers"),
         )
-        self._databases = (None, *self._spaces, self._expiry, self._log)
+        self._pieces = self._env.open_db(b"pieces")
+        self._databases = (None, *self._spaces, self._expiry, self._pieces, self._log)
         self._steady = steady
         self._words = open_words(directory)
         self.events_kept = max(1, events)
@@ -156,7 +160,9 @@ class EmbeddedEngine:
             found = txn.get(_FORMAT_KEY)
             if found is None:
                 return self._make(txn)
-            if found != FORMAT:
+            if found == _EARLIER_FORMAT:
+                txn.put(_FORMAT_KEY, FORMAT)
+            elif found != FORMAT:
                 raise StoreFormatUnknown(
                     f"the store in {self._env.path()} has the format {found!r}, and this version "
                     f"of Keyrack reads {FORMAT!r}. Use the one that made it, or another --store."
@@ -207,18 +213,25 @@ class EmbeddedEngine:
         txn.abort()
         if raw is None:
             return None
-        record = wire.unpack(raw)
+        try:
+            record = wire.unpack(raw)
+        except wire.Elsewhere:
+            return self._read_long(key, Space.KEYS)
         if record.expires_at and record.expires_at <= self.now():
             return None
         return record
 
     def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
-        with self._begin(self._spaces[Space.LOCKS]) as txn:
-            raw = txn.get(name)
-        if raw is None or 0 < wire.expires_at(raw) <= self.now():
-            return None
-        return wire.unpack(raw)
+        return self._read_long(name, Space.LOCKS)
+
+    def _read_long(self, key: bytes, space: Space) -> Record | None:
+        """Return a record whose value may be in pieces, all as of one moment."""
+        with self._begin(self._spaces[space]) as txn:
+            raw = txn.get(key)
+            if raw is None or 0 < wire.expires_at(raw) <= self.now():
+                return None
+            return Pieces(txn, self._pieces).record(space, raw)
 
     def scan(
         self,
@@ -230,14 +243,16 @@ class EmbeddedEngine:
     ) -> Page:
         """Return a page of the keys that begin with `prefix`, in order of their bytes."""
         with self._begin() as txn, txn.cursor(self._records) as cursor:
-            scan = Scan(cursor, prefix, after, reverse, delimiter, self.now())
+            pieces = Pieces(txn, self._pieces)
+            scan = Scan(cursor, pieces, prefix, after, reverse, delimiter, self.now())
             entries, folders, following = scan.page(limit)
             return Page(entries, folders, following, self._state(txn)[0])
 
     def count(self, prefix: bytes, after: bytes | None, steps: int) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
         with self._begin(self._records) as txn, txn.cursor() as cursor:
-            return Scan(cursor, prefix, after, False, b"", self.now()).count(steps)
+            pieces = Pieces(txn, self._pieces)
+            return Scan(cursor, pieces, prefix, after, False, b"", self.now()).count(steps)
 
     def history(self) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now."""
@@ -291,8 +306,9 @@ class EmbeddedEngine:
     def check(self) -> list[str]:
         """Audit everything and return what is wrong, a sentence each. Reads the whole store."""
         with self._begin() as txn:
+            pieces = Pieces(txn, self._pieces)
             return Audit(
-                txn, self._spaces, self._expiry, self._log, self._state(txn)[:2]
+                txn, self._spaces, self._expiry, self._log, pieces, self._state(txn)[:2]
             ).problems()
 
     # Writes
@@ -313,7 +329,8 @@ class EmbeddedEngine:
                 need += PAGES_A_WRITE
                 if type(operation) is Set:
                     growing = True
-                    need += len(operation.value) >> PAGE_SHIFT
+                    if len(operation.value) > LONGEST_WHOLE:
+                        need += pages_of(len(operation.value))
                     if operation.ttl_ms:
                         need += PAGES_A_TTL
                 elif type(operation) is not Delete:
@@ -359,7 +376,7 @@ class EmbeddedEngine:
         return outcomes
 
     def _new_commit(self, txn: lmdb.Transaction[bytes], last: int) -> Commit:
-        return Commit(txn, self._spaces, self._expiry, self.now(), last)
+        return Commit(txn, self._spaces, self._expiry, self._pieces, self.now(), last)
 
     def _finish(self, txn: lmdb.Transaction[bytes], commit: Commit, events: int, size: int) -> None:
         """Write down the events of a commit and the state after it."""
@@ -499,7 +516,7 @@ def _opened(directory: str, limit: int) -> lmdb.Environment:
     return lmdb.open(
         directory,
         map_size=map_size(limit),
-        max_dbs=5,
+        max_dbs=6,
         max_readers=1022,
         mode=0o600,
         writemap=True,

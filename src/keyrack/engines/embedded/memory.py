@@ -32,11 +32,10 @@ _STEP: Final = 512
 # How many pages a commit takes is not known beforehand; these say how many it cannot exceed. An
 # operation copies its leaf and the branch above, and each may split, and may take an end out of
 # the expiry index; a TTL puts one in. The path above those, the event log, the free list and the
-# root are shared by the whole commit. A value has pages of its own beyond half a page.
+# root are shared by the whole commit. A value has a page of its own beyond half a page.
 PAGES_A_COMMIT: Final = 48
 PAGES_A_WRITE: Final = 12
 PAGES_A_TTL: Final = 18
-PAGE_SHIFT: Final = PAGE.bit_length() - 1
 
 
 class Memory:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines import record as wire
+from keyrack.engines.contract import Space
 
 if TYPE_CHECKING:
     import lmdb
 
     from keyrack.engines.contract import Record
+    from keyrack.engines.embedded.pieces import Pieces
 
 _MOST_BYTES: Final = 4 << 20
 """Values of a page, all together, after which it ends early."""
@@ -23,6 +25,7 @@ class Scan:
     def __init__(
         self,
         cursor: lmdb.Cursor[bytes],
+        pieces: Pieces,
         prefix: bytes,
         after: bytes | None,
         reverse: bool,
@@ -30,6 +33,7 @@ class Scan:
         now: int,
     ) -> None:
         self._cursor = cursor
+        self._pieces = pieces
         self._prefix = prefix
         self._reverse = reverse
         self._delimiter = delimiter
@@ -82,8 +86,9 @@ class Scan:
                 last = folder
                 self._found = self._leave(folder)
                 continue
-            entries.append((key, wire.unpack(raw)))
-            size += len(raw)
+            record = self._pieces.record(Space.KEYS, raw)
+            entries.append((key, record))
+            size += len(record.value)
             last = key
             self._found = self._next()
         return entries, folders, None
