@@ -10,8 +10,13 @@ import pytest
 from api_support import Client, quoted, until
 from keyrack_server import Server
 
+from keyrack.engines.contract import Set
+from keyrack.http import bulk
+
 if TYPE_CHECKING:
     from typing import Any
+
+    from api_support.inside import Inside
 
 
 def events(client: Client, key: str, query: str = "") -> list[dict[str, Any]]:
@@ -87,6 +92,27 @@ def test_no_key_is_refused(client: Client) -> None:
     assert client.get("/v1/events/").status == 400
     assert client.get("/v1/events").status == 404
     assert client.post("/v1/events/a", {}).status == 405
+
+
+def test_the_log_is_read_in_steps_from_its_end(inside: Inside) -> None:
+    """The loop runs on while a long log is searched, and no more of it is read than is needed."""
+    engine = inside.engine
+    engine.write([(Set(b"old", b""),)])
+    for number in range(20_000):
+        engine.write([(Set(b"k%d" % number, b""),)])
+    engine.write([(Set(b"new", b""),)])
+    inside.clock.reading_ns = 100_000
+    search, steps = engine.events_of, []
+
+    def counted(*arguments: Any) -> Any:
+        steps.append(arguments)
+        return search(*arguments)
+
+    engine.events_of = counted  # type: ignore[method-assign]  # for this test alone
+    assert len(inside.run(bulk.key_events(b"new", 1, inside.context)).events) == 1
+    assert len(steps) == 1
+    assert len(inside.run(bulk.key_events(b"old", 1, inside.context)).events) == 1
+    assert len(steps) > 100
 
 
 def test_what_is_forgotten_is_said() -> None:

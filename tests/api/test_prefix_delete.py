@@ -151,6 +151,21 @@ def test_others_are_answered_at_once_meanwhile(server: Server, key: str) -> None
     eventually(slow_share, 0.02)
 
 
+def test_a_step_deletes_few_keys(inside: Inside) -> None:
+    """What a turn writes for the deletion is done before others are served."""
+    inside.engine.write([(Set(b"k%06d" % number, b""),) for number in range(500)])
+    write, sizes = inside.engine.write, []
+
+    def counted(writes: Any) -> Any:
+        sizes.append(len(writes))
+        return write(writes)
+
+    inside.engine.write = counted  # type: ignore[method-assign]  # for this test alone
+    assert inside.run(bulk.delete({b"prefix": b"k"}, inside.context)).deleted == 500
+    assert sum(sizes) == 500
+    assert max(sizes) <= 32
+
+
 def test_a_step_is_short(inside: Inside) -> None:
     """The loop is free again within 5 ms, most of the time, whatever the number of keys."""
     inside.engine.write([(Set(b"k%06d" % number, b"v" * 100),) for number in range(5000)])

@@ -18,12 +18,14 @@ _MIB = 1 << 20
 
 
 class SteadyClock:
-    """A steady clock (ns) that stands still until it is moved."""
+    """A steady clock (ns) that stands still until it is moved, or moves with every reading."""
 
     def __init__(self) -> None:
         self.ns = 1_000_000_000_000
+        self.reading_ns = 0
 
     def __call__(self) -> int:
+        self.ns += self.reading_ns
         return self.ns
 
     def advance(self, seconds: float) -> None:

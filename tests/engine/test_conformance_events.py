@@ -70,6 +70,39 @@ def test_events_that_come_while_others_are_read_are_read_too(engine: Engine) -> 
     ]
 
 
+# Events of one key
+
+
+def of_key(engine: Engine, key: bytes, limit: int) -> list[Event]:
+    """The events of a key, asked for with a limit until there are no more."""
+    found, before = engine.events_of(key, None, limit)
+    while before is not None:
+        more, before = engine.events_of(key, before, limit)
+        assert len(more) <= limit
+        found += more
+    return found
+
+
+def test_events_of_a_key_are_told_newest_first(engine: Engine) -> None:
+    put(engine, b"k")
+    put(engine, b"kk")
+    drop(engine, b"k")
+    put(engine, b"k")
+    events = [event for event in engine.events() if event.key == b"k"]
+    assert of_key(engine, b"k", 10) == events[::-1]
+    assert of_key(engine, b"none", 10) == []
+
+
+def test_events_of_a_key_go_on_where_they_were_cut(engine: Engine) -> None:
+    """Also in the middle of what was committed together."""
+    for _ in range(3):
+        done(engine, Set(b"a", b""), Set(b"k", b""), Delete(b"k"), Set(b"k", b""), Set(b"b", b""))
+    events = [event for event in engine.events() if event.key == b"k"]
+    assert len(events) == 9
+    for limit in range(1, 11):
+        assert of_key(engine, b"k", limit) == events[::-1]
+
+
 # Trimming
 
 

@@ -311,16 +311,31 @@ class Engine(Reads, Protocol):
         """
 
     def expire(self, limit: int) -> Sweep:
-        """Remove at most `limit` keys whose time is over, each with its event."""
+        """Remove at most `limit` keys whose time is over, each with its event.
+
+        Fewer where all of them would take longer than a fraction of a millisecond.
+        """
 
     def trim(self, limit: int) -> int:
-        """Remove at most `limit` groups of events beyond those that are kept; say how many."""
+        """Remove at most `limit` groups of events beyond those that are kept; say how many.
+
+        Fewer where all of them would take longer than a fraction of a millisecond.
+        """
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the known events with a revision above `after`, oldest first."""
 
     def events_after(self, revision: int, limit: int) -> list[Event]:
         """Return the oldest known events with a greater revision, at most so many."""
+
+    def events_of(
+        self, key: bytes, before: int | None, limit: int
+    ) -> tuple[list[Event], int | None]:
+        """Return at most `limit` events of one key, newest first, and where to go on, if at all.
+
+        `before` is what the last call returned, None for the end of the log. A call reads only as
+        much of the log as a fraction of a millisecond allows, so it may find nothing and go on.
+        """
 
     def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
@@ -380,6 +395,11 @@ class WaitingEngine(Protocol):
 
     def events_after(self, revision: int, limit: int) -> Awaitable[list[Event]]:
         """See `Engine.events_after`."""
+
+    def events_of(
+        self, key: bytes, before: int | None, limit: int
+    ) -> Awaitable[tuple[list[Event], int | None]]:
+        """See `Engine.events_of`."""
 
     def usage(self) -> Awaitable[Usage]:
         """See `Engine.usage`."""

@@ -454,7 +454,7 @@ _TABLE: Final = (
         "/v1/events/{key}",
         "Where did my key go?",
         "The last known events of a key, newest first: when it was set, deleted, ended, evicted.",
-        "O(events kept), in small steps",
+        "O(events since the oldest that is told), in small steps",
         "curl localhost:8088/v1/events/greeting",
         (Reaction(200, "Its events.", Shape(_JSON, KeyEvents)),),
         _READ_PROBLEMS,

@@ -1,7 +1,7 @@
 """What a worker does without being asked: expired keys, old events, deadlines, the date.
 
 Work on the store is done in small steps with pauses of their own length between them, so that
-requests are never held up: a step is sized by how long the last one took.
+requests are never held up: a step of the engine ends by the clock.
 """
 
 from __future__ import annotations
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 _TICK: Final = 0.5
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
-_STEP_NS: Final = 500_000
-_FEWEST: Final = 8
-_MOST: Final = 256
+_MOST: Final = 1000
+"""Keys, or groups of events, that a step removes at most; the engine's clock ends it before."""
 
 _log = logging.getLogger("keyrack.upkeep")
 
@@ -47,7 +46,6 @@ class Upkeep:
         self._engine = cast("Engine", store)
         self._connections: Collection[Connection] = connections
         self._phase = phase
-        self._step = 64
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def start(self) -> None:
@@ -80,14 +78,13 @@ class Upkeep:
     def _sweep_once(self) -> float:
         """Do one step and return how many seconds to wait for the next."""
         began = time.monotonic_ns()
-        sweep = self._engine.expire(self._step)
-        trimmed = self._engine.trim(self._step // 4 or 1)
+        sweep = self._engine.expire(_MOST)
+        trimmed = self._engine.trim(_MOST)
         took = time.monotonic_ns() - began
         if sweep.expired:
             self._count_expired(sweep.expired)
         if not sweep.expired and not trimmed:
             return self._until(sweep.next_due)
-        self._resize(sweep.expired, took)
         return max(took / 1e9, 0.001)
 
     def _count_expired(self, number: int) -> None:
@@ -98,9 +95,3 @@ class Upkeep:
         if due is None:
             return _IDLE
         return min(_IDLE, max(0.001, (due - self._engine.now()) / 1000))
-
-    def _resize(self, expired: int, took: int) -> None:
-        if took > _STEP_NS:
-            self._step = max(_FEWEST, self._step // 2)
-        elif expired == self._step and took < _STEP_NS // 2:
-            self._step = min(_MOST, self._step * 2)

@@ -72,6 +72,22 @@ def count(entry: bytes) -> int:
     return int(_HEAD.unpack_from(entry)[1])
 
 
+def first(last: bytes, entry: bytes) -> int:
+    """Return the revision of an entry's first event. `last` is the entry's key."""
+    return int.from_bytes(last, "big") - count(entry) + 1
+
+
+def newest_of(key: bytes, last: bytes, entry: bytes, before: int | None) -> list[Event]:
+    """Return an entry's events of one key, newest first; those below `before` where it is given."""
+    events = [
+        event
+        for event in unpack(last, entry)
+        if event.key == key and (before is None or event.revision < before)
+    ]
+    events.reverse()
+    return events
+
+
 def unpack(last: bytes, entry: bytes) -> Iterator[Event]:
     """Yield the events of an entry, oldest first. `last` is the entry's key."""
     time, number = _HEAD.unpack_from(entry)
