@@ -235,6 +235,20 @@ class Settings:
         "Serve with so many processes; all of them share one store.",
         unset="one for each CPU that this process may use",
     )  # fmt: skip
+    worker_timeout: float = _row(
+        _seconds(0, 3600), 10.0, _PROCESSES, "SECONDS",
+        "Kill and replace a worker that lives but gives no sign of life for so long; 0 is never.",
+    )  # fmt: skip
+    takeover: bool = _row(
+        _switch(), False, _PROCESSES, "",
+        "Take sockets and store over from the service that runs with this address and store, which "
+        "then ends, without a request failing. Where none runs, start as usual.",
+    )  # fmt: skip
+    takeover_timeout: float = _row(
+        _seconds(0, _DAY), 120.0, _PROCESSES, "SECONDS",
+        "How long this service, once another has taken over, keeps connections whose clients send "
+        "nothing; each is closed with its next answer.",
+    )  # fmt: skip
     store: str | None = _row(
         _text("a path"), None, _STORE, "DIRECTORY",
         "Keep the store in this directory, where it survives a restart of the service; a "
@@ -249,6 +263,11 @@ class Settings:
     events: int = _row(
         _whole(1, 100_000_000), 100_000, _STORE, "NUMBER",
         "How many of the last changes the store remembers, for watches and histories.",
+    )  # fmt: skip
+    max_connections: int | None = _row(
+        _whole(1, 10_000_000), None, _LIMITS, "NUMBER",
+        "How many connections the service holds; one more is answered 503 and closed.",
+        unset="what the limit on open files allows each worker",
     )  # fmt: skip
     max_value: int = _row(
         _size(1), _MIB, _LIMITS, "SIZE",

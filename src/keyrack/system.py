@@ -44,6 +44,11 @@ def total_memory(root: Path = _ROOT) -> int:
     raise RuntimeError("/proc/meminfo does not tell how much memory this machine has")
 
 
+def file_limit() -> int:
+    """Return how many files this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 63)  # unlimited is -1
+
+
 def raise_file_limit() -> int:
     """Raise the number of files this process may have open to what it is allowed; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

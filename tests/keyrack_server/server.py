@@ -29,13 +29,19 @@ _END_SECONDS = 15.0
 class Server:
     """`keyrack serve` with the given flags, on a port of its own; ends with `stop`.
 
+    `files` is how many files each of its processes may have open.
+
     Stopping asserts that the service ended in order and that its log holds no traceback.
     """
 
-    def __init__(self, *flags: str, workers: int = 1, memory: str = "128m") -> None:
+    def __init__(
+        self, *flags: str, workers: int = 1, memory: str = "128m", files: int | None = None
+    ) -> None:
         self._told = False
         self._log = tempfile.NamedTemporaryFile(prefix="keyrack-test-", suffix=".log")  # noqa: SIM115 - closed in stop
         command = [sys.executable, "-m", "keyrack", "serve", "--port", "0"]
+        if files is not None:
+            command = ["prlimit", f"--nofile={files}", *command]
         engine = ENGINES[os.environ.get("KEYRACK_TEST_ENGINE", "embedded")]
         command += ["--workers", str(workers), "--memory", memory, *engine, *flags]
         environment = {
@@ -57,12 +63,16 @@ class Server:
             assert self.process.poll() is None, f"the service did not start:\n{self.log()}"
             for line in self.log_lines():
                 if line.get("event") == "ready":
-                    port = int(line["urls"][0].rpartition(":")[2])
-                    with contextlib.suppress(OSError), Wire(port) as wire:
-                        assert wire.ask(request()).status == 200
-                        return port
+                    with contextlib.suppress(OSError):
+                        return self._answering(line["urls"])
             time.sleep(0.02)
         raise AssertionError(f"the service is not ready after a while:\n{self.log()}")
+
+    def _answering(self, urls: list[str]) -> int:
+        port = int(urls[0].rpartition(":")[2])
+        with Wire(port) as wire:
+            assert wire.ask(request()).status == 200
+        return port
 
     def __enter__(self) -> Server:
         return self

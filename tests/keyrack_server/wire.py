@@ -104,8 +104,18 @@ class Wire:
     """A client's connection that sends any bytes and reads answers strictly."""
 
     def __init__(self, port: int, timeout: float = 10.0, host: str = "127.0.0.1") -> None:
-        self.socket = socket.create_connection((host, port), timeout)
+        self._begin(socket.create_connection((host, port), timeout))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    @classmethod
+    def over(cls, connected: socket.socket) -> Wire:
+        """Speak over a socket of any kind."""
+        wire = cls.__new__(cls)
+        wire._begin(connected)
+        return wire
+
+    def _begin(self, connected: socket.socket) -> None:
+        self.socket = connected
         self._received = b""
 
     def __enter__(self) -> Wire:

@@ -95,6 +95,7 @@ _MAX_KNOWN_HEAD: Final = 2048
 _MOST_UNSENT: Final = 1 << 18
 """Bytes of a stream that may wait for a client before no more are sent to it."""
 _LAST_CHUNK: Final = b"0\r\n\r\n"
+_TOO_MANY: Final = "There are more connections than may be; see --max-connections. Try again soon."
 _LEAST_RATE: Final = 16 * 1024
 """Bytes a second at which a body that is served while it arrives may take as long as it likes."""
 
@@ -129,6 +130,8 @@ class Connection(asyncio.Protocol):
         self._leaving = False
         """The service ends: the answer that is due is the last one."""
         self._half_closed = False
+        self._unwelcome = False
+        """There are too many connections: whatever comes is answered with that."""
 
         # Requests that have arrived and are not answered
         self._queue: deque[Request | Problem] = deque()
@@ -171,6 +174,10 @@ class Connection(asyncio.Protocol):
         count = self.turn.count
         count[OPEN_CONNECTIONS] += 1
         count[ACCEPTED] += 1
+        if self.lane.turns_away():
+            self._turn_away()
+        elif self.lane.leaving:
+            self.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
@@ -407,6 +414,9 @@ class Connection(asyncio.Protocol):
     # A message through the parser
 
     def _parse(self, data: bytes) -> None:
+        if self._unwelcome and not self._deaf:
+            # Not before: an answer to nothing confuses many clients.
+            self._refuse(Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),)))
         if self._deaf:
             self._discard(data)
             return
@@ -905,6 +915,8 @@ class Connection(asyncio.Protocol):
             self._linger()
             return
         self._serve_queued()
+        if self.lane.leaving:
+            self.leave()
 
     # Ends
 
@@ -924,6 +936,12 @@ class Connection(asyncio.Protocol):
     def _stop_reading(self) -> None:
         self._deaf = True
         self._known = False
+
+    def _turn_away(self) -> None:
+        """Answer one request, with a refusal, if it comes soon."""
+        self._unwelcome = True
+        self._known = False
+        self._linger_since = self.turn.now
 
     def _linger(self) -> None:
         """Close so that the answer arrives: bytes that are still coming must not cause a reset."""
@@ -952,6 +970,22 @@ class Connection(asyncio.Protocol):
             self._end_stream()
             return
         self._rest()
+
+    def leave(self) -> None:
+        """Another service has taken over: the next answer is the last one, and says so.
+
+        Nothing is closed before it: a client may just be about to send something.
+        """
+        if self._cycle is not None and self._cycle.response_started:
+            return  # its answer has not said that it is the last one: the next will
+        self._leaving = True
+        self._known = False
+        if self._cycle is not None:
+            self._cycle.keep_alive = False
+        if self._streams:
+            if self._chunked:
+                self._transport.write(_LAST_CHUNK)
+            self._end_stream()
 
     def check_deadlines(self, now: float) -> None:
         """Close what has been waited for long enough; `now` in coarse seconds."""

@@ -37,6 +37,7 @@ class Lane:
         context: Context,
         timeouts: Timeouts,
         access_log: Callable[[str, Request, int], None] | None = None,
+        turns_away: Callable[[], bool] = bool,
     ) -> None:
         self.loop = loop
         self.turn = turn
@@ -44,6 +45,10 @@ class Lane:
         self.context = context
         self.timeouts = timeouts
         self.access_log = access_log
+        self.turns_away = turns_away
+        """Asked once for each new connection: whether it is one too many."""
+        self.leaving = False
+        """Another service has taken over: each connection gets one more answer."""
         self.heads: dict[bytes, Head] = {}
         self.log = logging.getLogger("keyrack.http")
 

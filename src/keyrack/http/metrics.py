@@ -23,6 +23,7 @@ from keyrack.server.counters import (
     OPERATIONS,
     STARTS,
     STATUSES,
+    TURNED_AWAY,
     latency_word,
     request_word,
 )
@@ -123,6 +124,11 @@ class Metrics(Collector):
         yield GaugeMetricFamily("keyrack_connections", "Open connections.", total(OPEN_CONNECTIONS))
         yield CounterMetricFamily(
             "keyrack_connections_accepted", "Connections accepted.", total(ACCEPTED)
+        )
+        yield CounterMetricFamily(
+            "keyrack_connections_refused",
+            "Connections answered 503 because there were too many.",
+            total(TURNED_AWAY),
         )
         yield GaugeMetricFamily(
             "keyrack_workers", "Workers that answer.", self._counters.ready_workers()

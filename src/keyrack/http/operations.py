@@ -513,7 +513,14 @@ _TABLE: Final = (
             serve=serve,
         )
         for name, path, summary, media_type, more, serve in (
-            ("healthz", "/healthz", "This process answers", "text/plain", (), semantics.healthz),
+            (
+                "healthz",
+                "/healthz",
+                "The service is alive",
+                "text/plain",
+                ("unavailable",),
+                semantics.healthz,
+            ),
             ("readyz", "/readyz", "The service is ready", "text/plain", ("unavailable",), None),
             ("info", "/v1/info", "What runs, and how full it is", _JSON, (), None),
             ("limits", "/v1/limits", "Every limit that is enforced", _JSON, (), None),

@@ -195,6 +195,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The store cannot be reached right now",
         "Retry after the seconds that Retry-After names.",
     ),
+    "too-many-connections": Kind(
+        503,
+        "There are too many connections",
+        "The service holds as many as `--max-connections` or its limit of open files lets it. "
+        "Use fewer with more requests each (keep-alive), or raise the limit.",
+        closes=True,
+    ),
     "store-full": Kind(
         507,
         "The store is full",

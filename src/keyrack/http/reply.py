@@ -39,6 +39,8 @@ class Context(NamedTuple):
     limits: Limits
     feed: Feed
     store: Engine | WaitingEngine
+    trouble: Callable[[], str] = str
+    """Says what is wrong with the service as a whole; empty when nothing is."""
 
     def afresh(self) -> Context:
         """Return the context for an operation: what another one was told is not known in it."""

@@ -26,6 +26,7 @@ _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
 PUT_PARAMETERS: Final = frozenset((b"ttl",))
 _NO_STORE: Final = (b"Cache-Control", b"no-store")
 _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
+_SOON: Final = ((b"Retry-After", b"1"),)
 VALUE_HEADERS: Final = (
     _NO_STORE,
     (b"X-Content-Type-Options", b"nosniff"),
@@ -126,8 +127,10 @@ def key_delete_answer(outcome: Outcome) -> Answer:
 
 
 def healthz(request: Request, context: Context) -> Answer:
-    """`GET /healthz`: this process answers."""
+    """`GET /healthz`: this process answers, and knows of none that is stuck and not replaced."""
     contract.parameters(request.query, _NO_PARAMETERS)
+    if trouble := context.trouble():
+        raise Problem("unavailable", f"The service is not well: {trouble}. Restart it.", _SOON)
     return Answer(200, (_TEXT, _NO_STORE), b"ok\n")
 
 

@@ -34,12 +34,17 @@ EXPIRED: Final = 3
 STARTS: Final = 4
 _INTERESTED: Final = 5
 _SIGNALLED: Final = 6
+_BEATS: Final = 7
 _REQUESTS: Final = 8
 _LATENCY: Final = _REQUESTS + len(OPERATIONS) * len(STATUSES)
 _LATENCY_WORDS: Final = BUCKETS + 1
+_AFTER_LATENCY: Final = _LATENCY + len(LANES) * _LATENCY_WORDS
+TURNED_AWAY: Final = _AFTER_LATENCY
 _WORDS: Final = 1024
 _HEADER: Final = 8
 _DRAINING: Final = 0
+_SUPERVISOR_BEATS: Final = 1
+_SHARED: Final = 2
 
 _STATUS_INDEX: Final = {status: index for index, status in enumerate(STATUSES)}
 
@@ -63,7 +68,7 @@ def bucket(nanoseconds: int) -> int:
     return min((nanoseconds // 1000).bit_length(), BUCKETS - 1)
 
 
-assert _LATENCY + len(LANES) * _LATENCY_WORDS <= _WORDS
+assert TURNED_AWAY < _WORDS
 
 
 class Counters:
@@ -142,3 +147,34 @@ class Counters:
     def set_draining(self, draining: bool) -> None:
         """Say whether the service is about to end; readiness follows it."""
         self._words[_DRAINING] = int(draining)
+
+    # Signs of life
+
+    def beat(self, worker: int) -> None:
+        """Say that a worker's event loop runs."""
+        self.slot(worker)[_BEATS] += 1
+
+    def beats(self) -> list[int]:
+        """Return how often each worker has given a sign of life."""
+        return [slot[_BEATS] for slot in self._slots]
+
+    def beat_supervisor(self) -> None:
+        """Say that the supervisor looks after its workers."""
+        self._words[_SUPERVISOR_BEATS] += 1
+
+    @property
+    def supervisor_beats(self) -> int:
+        """How often the supervisor has given a sign of life."""
+        return self._words[_SUPERVISOR_BEATS]
+
+    # Takeovers
+
+    @property
+    def shared(self) -> bool:
+        """Whether the workers of another service have the store open as well."""
+        return self._words[_SHARED] == 1
+
+    def set_shared(self, shared: bool) -> None:
+        """Say whether another service shares the store, and wake the workers so that they see."""
+        self._words[_SHARED] = int(shared)
+        self.wake_all()

@@ -40,14 +40,49 @@ class Listeners:
         self.workers = len(by_worker)
         self._unix_path = ""
         self._unix_inode = 0
+        self._owned = True
 
     @classmethod
     def on_unix_path(cls, path: str, workers: int) -> Listeners:
         """Listen on a Unix socket; its file is removed when the listeners are closed."""
         listeners = cls([[_unix(path)]] * workers, [f"unix:{path}"])
-        listeners._unix_path = path
-        listeners._unix_inode = os.stat(path).st_ino
+        listeners._named(path)
         return listeners
+
+    def _named(self, path: str) -> None:
+        self._unix_path = path
+        self._unix_inode = os.stat(path).st_ino
+
+    @classmethod
+    def inherited(
+        cls, sockets: list[socket.socket], workers: int, urls: list[str], unix_path: str | None
+    ) -> Listeners:
+        """Take sockets that another service listens on as well.
+
+        With fewer workers than sockets a worker serves several: one that is closed would lose the
+        connections that wait in its queue.
+        """
+        if unix_path is not None:
+            listeners = cls([sockets] * workers, urls)
+            listeners._named(unix_path)
+            return listeners
+        listeners = cls([[] for _ in range(workers)], urls)
+        with contextlib.ExitStack() as undo:
+            undo.callback(listeners.close)
+            for queue in _by_address(sockets):
+                for number in range(max(len(queue), workers)):
+                    one = queue[number] if number < len(queue) else _another(queue[0])
+                    listeners.of(number % workers).append(one)
+            undo.pop_all()
+        return listeners
+
+    def hand_over(self) -> None:
+        """Leave the Unix socket's file to another service."""
+        self._owned = False
+
+    def adopt(self) -> None:
+        """Take the Unix socket's file over, or back."""
+        self._owned = True
 
     def of(self, worker: int) -> list[socket.socket]:
         """Return the sockets that one worker serves."""
@@ -56,22 +91,25 @@ class Listeners:
     def keep_only(self, worker: int) -> None:
         """Close, in a worker's own process, the sockets of all others."""
         mine = self._by_worker[worker]
-        for listener in self._all():
+        for listener in self.all():
             if listener not in mine:
                 listener.close()
 
     def close(self) -> None:
         """Close all of them, in the supervisor."""
-        for listener in self._all():
+        for listener in self.all():
             listener.close()
+        if not self._owned:
+            return
         with contextlib.suppress(OSError):
             # A service that was started since may have put its own socket there.
             if self._unix_path and os.stat(self._unix_path).st_ino == self._unix_inode:
                 os.unlink(self._unix_path)
         self._unix_path = ""
 
-    def _all(self) -> list[socket.socket]:
-        return [listener for listeners in self._by_worker for listener in listeners]
+    def all(self) -> list[socket.socket]:
+        """Return the sockets of all workers, each once."""
+        return list(dict.fromkeys(one for mine in self._by_worker for one in mine))
 
 
 def open_listeners(settings: Settings, patience: float = _PATIENCE_SECONDS) -> Listeners:
@@ -122,6 +160,23 @@ def _listen(
         made.listen(BACKLOG)
         address = _at(address, made.getsockname()[1])
     return int(address[1])
+
+
+def _by_address(sockets: list[socket.socket]) -> list[list[socket.socket]]:
+    found: dict[tuple[Any, ...], list[socket.socket]] = {}
+    for one in sockets:
+        found.setdefault((one.family, one.getsockname()), []).append(one)
+    return list(found.values())
+
+
+def _another(listener: socket.socket) -> socket.socket:
+    """Return one more listening socket at the address of another."""
+    dual = False
+    if listener.family == socket.AF_INET6:
+        dual = not listener.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+    made = _tcp(listener.family, listener.getsockname(), dual, shared=True)
+    made.listen(BACKLOG)
+    return made
 
 
 def _in_url(host: str) -> str:

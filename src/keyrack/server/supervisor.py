@@ -9,7 +9,10 @@ blocked, and which has to collect every orphan.
   delay, and a service of which no worker ever gets ready ends with exit code 1.
 - SIGTERM or SIGINT ends the service: no new connections, requests under way are finished, exit
   code 0. A second one kills the workers and exits with code 1.
+- A worker that is alive and gives no sign of life is killed, and so replaced.
 - SIGHUP is logged and ignored, so that closing a terminal does not end the service.
+- A new service may take over (`takeover.py`). Then the workers leave: they accept nothing more, and
+  end when their last client has gone; the service ends with them.
 - If the supervisor itself is killed, the workers read the end of the lifeline, a pipe whose other
   end only the supervisor holds, and end by themselves.
 """
@@ -25,6 +28,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from keyrack.engines.contract import StoreError
@@ -32,7 +36,20 @@ from keyrack.engines.embedded.directory import prepare
 from keyrack.server import logs
 from keyrack.server.counters import Counters
 from keyrack.server.greeting import facts, greeting
+from keyrack.server.heartbeat import INTERVAL, Silence
 from keyrack.server.listeners import ListenError, Listeners, open_listeners
+from keyrack.server.takeover import (
+    Handover,
+    Inheritance,
+    Predecessor,
+    Ready,
+    Settled,
+    Step,
+    TakeoverRefused,
+    inherit,
+    offer_of,
+    open_control,
+)
 from keyrack.system import memory_limit, raise_file_limit
 
 if TYPE_CHECKING:
@@ -44,7 +61,16 @@ Entry: TypeAlias = Callable[..., None]
 
 _ENDING: Final = frozenset((signal.SIGTERM, signal.SIGINT))
 _WAITED_FOR: Final = _ENDING | {signal.SIGCHLD, signal.SIGHUP}
-_LONG: Final = 3600.0
+_SECOND_CHANCE: Final = 2.0
+"""Seconds that silent workers get to recover once the one is gone that they may have waited for."""
+_STATES: Final = {
+    "R": "it is busy",
+    "S": "it waits for something",
+    "D": "it waits for a disk",
+    "T": "it was stopped by a signal",
+    "t": "a debugger holds it",
+}
+"""What /proc says a process does."""
 
 _log = logging.getLogger("keyrack.supervisor")
 
@@ -61,6 +87,10 @@ class Patience(NamedTuple):
     delay: float = 0.1
     longest_delay: float = 5.0
     poll: float = 0.005
+    handover: float = 0.05
+    """Between two looks at another service while one takes over."""
+    settle: float = 5.0
+    """Until a service that has taken over no longer needs the earlier one to come back."""
     grace: float = 1.5
     """What workers get beyond their own time limit before they are killed."""
 
@@ -74,23 +104,54 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
     raise_file_limit()
     with contextlib.ExitStack() as stack:
         try:
-            listeners, place = _prepared(settings, stack)
-        except (ListenError, StoreError) as error:
+            found = _taken_over(settings, stack) if settings.takeover else None
+            prepared = found or _prepared(settings, stack)
+        except (ListenError, StoreError, TakeoverRefused) as error:
             _log.error("%s", error)
             return 1
-        counters = Counters.create(settings.workers)
-        entry = entry or _worker_entry()
-        return Supervisor(settings, listeners, place, counters, entry, mask).run()
+        listeners, place, control, predecessor = prepared
+        handover = None
+        if control is not None:
+            handover = Handover(control, lambda: offer_of(settings, listeners, place, control))
+            stack.callback(handover.close)
+        return Supervisor(
+            settings,
+            listeners,
+            place,
+            Counters.create(settings.workers),
+            entry or _worker_entry(),
+            mask,
+            handover=handover,
+            predecessor=predecessor,
+        ).run()
 
 
-def _prepared(settings: Settings, stack: contextlib.ExitStack) -> tuple[Listeners, Place]:
+def _prepared(settings: Settings, stack: contextlib.ExitStack) -> Inheritance:
     listeners = open_listeners(settings)
     stack.callback(listeners.close)
     place = prepare(settings.store, settings.memory, memory_limit(), settings.events)
     stack.callback(place.close)
     for note in place.notes:
         _log.warning("%s", note)
-    return listeners, place
+    try:
+        control = open_control(place.path)
+    except OSError as error:
+        _log.warning("This service cannot be taken over: %s.", error.strerror)
+        control = None
+    return Inheritance(listeners, place, control, None)
+
+
+def _taken_over(settings: Settings, stack: contextlib.ExitStack) -> Inheritance | None:
+    found = inherit(settings)
+    if found is None:
+        _log.info("there is no running service to take over from; this one starts as usual")
+        return None
+    stack.callback(found.listeners.close)
+    stack.callback(found.place.close)
+    assert found.predecessor is not None
+    stack.callback(found.predecessor.close)
+    _log.info("taking over from %s", found.predecessor.name, extra={"event": "taking_over"})
+    return found
 
 
 def _worker_entry() -> Entry:
@@ -126,6 +187,8 @@ class Supervisor:
         entry: Entry,
         worker_mask: set[Any] | None = None,
         patience: Patience = _PATIENCE,
+        handover: Handover | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
@@ -139,12 +202,20 @@ class Supervisor:
         self._began = time.monotonic()
         self._some_were_ready = False
         self._announced = False
+        self._announced_at = 0.0
+        self._silence = Silence(settings.workers)
+        self._handover = handover
+        self._predecessor = predecessor
+        self._settled = predecessor is None
+        self._leave_by: float | None = None
+        """When the last workers are told to end, once another service has taken over."""
 
     def run(self) -> int:
         """Run until a signal ends the service or no worker can run; return the exit code."""
         # What exists by now lives for ever; unfreezed, each worker's collector would copy it all.
         gc.collect()
         gc.freeze()
+        self._counters.set_shared(self._predecessor is not None)
         while True:
             self._start_those_due()
             received = signal.sigtimedwait(_WAITED_FOR, self._pause())
@@ -154,14 +225,18 @@ class Supervisor:
                 _log.info("SIGHUP is ignored; settings change with a restart")
             self._look_for_readiness()
             self._collect_dead()
+            self._look_for_stuck()
+            self._look_for_services()
+            if self._leave_by is not None and self._has_left():
+                return 0
             if (reason := self._hopeless()) is not None:
-                _log.error("%s", reason)
-                self._kill()
-                return 1
+                return self._give_up(reason)
 
     # Starting
 
     def _start_those_due(self) -> None:
+        if self._leave_by is not None:
+            return
         now = time.monotonic()
         for slot in self._slots:
             if slot.pid == 0 and slot.due <= now:
@@ -171,6 +246,7 @@ class Supervisor:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or the worker would write it a second time
         slot.started = time.monotonic()
+        self._silence.forgive(slot.number)
         try:
             slot.pid = os.fork()
         except OSError as error:
@@ -199,6 +275,9 @@ class Supervisor:
 
     def _become_worker(self, number: int) -> None:
         os.close(self._lifeline_held)
+        for shared in (self._handover, self._predecessor):
+            if shared is not None:
+                shared.close()  # so that the other side notices the supervisor's end, not ours
         self._listeners.keep_only(number)
         for default in _ENDING | {signal.SIGCHLD}:
             signal.signal(default, signal.SIG_DFL)
@@ -211,8 +290,11 @@ class Supervisor:
     def _pause(self) -> float:
         if not self._announced:
             return self._patience.poll
+        if self._leave_by is not None or (self._handover and self._handover.under_way):
+            return self._patience.handover
         now = time.monotonic()
-        return max(0.0, min((s.due - now for s in self._slots if s.pid == 0), default=_LONG))
+        due = min((slot.due - now for slot in self._slots if slot.pid == 0), default=INTERVAL)
+        return max(0.0, min(due, INTERVAL))
 
     def _look_for_readiness(self) -> None:
         if self._announced:
@@ -221,6 +303,8 @@ class Supervisor:
         self._some_were_ready = self._some_were_ready or ready > 0
         if ready == len(self._slots):
             self._announced = True
+            self._announced_at = time.monotonic()
+            self._succeed()
             self._announce()
 
     def _announce(self) -> None:
@@ -244,9 +328,10 @@ class Supervisor:
         level = logging.INFO if status == 0 else logging.WARNING
         _log.log(
             level,
-            "worker %d %s; it is replaced",
+            "worker %d %s%s",
             slot.number,
             _how_it_ended(status),
+            "; it is replaced" if self._leave_by is None else "",
             extra={
                 "event": "worker_ended",
                 "worker_pid": slot.pid,
@@ -265,7 +350,40 @@ class Supervisor:
             delay = self._patience.delay * 2.0 ** min(slot.young_deaths - 2, 20)
             slot.due += min(delay, self._patience.longest_delay)
 
+    def _look_for_stuck(self) -> None:
+        """Kill a worker that has given no sign of life for too long: one at a time.
+
+        It may hold the store's write lock, for which all others wait; they are silent as well, and
+        recover when it is gone. Whoever is stopped is the likeliest to be the cause.
+        """
+        self._counters.beat_supervisor()
+        self._silence.look(self._counters.beats())
+        silence, limit = self._silence.seconds, self._settings.worker_timeout
+        stuck = [slot for slot in self._running() if silence[slot.number] > self._bearable(slot)]
+        if not limit or not stuck:
+            return
+        states = {slot.pid: _state(slot.pid) for slot in stuck}
+        worst = max(stuck, key=lambda slot: (states[slot.pid] in "Tt", silence[slot.number]))
+        _log.error(
+            "worker %d has given no sign of life for %.0f s (%s): it is killed",
+            worst.number,
+            silence[worst.number],
+            _STATES.get(states[worst.pid], "its state is not known"),
+            extra={"event": "worker_stuck", "worker_pid": worst.pid},
+        )
+        os.kill(worst.pid, signal.SIGKILL)
+        for slot in stuck:
+            self._silence.forgive(slot.number, max(0.0, limit - _SECOND_CHANCE))
+
+    def _bearable(self, slot: _Slot) -> float:
+        limit = self._settings.worker_timeout
+        return limit if self._counters.ready(slot.number) else max(limit, self._patience.startup)
+
     def _hopeless(self) -> str | None:
+        if self._predecessor is not None and not self._announced:
+            if time.monotonic() - self._began > self._patience.startup:
+                return "not all workers got ready, so nothing is taken over"
+            return None
         if self._some_were_ready:
             return None
         if any(slot.young_deaths >= self._patience.deaths for slot in self._slots):
@@ -274,10 +392,101 @@ class Supervisor:
             return f"no worker got ready within {self._patience.startup:g} seconds"
         return None
 
+    def _give_up(self, reason: str) -> int:
+        _log.error("%s", reason)
+        if self._predecessor is not None:
+            # Beside the other service's, these workers may have accepted connections.
+            self._signal_workers(signal.SIGTERM)
+            self._wait_for_workers(self._settings.shutdown_timeout)
+        self._kill()
+        return 1
+
+    # Taking over, and being taken over
+
+    def _succeed(self) -> None:
+        """All workers serve: what the earlier service had is now this one's."""
+        if self._predecessor is not None:
+            self._listeners.adopt()
+            self._place.adopt()
+            self._predecessor.tell(Ready())
+
+    def _settle(self) -> None:
+        """Tell the earlier service that it need not come back if this one ends."""
+        if self._predecessor is not None and not self._settled:
+            self._predecessor.tell(Settled())
+        self._settled = True
+
+    def _look_for_services(self) -> None:
+        earlier = self._predecessor
+        if earlier is not None and not earlier.gone:
+            if earlier.look():
+                _log.info("%s has ended", earlier.name, extra={"event": "taken_over"})
+                self._share()
+            elif self._announced and time.monotonic() - self._announced_at > self._patience.settle:
+                self._settle()
+        if self._handover is not None and self._announced:
+            self._attend(self._handover)
+
+    def _attend(self, handover: Handover) -> None:
+        step = handover.step()
+        if step is Step.ASKED:
+            _log.info("%s takes over", handover.successor, extra={"event": "takeover_asked"})
+            self._share()
+        elif step is Step.WITHDRAWN:
+            _log.warning("%s has given up; this service goes on", handover.successor)
+            self._share()
+        elif step is Step.READY:
+            self._leave(handover)
+        elif step is Step.ABANDONED:
+            _log.error("%s has ended already; this service goes on", handover.successor)
+            self._come_back()
+
+    def _share(self) -> None:
+        """Tell the workers whether others have the store as well, whose commits wake nobody."""
+        earlier = self._predecessor is not None and not self._predecessor.gone
+        asked = self._handover is not None and self._handover.under_way
+        later = asked or self._leave_by is not None
+        self._counters.set_shared(earlier or later)
+
+    def _leave(self, handover: Handover) -> None:
+        _log.info(
+            "%s has taken over; this service ends with its last connection",
+            handover.successor,
+            extra={"event": "leaving"},
+        )
+        self._leave_by = time.monotonic() + self._settings.takeover_timeout
+        self._listeners.hand_over()
+        self._place.hand_over()
+        self._settle()
+        self._signal_workers(signal.SIGUSR1)
+
+    def _come_back(self) -> None:
+        """Serve again. Workers that leave cannot be called back; they end and are replaced."""
+        self._leave_by = None
+        self._listeners.adopt()
+        self._place.adopt()
+        self._share()
+        self._signal_workers(signal.SIGTERM)
+
+    def _has_left(self) -> bool:
+        """Tell whether all connections have ended, and end those whose time is up."""
+        assert self._leave_by is not None
+        if self._running() and time.monotonic() > self._leave_by:
+            self._signal_workers(signal.SIGTERM)
+            self._wait_for_workers(self._settings.shutdown_timeout + self._patience.grace)
+            self._kill()
+        # The successor looks for this service's end to know that the one before has ended, too.
+        if self._running() or (self._predecessor is not None and not self._predecessor.gone):
+            return False
+        _log.info("the service has ended", extra={"event": "ended"})
+        return True
+
     # Ending
 
     def _end(self, why: signal.Signals) -> int:
         _log.info("%s: the service ends", why.name, extra={"event": "ending"})
+        if self._announced:
+            self._settle()
         self._counters.set_draining(True)
         if self._wait_for_workers(self._settings.drain_delay) is not None:
             _log.info("told again: the drain delay is over")
@@ -335,6 +544,15 @@ def _ended_children() -> list[tuple[int, int]]:
         while (found := os.waitpid(-1, os.WNOHANG)) != (0, 0):
             ended.append(found)
     return ended
+
+
+def _state(pid: int) -> str:
+    """Return the letter that /proc has for what a process does, `?` where it says nothing."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "?"
+    return stat.rpartition(")")[2].split()[0]
 
 
 def _how_it_ended(status: int) -> str:

@@ -11,16 +11,16 @@ import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyrack.server.counters import EXPIRED
+from keyrack.server.heartbeat import INTERVAL
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Sequence
 
     from keyrack.engines.contract import Engine, WaitingEngine
     from keyrack.http.connection import Connection
     from keyrack.http.lane import Lane
 
-_TICK: Final = 0.5
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
 _MOST: Final = 1000
@@ -30,7 +30,10 @@ _log = logging.getLogger("keyrack.upkeep")
 
 
 class Upkeep:
-    """A worker's timers. `phase` (0 to 1) spreads the workers over the interval."""
+    """A worker's timers. `phase` (0 to 1) spreads the workers over the interval.
+
+    `ticks` are called every half second.
+    """
 
     def __init__(
         self,
@@ -39,6 +42,7 @@ class Upkeep:
         store: Engine | WaitingEngine,
         connections: Collection[Any],
         phase: float = 0.0,
+        ticks: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._loop = loop
         self._lane = lane
@@ -46,11 +50,12 @@ class Upkeep:
         self._engine = cast("Engine", store)
         self._connections: Collection[Connection] = connections
         self._phase = phase
+        self._ticks = ticks
         self._timers: dict[str, asyncio.TimerHandle] = {}
 
     def start(self) -> None:
         """Begin."""
-        self._timers["tick"] = self._loop.call_later(_TICK, self._tick)
+        self._timers["tick"] = self._loop.call_later(INTERVAL, self._tick)
         self._timers["sweep"] = self._loop.call_later(_IDLE * self._phase, self._sweep)
 
     def stop(self) -> None:
@@ -59,11 +64,13 @@ class Upkeep:
             timer.cancel()
 
     def _tick(self) -> None:
-        self._timers["tick"] = self._loop.call_later(_TICK, self._tick)
+        self._timers["tick"] = self._loop.call_later(INTERVAL, self._tick)
         self._turn.tick()
         now = self._turn.now
         for connection in list(self._connections):
             connection.check_deadlines(now)
+        for tick in self._ticks:
+            tick()
 
     def _sweep(self) -> None:
         pause = _IDLE

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 import uvloop
@@ -19,7 +19,10 @@ from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn
 from keyrack.server.counters import STARTS
+from keyrack.server.crowd import Crowd, most_connections
+from keyrack.server.heartbeat import Pulse
 from keyrack.server.serving import direct
+from keyrack.system import file_limit
 
 if TYPE_CHECKING:
     import socket
@@ -32,6 +35,13 @@ if TYPE_CHECKING:
     from keyrack.server.serving import Serving
     from keyrack.settings import Settings
 
+_NEIGHBOURS_SECONDS: Final = 0.02
+_GRACE_SECONDS: Final = 0.5
+_GRACE_SECONDS_TLS: Final = 5.0
+"""How long a connection that was just accepted may need until it is there, handshake included."""
+_DESERTED_SECONDS: Final = 0.1
+
+_log = logging.getLogger("keyrack")
 _access = logging.getLogger("keyrack.access")
 
 
@@ -67,17 +77,23 @@ async def _serve(
     turn = Turn(loop, serving.reads, count, serving.perform)
     engine = serving.store
     feed = Feed(loop, engine, turn, lambda interested: counters.set_interested(slot, interested))
-    context = Context(serving.reads, Limits(settings.max_value, settings.max_body), feed, engine)
-    lane = _lane(settings, loop, turn, context)
+    pulse = Pulse(counters, slot, settings.worker_timeout)
+    crowd = _crowd(settings, slot, counters, len(listeners))
+    limits = Limits(settings.max_value, settings.max_body)
+    context = Context(serving.reads, limits, feed, engine, lambda: pulse.trouble)
+    lane = _lane(settings, loop, turn, context, crowd)
     server = _Server(_config(settings, Application(lane, counters), serving.protocol))
-    upkeep = serving.upkeep(
-        loop, lane, engine, server.server_state.connections, phase=slot / counters.workers
-    )
+    server.lane = lane
+    server.listeners = listeners
+    ticks = (pulse.beat, crowd.tell, server.look_after_listeners)
+    connections = server.server_state.connections
+    upkeep = serving.upkeep(loop, lane, engine, connections, slot / counters.workers, ticks)
     server.when_started = lambda: counters.set_ready(slot)
+    neighbours = Neighbours(loop, counters, feed)
 
     def orphaned() -> None:
         loop.remove_reader(lifeline_fd)
-        logging.getLogger("keyrack").warning("the supervisor is gone; this worker ends")
+        _log.warning("the supervisor is gone; this worker ends")
         server.should_exit = True
 
     def committed() -> None:
@@ -87,11 +103,13 @@ async def _serve(
     def woken() -> None:
         counters.woken(slot)
         feed.wake()
+        neighbours.look()
 
     turn.committed = committed
     loop.add_reader(counters.wakeups[slot], woken)
     loop.add_reader(lifeline_fd, orphaned)
     upkeep.start()
+    neighbours.look()
     try:
         await server.serve(listeners)
     finally:
@@ -99,8 +117,17 @@ async def _serve(
         upkeep.stop()
 
 
+def _crowd(settings: Settings, slot: int, counters: Counters, listeners: int) -> Crowd:
+    most_here = most_connections(file_limit(), counters.workers, listeners)
+    return Crowd(counters, slot, settings.max_connections, most_here)
+
+
 def _lane(
-    settings: Settings, loop: asyncio.AbstractEventLoop, turn: Turn, context: Context
+    settings: Settings,
+    loop: asyncio.AbstractEventLoop,
+    turn: Turn,
+    context: Context,
+    crowd: Crowd,
 ) -> Lane:
     return Lane(
         loop,
@@ -114,6 +141,7 @@ def _lane(
             send=settings.send_timeout,
         ),
         _log_access if settings.access_log else None,
+        crowd.turns_away,
     )
 
 
@@ -136,10 +164,36 @@ def _config(settings: Settings, app: Application, protocol: type[Connection]) ->
     )
 
 
+class Neighbours:
+    """The workers of another service that has the store as well, while one takes over.
+
+    What they commit wakes nobody here, so whoever waits is told by looking now and then.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, feed: Feed) -> None:
+        self._loop = loop
+        self._counters = counters
+        self._feed = feed
+        self._looks = False
+
+    def look(self) -> None:
+        """Look, and go on with it as long as there are any. Call when that may have changed."""
+        if not self._looks:
+            self._look()
+
+    def _look(self) -> None:
+        self._looks = self._counters.shared
+        if self._looks:
+            self._feed.wake()
+            self._loop.call_later(_NEIGHBOURS_SECONDS, self._look)
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, with signals as Keyrack promises them."""
 
     when_started = staticmethod(lambda: None)
+    lane: Lane
+    listeners: list[socket.socket]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -154,11 +208,42 @@ class _Server(uvicorn.Server):
         the supervisor that ends impatiently. uvicorn raises captured signals again at the end,
         which would make a graceful end look like a killed process.
         """
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end)
+        loop.add_signal_handler(signal.SIGUSR1, self._leave)
         yield
 
     def _end(self) -> None:
         self.should_exit = True
+
+    def _leave(self) -> None:
+        """Another service has taken over: accept nothing more, and end when nobody is left."""
+        if self.lane.leaving:
+            return
+        self.lane.leaving = True
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            cast("Connection", connection).leave()
+        grace = _GRACE_SECONDS_TLS if self.config.is_ssl else _GRACE_SECONDS
+        self.lane.loop.call_later(grace, self._end_when_deserted)
+
+    def _end_when_deserted(self) -> None:
+        if self.server_state.connections:
+            self.lane.loop.call_later(_DESERTED_SECONDS, self._end_when_deserted)
+        else:
+            self.should_exit = True
+
+    def look_after_listeners(self) -> None:
+        """End when a socket is no longer listened on: the next worker will listen again.
+
+        uvloop closes a listening socket without a word when accepting fails in an unusual way.
+        """
+        if self.should_exit or self.lane.leaving or not self.started:
+            return
+        if any(listener.fileno() < 0 for listener in self.listeners):
+            _log.error("this worker can no longer accept connections; it ends and is replaced")
+            self.should_exit = True
 
 
 def _log_access(peer: str, request: Request, status: int) -> None:

@@ -30,7 +30,7 @@ _SHARED_MEMORY: Final = Path("/dev/shm")
 _SLACK: Final = 1 << 20
 """Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
 _PATIENCE_SECONDS: Final = 3.0
-_FILES: Final = frozenset(("data.mdb", "lock.mdb", "words", "lock", _UNNAMED))
+_FILES: Final = frozenset(("data.mdb", "lock.mdb", "words", "lock", "control", _UNNAMED))
 
 
 class Place:
@@ -42,10 +42,25 @@ class Place:
         self.named = named
         self.notes = notes
         self._lock = lock
+        self._owned = True
+
+    @property
+    def lock(self) -> int:
+        """The descriptor that the lock belongs to; who gets it holds the store as well."""
+        return self._lock
+
+    def hand_over(self) -> None:
+        """Leave the store's fate to another service, which has the lock too."""
+        self._owned = False
+
+    def adopt(self) -> None:
+        """Take the store over from the service that has handed it over, or take it back."""
+        self._owned = True
+        _sign(self._lock)
 
     def close(self) -> None:
-        """Give the store up: it is kept if it has a name, and removed otherwise."""
-        if not self.named:
+        """Give the store up: it is kept if it has a name or another owner, else removed."""
+        if self._owned and not self.named:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
@@ -114,19 +129,25 @@ def _make_unnamed(parent: Path) -> tuple[str, int]:
 def remove_leftovers(parent: Path) -> list[str]:
     """Remove unnamed stores whose service is dead, and return which."""
     removed = []
-    for path in parent.glob(_PREFIX + "*"):
-        try:
-            mine = (path / _UNNAMED).stat().st_uid == os.geteuid()
-        except FileNotFoundError:
-            continue
-        if not mine:
-            continue
+    for path in unnamed_stores(parent):
         lock = _try_lock(str(path))
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
             removed.append(str(path))
     return removed
+
+
+def unnamed_stores(parent: Path | None = None) -> list[Path]:
+    """Return the directories of this user's stores without a name, in use or left behind."""
+    found = []
+    for path in sorted((parent or _default_directory()).glob(_PREFIX + "*")):
+        try:
+            if (path / _UNNAMED).stat().st_uid == os.geteuid():
+                found.append(path)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+    return found
 
 
 def _take_named(store: str) -> tuple[str, int]:
@@ -156,7 +177,7 @@ def _lock_patiently(path: str) -> int:
             owner = Path(path, "lock").read_text(errors="replace").strip() or "unknown"
             raise StoreInUse(
                 f"the store {path} is in use by another service (process {owner}). "
-                "Stop that one first, or name another --store."
+                "Stop that one first, take it over with --takeover, or name another --store."
             )
         time.sleep(0.05)
     return lock
@@ -172,9 +193,14 @@ def _try_lock(path: str) -> int | None:
     except OSError:
         os.close(descriptor)
         return None
-    os.truncate(descriptor, 0)
-    os.write(descriptor, b"%d\n" % os.getpid())
+    _sign(descriptor)
     return descriptor
+
+
+def _sign(descriptor: int) -> None:
+    """Write into the lock's file who holds it."""
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
 # Limits
