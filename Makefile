@@ -18,6 +18,16 @@ serve: $(VENV)/.runtime
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
 
+# Suites that ask everything of HTTP that an engine which answers late could get wrong.
+LATE_TESTS ?= tests/http/test_seed_api.py tests/http/test_resource_api.py tests/http/test_lanes_agree.py \
+  tests/http/test_answers_are_not_crossed.py tests/http/test_slow_and_lost_clients.py tests/api
+
+## test-late: serve engines that answer late in the embedded one's place (LATE_TESTS=tests for all tests)
+.PHONY: test-late
+test-late: $(VENV)/.dev
+	KEYRACK_TEST_ENGINE=late-writes $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
+	KEYRACK_TEST_ENGINE=remote $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
+
 ## lint: check style (ruff) and types (mypy, strict)
 .PHONY: lint
 lint: $(VENV)/.dev

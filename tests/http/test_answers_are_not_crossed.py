@@ -37,9 +37,10 @@ def echoing(source: random.Random, client: int, number: int) -> tuple[bytes, byt
             body = f'{{"key":"x","value":"x","{name}":1}}'.encode()
             return request("POST", "/set", body, Content_Type="application/json"), name.encode()
         case _:
-            body = f'{{"key":"set-{client}","value":"{name}"}}'.encode()
+            # A key of its own: what a client that left had sent may still be done after it is back.
+            body = f'{{"key":"set-{name}","value":"{name}"}}'.encode()
             data = request("POST", "/set", body, Content_Type="application/json")
-            return data + request("GET", f"/get/set-{client}"), f'"value":"{name}"'.encode()
+            return data + request("GET", f"/get/set-{name}"), f'"value":"{name}"'.encode()
 
 
 def bursts(source: random.Random, client: int) -> Iterator[list[tuple[bytes, bytes]]]:

@@ -18,9 +18,13 @@ from keyrack_server.wire import Answer, Wire, parse, request
 if TYPE_CHECKING:
     from types import TracebackType
 
-ENGINES: dict[str, tuple[str, ...]] = {"embedded": ()}
-"""The engines that the tests over HTTP can be run with, and the flags that choose each. Another one
-is a row here; KEYRACK_TEST_ENGINE names the one of a run."""
+ENGINES: dict[str, tuple[str, ...]] = {
+    "embedded": ("keyrack", "serve"),
+    "late-writes": ("keyrack_server.stand_ins", "writes", "serve"),
+    "remote": ("keyrack_server.stand_ins", "remote", "serve"),
+}
+"""The engines that the tests over HTTP can be run with, and the program that serves each. Another
+one is a row here; KEYRACK_TEST_ENGINE names the one of a run."""
 
 _START_SECONDS = 20.0
 _END_SECONDS = 15.0
@@ -39,14 +43,16 @@ class Server:
     ) -> None:
         self._told = False
         self._log = tempfile.NamedTemporaryFile(prefix="keyrack-test-", suffix=".log")  # noqa: SIM115 - closed in stop
-        command = [sys.executable, "-m", "keyrack", "serve", "--port", "0"]
+        program = ENGINES[os.environ.get("KEYRACK_TEST_ENGINE", "embedded")]
+        command = [sys.executable, "-m", *program, "--port", "0"]
         if files is not None:
             command = ["prlimit", f"--nofile={files}", *command]
-        engine = ENGINES[os.environ.get("KEYRACK_TEST_ENGINE", "embedded")]
-        command += ["--workers", str(workers), "--memory", memory, *engine, *flags]
+        command += ["--workers", str(workers), "--memory", memory, *flags]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")
         }
+        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment
         )

@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
         self._unanswered -= 1
         if isinstance(outcome, Refusal) or self._leaving or self._half_closed:
             answer = semantics.seed_set_answer(outcome)
-            self._send(answer, b"POST", "set", close=self._leaving or self._half_closed)
+            self._send(answer, b"POST", "set", close=self._leaving)
             self._rest()
             return
         turn = self.turn
@@ -393,7 +393,7 @@ class Connection(asyncio.Protocol):
         self._unanswered -= 1
         if isinstance(outcome, Refusal) or self._leaving or self._half_closed:
             answer = semantics.key_put_answer(outcome)
-            self._send(answer, b"PUT", "key_put", close=self._leaving or self._half_closed)
+            self._send(answer, b"PUT", "key_put", close=self._leaving)
             self._rest()
             return
         turn = self.turn

@@ -119,7 +119,7 @@ class LateReads(LateWrites):
             answer = problems.answered(
                 lambda: semantics.seed_get_answer(key, asked.result()), b"/get/"
             )
-            self._send(answer, b"GET", "get", close=self._leaving or self._half_closed)
+            self._send(answer, b"GET", "get", close=self._leaving)
         else:
             self._answer_hot_get(key, asked.result())
         self._go_on()
