@@ -11,12 +11,14 @@ from api_support.inside import Inside
 
 from keyrack.engines.contract import ANY, Condition, Delete, Set, Space
 from keyrack.http import feed as feeds
-from keyrack.http.feed import Interests
+from keyrack.http.audience import Interests
 from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from keyrack.http.reply import Chunk
 
 ALL = Interests((b"",), values=False)
 
@@ -29,10 +31,10 @@ class Sink:
         self.ended = False
         self.full = False
 
-    def push(self, data: bytes) -> bool:
+    def push(self, chunk: Chunk) -> bool:
         if self.full:
             return False
-        self.data += data
+        self.data += chunk.data
         return True
 
     def finish(self) -> None:

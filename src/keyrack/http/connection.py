@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome, Record
     from keyrack.http.lane import Lane
     from keyrack.http.operations import Resource
-    from keyrack.http.reply import Reply
+    from keyrack.http.reply import Chunk, Reply
 
 _REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
@@ -794,13 +794,15 @@ class Connection(asyncio.Protocol):
         self._streams = True
         self._call_off = stream.start(self)
 
-    def push(self, data: bytes) -> bool:
+    def push(self, chunk: Chunk) -> bool:
         """Send a piece of the stream; False when the client is too far behind to get it."""
-        if self._transport.is_closing():
+        transport = self._transport
+        if transport.is_closing():
             return True
-        if self._transport.get_write_buffer_size() > _MOST_UNSENT:
+        # Only where the transport has said that it holds much is it asked how much.
+        if self._unread_since and transport.get_write_buffer_size() > _MOST_UNSENT:
             return False
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        transport.write(chunk.framed if self._chunked else chunk.data)
         return True
 
     def finish(self) -> None:

@@ -2,11 +2,11 @@
 
 Every worker with waiting clients reads the event log once for all of them. It is woken by its own
 commits and, through an eventfd, by those of other workers; while nothing changes nothing runs,
-however many wait. Events are turned into bytes once for each distinct set of prefixes, not once
-for each watcher.
+however many wait. How watchers are told is in `audience`; those that come with an old position, or
+do not keep up, are told from the log, one by one, until they are up to date.
 
-A round never takes more than half of the worker's time: the next one waits as long as the last one
-took, at most 20 ms. Under load more events go in one piece, and a watcher costs one write a round.
+Between two rounds news gathers for as long as the last one took, up to 5 ms: so a watcher costs one
+write a round, and not one a change. Others are served between the slices of a round, not after it.
 """
 
 from __future__ import annotations
@@ -15,23 +15,26 @@ import asyncio
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, cast
 
 from keyrack.engines.contract import Change, Condition, Delete, Record, Refusal, Space, Why
 from keyrack.http import events as wire
 from keyrack.http.asked import resolve, when_told
+from keyrack.http.audience import Audience, Interests, Watcher, message
+from keyrack.http.reply import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.contract import Engine, Event, Outcome, WaitingEngine, Write
+    from keyrack.http.audience import Group
     from keyrack.http.message import Answer
     from keyrack.http.reply import Sink
     from keyrack.http.turn import Turn
 
     Value: TypeAlias = Callable[[bytes], Record | None]
 
-_LONGEST_PAUSE: Final = 0.02
+_LONGEST_PAUSE: Final = 0.005
 _EVENTS_A_ROUND: Final = 500
 _PIECE: Final = 1 << 18
 """Bytes of events that are sent at once."""
@@ -40,25 +43,6 @@ _AWAY_PAUSE: Final = 0.5
 """Until a store that did not answer is asked again."""
 _BEAT: Final = 15.0
 """Seconds between two signs of life on a stream on which nothing happens."""
-
-
-class Interests(NamedTuple):
-    """Which events and how a watcher wants them. Watchers with equal interests share bytes."""
-
-    prefixes: tuple[bytes, ...]
-    values: bool
-
-
-class Watcher:
-    """A client that watches. `sent` is the last revision that it has been told of."""
-
-    __slots__ = ("interests", "sent", "sink", "synced")
-
-    def __init__(self, interests: Interests, sink: Sink, sent: int) -> None:
-        self.interests = interests
-        self.sink = sink
-        self.sent = sent
-        self.synced = False
 
 
 class LockWaiter:
@@ -92,26 +76,23 @@ class Feed:
         self._store = store
         self._turn = turn
         self._interested = interested
-        self._watchers: dict[Interests, set[Watcher]] = {}
-        self._index: dict[bytes, list[Interests]] | None = None
-        """Which groups watch a prefix; None when groups have come or gone since it was made."""
-        self._lengths: list[int] = []
+        self._audience = Audience(self._fall_behind)
         self._catching_up: set[Watcher] = set()
         self._readers: dict[bytes, list[Callable[[], None]]] = {}
         self._queues: dict[bytes, deque[LockWaiter]] = {}
         self._lock_timers: dict[bytes, asyncio.TimerHandle] = {}
         self._seen = 0
-        self._told_until = 0
-        """What the present round goes on from."""
         self._started = False
         """Whether `_seen` holds: changes after it are told, whatever happens."""
         self._until_started: list[Callable[[], None]] = []
         self._round: asyncio.Handle | None = None
-        self._reading = False
+        """What begins the next round."""
+        self._in_round = False
         self._more = False
-        """Something was committed while a round was reading."""
+        """Something was committed that has not been read yet."""
+        self._round_began = 0.0
+        self._rests_until = 0.0
         self._beat: asyncio.TimerHandle | None = None
-        self._pause = 0.0
 
     def submit(self, write: Write, conclude: Callable[[Outcome], None]) -> None:
         """Have a write done with the others of this turn."""
@@ -124,13 +105,14 @@ class Feed:
     @property
     def active(self) -> bool:
         """Whether anybody waits."""
-        return bool(self._watchers or self._catching_up or self._readers or self._queues)
+        return bool(self._audience or self._catching_up or self._readers or self._queues)
 
     def wake(self) -> None:
         """Something was committed, here or elsewhere."""
-        self._more = self._reading or not self._started
-        if self._round is None and not self._reading and self._started:
-            self._round = self._loop.call_later(self._pause, self._run)
+        self._more = True
+        if self._started and self._round is None and not self._in_round:
+            pause = max(0.0, self._rests_until - time.monotonic())
+            self._round = self._loop.call_later(pause, self._run)
 
     def _join(self) -> None:
         """Become interested: from the present revision on nothing is missed."""
@@ -172,38 +154,67 @@ class Feed:
 
     def _run(self) -> None:
         self._round = None
-        self._reading = True
-        self._read_log(self._seen, partial(self._tell, time.monotonic()), self._retry)
+        if not self._started:
+            return  # whoever waits now begins with what is read then
+        self._in_round = True
+        self._round_began = time.monotonic()
+        self._read_news(self._begin_telling)
 
-    def _retry(self) -> None:
-        self._reading = False
-        self._loop.call_later(_AWAY_PAUSE, self.wake)
+    def _read_news(self, then: Callable[[], None]) -> None:
+        self._more = False
 
-    def _tell(self, began: float, events: list[Event], missed: bool) -> None:
-        """Tell everybody of what has happened since the last time."""
+        def away() -> None:
+            self._loop.call_later(_AWAY_PAUSE, self.wake)
+            then()
+
+        self._read_log(self._seen, partial(self._take_news, then), away)
+
+    def _take_news(self, then: Callable[[], None], events: list[Event], missed: bool) -> None:
         if missed:
             self._miss()
-        self._told_until = self._seen
         if events:
             self._seen = max(self._seen, events[-1].revision)
-        groups = self._sorted(events)
-        wanted = [event for group, some in groups.items() if group.values for event in some]
-        self._read_values(wanted, partial(self._told, began, events, groups))
+        groups = self._audience.sort(events)
+        wanted = [
+            event for group, some in groups.items() if group.interests.values for event in some
+        ]
+        self._read_values(wanted, partial(self._pass_on, then, events, groups))
 
-    def _told(
+    def _pass_on(
         self,
-        began: float,
+        then: Callable[[], None],
         events: list[Event],
-        groups: dict[Interests, list[Event]],
+        groups: dict[Group, list[Event]],
         value: Value,
     ) -> None:
-        self._reading = False
         if events:
-            self._tell_watchers(events, groups, value)
+            self._audience.add(groups, events[-1].revision, value)
         for event in events:
             self._tell_waiters(event)
-        self._pause = min(time.monotonic() - began, _LONGEST_PAUSE)
-        if self._more or len(events) >= _EVENTS_A_ROUND:
+        self._more = self._more or len(events) >= _EVENTS_A_ROUND
+        then()
+
+    def _begin_telling(self) -> None:
+        self._audience.begin_round()
+        self._tell_some()
+
+    def _tell_some(self) -> None:
+        """Tell a slice of the watchers; what is written to them goes out before the next step."""
+        left = self._audience.tell_some()
+        self._loop.call_soon(self._tell_more if left else self._end_round)
+
+    def _tell_more(self) -> None:
+        if self._more and self._started and not self._audience.crowded:
+            self._read_news(self._tell_some)
+        else:
+            self._tell_some()
+
+    def _end_round(self) -> None:
+        self._audience.end_round()
+        self._in_round = False
+        now = time.monotonic()
+        self._rests_until = now + min(now - self._round_began, _LONGEST_PAUSE)
+        if self._more or self._audience.waits:
             self.wake()
 
     def _read_log(
@@ -230,9 +241,8 @@ class Feed:
 
     def _miss(self) -> None:
         """Something happened that cannot be told any more: begin anew, or look again."""
-        for group in list(self._watchers.values()):
-            for watcher in list(group):
-                self._reset(watcher)
+        for watcher in self._audience:
+            self._reset(watcher)
         for readers in list(self._readers.values()):
             for look in readers[:]:
                 look()
@@ -264,20 +274,12 @@ class Feed:
 
         def leave() -> None:
             self._catching_up.discard(watcher)
-            self._leave_group(watcher)
+            self._audience.leave(watcher)
             self._part()
 
-        sink.push(wire.OPENING)
+        sink.push(Chunk(wire.OPENING))
         self._when_started(begin)
         return leave
-
-    def _leave_group(self, watcher: Watcher) -> None:
-        group = self._watchers.get(watcher.interests)
-        if group is not None:
-            group.discard(watcher)
-            if not group:
-                del self._watchers[watcher.interests]
-                self._index = None
 
     def _catch_up(self, watcher: Watcher) -> None:
         """Send a piece of the history, and join the others when nothing is left of it.
@@ -287,7 +289,7 @@ class Feed:
         if watcher not in self._catching_up:
             return
         if watcher.sent >= self._seen:
-            self._join_group(watcher)
+            self._join_audience(watcher)
             return
         later = partial(self._loop.call_later, _AWAY_PAUSE, self._catch_up, watcher)
         self._read_log(watcher.sent, partial(self._catch_up_with, watcher), later)
@@ -302,109 +304,41 @@ class Feed:
         events = [event for event in events if event.revision <= self._seen]
         if not events:
             watcher.sent = self._seen
-            self._join_group(watcher)
+            self._join_audience(watcher)
             return
         wanted = events if watcher.interests.values else []
         self._read_values(wanted, partial(self._send_piece, watcher, events))
 
     def _send_piece(self, watcher: Watcher, events: list[Event], value: Value) -> None:
-        data, reached = self._piece(watcher.interests, events, value)
-        if data and not watcher.sink.push(data):
+        data, reached = _piece(watcher.interests, events, value)
+        if data and not watcher.sink.push(Chunk(data)):
             self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
             return
         watcher.sent = reached
         self._loop.call_soon(self._catch_up, watcher)
 
-    def _join_group(self, watcher: Watcher) -> None:
+    def _join_audience(self, watcher: Watcher) -> None:
         self._catching_up.discard(watcher)
         if not watcher.synced:
             watcher.synced = True
-            watcher.sink.push(wire.synced(watcher.sent))
-        if watcher.interests not in self._watchers:
-            self._watchers[watcher.interests] = set()
-            self._index = None
-        self._watchers[watcher.interests].add(watcher)
+            watcher.sink.push(Chunk(wire.synced(watcher.sent)))
+        self._audience.join(watcher)
 
     def _fall_behind(self, watcher: Watcher) -> None:
-        self._leave_group(watcher)
         self._catching_up.add(watcher)
         self._loop.call_later(_SLOW_PAUSE, self._catch_up, watcher)
-
-    def _tell_watchers(
-        self, events: list[Event], groups: dict[Interests, list[Event]], value: Value
-    ) -> None:
-        for interests, wanted in groups.items():
-            data, reached = self._piece(interests, wanted, value)
-            if reached == wanted[-1].revision:
-                reached = events[-1].revision
-            for watcher in list(self._watchers.get(interests, ())):
-                if watcher.sent > self._told_until:
-                    # It came with more than the others had been told, and gets the rest apart.
-                    self._fall_behind(watcher)
-                    continue
-                if data and not watcher.sink.push(data):
-                    self._fall_behind(watcher)
-                    continue
-                if data:
-                    watcher.sent = reached
-                if reached < self._seen:
-                    self._fall_behind(watcher)
-
-    def _sorted(self, events: list[Event]) -> dict[Interests, list[Event]]:
-        """Return which events each group is to be told of.
-
-        A thousand watchers of a prefix each cost a look-up for each length of prefix, not a
-        thousand comparisons for each event.
-        """
-        if self._index is None:
-            self._index = {}
-            for interests in self._watchers:
-                for prefix in interests.prefixes:
-                    self._index.setdefault(prefix, []).append(interests)
-            self._lengths = sorted({len(prefix) for prefix in self._index})
-        found: dict[Interests, list[Event]] = {}
-        for event in events:
-            if event.change > Change.EVICT:
-                continue
-            for length in self._lengths:
-                for interests in self._index.get(event.key[:length], ()):
-                    wanted = found.setdefault(interests, [])
-                    if not wanted or wanted[-1] is not event:
-                        wanted.append(event)
-        return found
-
-    def _piece(self, interests: Interests, events: list[Event], value: Value) -> tuple[bytes, int]:
-        """Return the bytes for events, as many as are sent at once, and the revision they reach."""
-        prefixes, values = interests
-        parts: list[bytes] = []
-        size = 0
-        for event in events:
-            if event.change > Change.EVICT or not event.key.startswith(prefixes):
-                continue
-            message = wire.with_value(event, _now(event, value)) if values else wire.plain(event)
-            parts.append(message)
-            size += len(message)
-            if size > _PIECE:
-                return b"".join(parts), event.revision
-        return b"".join(parts), events[-1].revision
 
     def _reset(self, watcher: Watcher) -> None:
         """Tell a client that the log does not reach back to it any more, and close."""
         self._catching_up.discard(watcher)
-        self._leave_group(watcher)
+        self._audience.leave(watcher)
         watcher.sink.finish()
 
     def _beats(self) -> None:
         self._beat = self._loop.call_later(_BEAT, self._beats)
         # Nothing is known that could lose a wake-up; if something does, it costs one beat.
+        self._audience.beat()
         self.wake()
-        for group in list(self._watchers.values()):
-            for watcher in list(group):
-                if watcher.sent < self._seen:
-                    watcher.sink.push(wire.bookmark(self._seen))
-                    watcher.sent = self._seen
-                else:
-                    watcher.sink.push(wire.HEARTBEAT)
 
     # Waiting reads
 
@@ -529,8 +463,18 @@ class Feed:
             self._lock_timers[name] = self._loop.call_later(seconds, self._try_lock, name)
 
 
-def _now(event: Event, value: Value) -> Record | None:
-    return value(event.key) if event.change is Change.SET else None
+def _piece(interests: Interests, events: list[Event], value: Value) -> tuple[bytes, int]:
+    """Return the bytes for events, as many as are sent at once, and the revision they reach."""
+    parts: list[bytes] = []
+    size = 0
+    for event in events:
+        if event.change > Change.EVICT or not event.key.startswith(interests.prefixes):
+            continue
+        parts.append(message(event, interests.values, value))
+        size += len(parts[-1])
+        if size > _PIECE:
+            return b"".join(parts), event.revision
+    return b"".join(parts), events[-1].revision
 
 
 async def _values_of(store: WaitingEngine, keys: set[bytes]) -> Value:

@@ -72,10 +72,21 @@ class Deferred(NamedTuple):
     start: Callable[[Callable[[Answer], None]], Callable[[], None]]
 
 
+class Chunk:
+    """A piece of a stream, framed once for all who get it."""
+
+    __slots__ = ("data", "framed")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.framed = b"%x\r\n%b\r\n" % (len(data), data)
+        """As a chunk of HTTP/1.1."""
+
+
 class Sink(Protocol):
     """Where a stream goes."""
 
-    def push(self, data: bytes) -> bool:
+    def push(self, chunk: Chunk) -> bool:
         """Send bytes; False when the client is too far behind to get them."""
 
     def finish(self) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import ANY
 from keyrack.http import contract, problems, semantics
-from keyrack.http.feed import Interests
+from keyrack.http.audience import Interests
 from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Deferred, Stream

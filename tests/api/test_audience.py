@@ -1,0 +1,274 @@
+"""How watchers are told together: in slices, each change once and in order, bytes shared."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from keyrack.engines.contract import TEXT, Change, Event, Record, Set
+from keyrack.http import feed as feeds
+from keyrack.http.audience import Audience, Interests, Watcher
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from api_support.inside import Inside
+
+    from keyrack.http.reply import Chunk
+
+ALL = Interests((b"",), values=False)
+SLICE = 64
+
+
+class Sink:
+    """A client that keeps what it is told, unless it is full."""
+
+    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
+        self.chunks: list[Chunk] = []
+        self.full = False
+        self._told = told
+
+    def push(self, chunk: Chunk) -> bool:
+        if self.full:
+            return False
+        self.chunks.append(chunk)
+        self._told()
+        return True
+
+    def finish(self) -> None:
+        raise AssertionError("nothing is lost in these tests")
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of the changes that were told."""
+        blocks = b"".join(chunk.data for chunk in self.chunks).decode().split("\n\n")
+        lines = [line for block in blocks for line in block.split("\n")]
+        data = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+        return [one["key"] for one in data if "key" in one]
+
+
+def change(inside: Inside, key: str, value: bytes = b"") -> None:
+    inside.engine.write([(Set(key.encode(), value),)])
+    inside.feed.wake()
+
+
+def watch(inside: Inside, sink: Sink, interests: Interests = ALL) -> Callable[[], None]:
+    return inside.feed.watch(interests, None, sink)
+
+
+def most_in_a_step(inside: Inside, moments: list[int], wanted: int) -> int:
+    """Run the loop until `moments` has so many entries; return the most that came in one step."""
+
+    async def count() -> int:
+        most = steps = 0
+        while len(moments) < wanted:
+            before = len(moments)
+            await asyncio.sleep(0)
+            most = max(most, len(moments) - before)
+            steps += 1
+            assert steps < 1_000_000
+        return most
+
+    return int(inside.run(count()))
+
+
+def test_a_round_leaves_time_for_others(inside: Inside) -> None:
+    """Two hundred watchers are told in one round, a few dozen in each step of the loop."""
+    moments: list[int] = []
+    sinks = [Sink(lambda: moments.append(1)) for _ in range(200)]
+    leaves = [watch(inside, sink) for sink in sinks]
+    inside.spin(0.02)
+    moments.clear()
+    change(inside, "a")
+    assert most_in_a_step(inside, moments, 200) <= SLICE
+    assert all(sink.keys == ["a"] for sink in sinks)
+    for leave in leaves:
+        leave()
+
+
+@pytest.mark.usefixtures("beats_now")
+def test_signs_of_life_leave_time_for_others(inside: Inside) -> None:
+    moments: list[int] = []
+    leaves = [watch(inside, Sink(lambda: moments.append(1))) for _ in range(200)]
+    moments.clear()
+    inside.feed._beats()
+    assert most_in_a_step(inside, moments, 200) <= SLICE
+    for leave in leaves:
+        leave()
+
+
+@pytest.fixture
+def beats_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No beat comes by itself."""
+    monkeypatch.setattr(feeds, "_BEAT", 1000.0)
+
+
+def test_who_is_told_late_in_a_round_is_told_what_came_meanwhile(inside: Inside) -> None:
+    """The lag is one round at most, not the rest of one and the whole of the next."""
+    sinks = [Sink() for _ in range(200)]
+    first = Sink(lambda: change(inside, "b") if first.keys == ["a"] else None)
+    leaves = [watch(inside, sink) for sink in (first, *sinks)]
+    inside.spin(0.02)
+    for sink in sinks:
+        sink.chunks.clear()
+    change(inside, "a")
+    inside.spin(0.1)
+    assert all(sink.keys == ["a", "b"] for sink in (first, *sinks))
+    pieces = [len(sink.chunks) for sink in sinks]
+    assert pieces[: SLICE // 2] == [2] * (SLICE // 2)
+    assert pieces[-SLICE:] == [1] * SLICE
+    for leave in leaves:
+        leave()
+
+
+def test_equal_interests_share_bytes(inside: Inside) -> None:
+    sinks = [Sink() for _ in range(3)]
+    other = Sink()
+    leaves = [watch(inside, sink) for sink in sinks]
+    leaves.append(watch(inside, other, Interests((b"a",), values=True)))
+    inside.spin(0.02)
+    change(inside, "a")
+    inside.spin(0.05)
+    assert len({id(sink.chunks[-1]) for sink in sinks}) == 1
+    assert other.chunks[-1].data != sinks[0].chunks[-1].data
+    for leave in leaves:
+        leave()
+
+
+def test_more_than_fits_in_one_piece_is_told_in_several(inside: Inside) -> None:
+    sinks = [Sink() for _ in range(3)]
+    leaves = [watch(inside, sink, Interests((b"",), values=True)) for sink in sinks]
+    inside.spin(0.02)
+    for number in range(20):
+        change(inside, f"{number:02}", b"v" * 100_000)
+    inside.spin(0.3)
+    for sink in sinks:
+        assert sink.keys == [f"{number:02}" for number in range(20)]
+        assert max(len(chunk.data) for chunk in sink.chunks) < 400_000
+    for leave in leaves:
+        leave()
+
+
+def test_told_messages_are_let_go(inside: Inside) -> None:
+    leave = watch(inside, Sink())
+    for number in range(50):
+        change(inside, f"{number}")
+        inside.spin(0.002)
+    inside.spin(0.05)
+    (group,) = inside.feed._audience._groups.values()
+    assert group.size == 0
+    assert group._messages == group._revisions == []
+    leave()
+
+
+# By itself
+
+
+def events(*revisions: int) -> list[Event]:
+    return [Event(revision, Change.SET, b"k%d" % revision, 0) for revision in revisions]
+
+
+def tell(audience: Audience, some: list[Event], value: bytes = b"") -> None:
+    """Have the audience told of events, in one round."""
+    audience.add(audience.sort(some), some[-1].revision, lambda key: Record(value, TEXT, 1))
+    audience.begin_round()
+    while audience.tell_some():
+        pass
+    audience.end_round()
+
+
+def test_who_knows_more_than_the_others_is_not_told_it_again() -> None:
+    """It came from another worker, with a position that this one has not read up to."""
+    behind: list[Watcher] = []
+    audience = Audience(behind.append)
+    ahead, usual = Watcher(ALL, Sink(), 10), Watcher(ALL, Sink(), 8)
+    audience.join(ahead)
+    audience.join(usual)
+    tell(audience, events(9, 10, 11))
+    assert ahead.sink.keys == []
+    assert usual.sink.keys == ["k9", "k10", "k11"]
+    assert behind == [ahead]
+    assert ahead.sent == 10
+
+
+def test_who_joins_after_too_much_has_come_is_told_what_comes_then() -> None:
+    behind: list[Watcher] = []
+    audience = Audience(behind.append)
+    wish = Interests((b"",), values=True)
+    early, late = Watcher(wish, Sink(), 0), Watcher(wish, Sink(), 2)
+    audience.join(early)
+    some = events(1, 2)
+    audience.add(audience.sort(some), 2, lambda key: Record(b"v" * 300_000, TEXT, 1))
+    audience.join(late)
+    tell(audience, events(3))
+    assert late.sink.keys == ["k3"]
+    assert early.sink.keys == ["k1"]
+    assert behind == [early]
+    assert early.sent == 1
+
+
+# All together
+
+
+class Client:
+    """A watcher that may come, leave and stop reading, and the changes that it may know of."""
+
+    def __init__(self, inside: Inside, interests: Interests, before: list[str]) -> None:
+        self.prefixes = tuple(prefix.decode() for prefix in interests.prefixes)
+        self.sink = Sink()
+        self.history = [key for key in before if key.startswith(self.prefixes)]
+        self.since = len(self.history)
+        self.leave = watch(inside, self.sink, interests)
+
+    def must_have_been_told(self, everything: bool) -> None:
+        """Each change once and in order, from when it came (or a little before) to the present."""
+        keys = self.sink.keys
+        start = self.history.index(keys[0]) if keys else self.since
+        assert start <= self.since
+        assert keys == self.history[start : start + len(keys)]
+        assert not everything or start + len(keys) == len(self.history)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_everybody_is_told_everything_once_whoever_comes_leaves_or_stalls(
+    inside: Inside, seed: int
+) -> None:
+    chance = random.Random(seed)
+    wishes = [ALL, Interests((b"a",), values=False), Interests((b"b", b"ab"), values=True)]
+    clients: list[Client] = []
+    history: list[str] = []
+    gone: list[tuple[Client, int]] = []
+    for number in range(400):
+        what = chance.random()
+        if what < 0.3:
+            clients.append(Client(inside, chance.choice(wishes), history))
+        elif what < 0.4 and clients:
+            leaving = clients.pop(chance.randrange(len(clients)))
+            leaving.leave()
+            gone.append((leaving, len(leaving.sink.chunks)))
+        elif what < 0.5 and clients:
+            stalling = chance.choice(clients)
+            stalling.sink.full = not stalling.sink.full
+        elif what < 0.9:
+            key = f"{chance.choice(['a', 'b', 'ab', 'c'])}{number}"
+            change(inside, key)
+            history.append(key)
+            for client in clients:
+                if key.startswith(client.prefixes):
+                    client.history.append(key)
+        for _ in range(chance.randrange(3)):
+            inside.spin()
+    for client in clients:
+        client.sink.full = False
+    inside.spin(0.2)
+    for client in clients:
+        client.must_have_been_told(everything=True)
+        client.leave()
+    for client, told in gone:
+        assert len(client.sink.chunks) == told
+        client.must_have_been_told(everything=False)
+    assert not inside.feed.active
