@@ -1006,7 +1006,7 @@ class Connection(asyncio.Protocol):
         elif self._body_since:
             if now - self._body_since > settings.body:
                 self._refuse(Problem("request-timeout", "The body took too long."))
-        elif not self._busy() and now - self._used > settings.keep_alive:
+        elif now - self._used > settings.keep_alive and not self._busy():
             self._transport.close()
 
     def _peer(self) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from keyrack.http.connection import Connection
     from keyrack.http.lane import Lane
 
+_CONNECTIONS_A_STEP: Final = 500
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
 _MOST: Final = 1000
@@ -66,11 +67,19 @@ class Upkeep:
     def _tick(self) -> None:
         self._timers["tick"] = self._loop.call_later(INTERVAL, self._tick)
         self._turn.tick()
-        now = self._turn.now
-        for connection in list(self._connections):
-            connection.check_deadlines(now)
+        self._check_deadlines(list(self._connections))
         for tick in self._ticks:
             tick()
+
+    def _check_deadlines(self, connections: list[Connection]) -> None:
+        """Look at some of the connections, and at the rest when others have been served."""
+        now = self._turn.now
+        for connection in connections[-_CONNECTIONS_A_STEP:]:
+            if connection in self._connections:
+                connection.check_deadlines(now)
+        del connections[-_CONNECTIONS_A_STEP:]
+        if connections:
+            self._loop.call_soon(self._check_deadlines, connections)
 
     def _sweep(self) -> None:
         pause = _IDLE

@@ -1,0 +1,66 @@
+"""A worker's timers: that what they do for many connections holds nobody up."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from keyrack.server.upkeep import Upkeep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MOST = 500
+
+
+class Connection:
+    """A connection that counts how often its deadlines are looked at."""
+
+    def __init__(self, looked: Callable[[], None]) -> None:
+        self.looks = 0
+        self._looked = looked
+
+    def check_deadlines(self, now: float) -> None:
+        self.looks += 1
+        self._looked()
+
+
+def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
+    step = [0]
+    connections = {Connection(lambda: step.append(step.pop() + 1)) for _ in range(1700)}
+    turn = SimpleNamespace(tick=lambda: None, now=1.0)
+
+    async def most_in_a_step() -> int:
+        loop = asyncio.get_running_loop()
+        lane: Any = SimpleNamespace(turn=turn)
+        upkeep = Upkeep(loop, lane, cast("Any", None), connections)
+        upkeep._tick()
+        most = step[0]
+        for _ in range(10):
+            step[0] = 0
+            await asyncio.sleep(0)
+            most = max(most, step[0])
+        upkeep.stop()
+        return most
+
+    assert asyncio.run(most_in_a_step()) <= MOST
+    assert {connection.looks for connection in connections} == {1}
+
+
+def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
+    connections = {Connection(lambda: None) for _ in range(MOST + 1)}
+    turn = SimpleNamespace(tick=lambda: None, now=1.0)
+
+    async def look() -> None:
+        lane: Any = SimpleNamespace(turn=turn)
+        upkeep = Upkeep(asyncio.get_running_loop(), lane, cast("Any", None), connections)
+        upkeep._tick()
+        left = [connection for connection in connections if not connection.looks]
+        assert len(left) == 1
+        connections.discard(left[0])
+        await asyncio.sleep(0)
+        upkeep.stop()
+        assert left[0].looks == 0
+
+    asyncio.run(look())
