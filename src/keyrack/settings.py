@@ -295,6 +295,14 @@ class Settings:
         _seconds(1, _DAY), 60.0, _TIMES, "SECONDS",
         "How long a client may leave its answer unread.",
     )  # fmt: skip
+    max_wait: float = _row(
+        _seconds(0, _DAY), 300.0, _TIMES, "SECONDS",
+        "How long a request may wait for a key or a lock (`Prefer: wait=`); more is shortened.",
+    )  # fmt: skip
+    idempotency_ttl: float = _row(
+        _seconds(1, 7 * _DAY), 600.0, _TIMES, "SECONDS",
+        "How long the outcome of a request with an Idempotency-Key is remembered.",
+    )  # fmt: skip
     shutdown_timeout: float = _row(
         _seconds(1, 3600), 8.0, _TIMES, "SECONDS",
         "How long requests may take to finish once the service was told to end.",

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from api_support import Client
+from keyrack_server import Server
 
 from keyrack.engines.contract import Add, Refusal, Remember, Why
 
 if TYPE_CHECKING:
     from api_support.inside import Inside
-    from keyrack_server import Answer, Server
+    from keyrack_server import Answer
 
 REQUESTS = {
     "batch": ("/v1/batch", {"operations": [{"op": "add", "key": "{key}"}]}),
@@ -192,7 +193,7 @@ def test_twins_that_are_sent_at_the_same_time_are_done_once(pair: Server, key: s
 
 
 def test_it_is_forgotten_after_its_time(inside: Inside) -> None:
-    kept = round(inside.limits.answers_kept * 1000)
+    kept = round(inside.limits.idempotency_ttl * 1000)
     write = (Remember(b"name", b"fingerprint", kept), Add(b"n", 1))
 
     def number() -> int | None:
@@ -201,7 +202,7 @@ def test_it_is_forgotten_after_its_time(inside: Inside) -> None:
         return outcome[0].number
 
     assert [number(), number()] == [1, 1]
-    inside.clock.advance(inside.limits.answers_kept - 0.001)
+    inside.clock.advance(inside.limits.idempotency_ttl - 0.001)
     assert number() == 1
     inside.clock.advance(0.001)
     assert number() == 2
@@ -209,6 +210,20 @@ def test_it_is_forgotten_after_its_time(inside: Inside) -> None:
 
 def test_ten_minutes_are_promised(client: Client) -> None:
     assert client.get("/v1/limits").json["idempotency_seconds"] == 600
+
+
+def test_the_time_and_the_longest_wait_can_be_set() -> None:
+    with Server("--idempotency-ttl", "1", "--max-wait", "0.2") as server, Client(server) as one:
+        limits = one.get("/v1/limits").json
+        assert (limits["idempotency_seconds"], limits["wait_seconds"]) == (1, 0.2)
+        first = one.post("/v1/counters/n", {}, Idempotency_Key="name")
+        assert one.post("/v1/counters/n", {}, Idempotency_Key="name").json == first.json
+        time.sleep(1.05)
+        assert one.post("/v1/counters/n", {}, Idempotency_Key="name").json["value"] == "2"
+        began = time.monotonic()
+        tag = one.get("/v1/keys/n")["ETag"]
+        assert one.get("/v1/keys/n", If_None_Match=tag, Prefer="wait=60").status == 304
+        assert 0.2 <= time.monotonic() - began < 20
 
 
 def test_another_fingerprint_is_refused_only_while_it_is_kept(inside: Inside) -> None:

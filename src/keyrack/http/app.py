@@ -261,7 +261,7 @@ class Application:
                 "batch_operations": 1000,
                 "page_keys": listing.MOST,
                 "wait_seconds": limits.max_wait,
-                "idempotency_seconds": limits.answers_kept,
+                "idempotency_seconds": limits.idempotency_ttl,
                 "target_bytes": MAX_TARGET_BYTES,
                 "head_bytes": MAX_HEAD_BYTES,
                 "head_fields": MAX_FIELDS,

@@ -121,8 +121,8 @@ _WAIT: Final = Parameter(
 _IDEMPOTENCY: Final = Parameter(
     "Idempotency-Key",
     {"type": "string", "minLength": 1, "maxLength": 255},
-    "A name for this request: repeated within ten minutes, it is not done again and gets the "
-    "first answer.",
+    "A name for this request: repeated within ten minutes (`--idempotency-ttl`), it is not done "
+    "again and gets the first answer.",
     "header",
 )
 _PREFIX: Final = Parameter("prefix", _STRING, "Only keys that begin with this.")
@@ -634,7 +634,7 @@ def _remembered(request: Request, pending: PendingWrite, context: Context) -> Pe
     remember = Remember(
         contract.digest(b"answer", name),
         contract.digest(request.method, request.path, request.query, request.body),
-        round(context.limits.answers_kept * 1000),
+        round(context.limits.idempotency_ttl * 1000),
     )
 
     return PendingWrite((remember, *pending.write), pending.conclude)

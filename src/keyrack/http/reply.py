@@ -24,7 +24,7 @@ class Limits(NamedTuple):
     max_value: int
     max_body: int
     max_wait: float = 300.0
-    answers_kept: float = 600.0
+    idempotency_ttl: float = 600.0
     """How long the outcome of a write with an Idempotency-Key is remembered."""
 
 

@@ -79,7 +79,7 @@ async def _serve(
     feed = Feed(loop, engine, turn, lambda interested: counters.set_interested(slot, interested))
     pulse = Pulse(counters, slot, settings.worker_timeout)
     crowd = _crowd(settings, slot, counters, len(listeners))
-    limits = Limits(settings.max_value, settings.max_body)
+    limits = _limits(settings)
     context = Context(serving.reads, limits, feed, engine, lambda: pulse.trouble)
     lane = _lane(settings, loop, turn, context, crowd)
     server = _Server(_config(settings, Application(lane, counters), serving.protocol))
@@ -120,6 +120,12 @@ async def _serve(
 def _crowd(settings: Settings, slot: int, counters: Counters, listeners: int) -> Crowd:
     most_here = most_connections(file_limit(), counters.workers, listeners)
     return Crowd(counters, slot, settings.max_connections, most_here)
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
+    )
 
 
 def _lane(
