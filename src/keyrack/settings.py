@@ -264,6 +264,24 @@ class Settings:
         _whole(1, 100_000_000), 100_000, _STORE, "NUMBER",
         "How many of the last changes the store remembers, for watches and histories.",
     )  # fmt: skip
+    durability: str = _row(
+        _one_of("none", "snapshot", "commit"), "none", _STORE, "MODE",
+        "What is kept on a disk: nothing; a snapshot now and then and at the end; or every write, "
+        "before it is answered.",
+    )  # fmt: skip
+    data_dir: str | None = _row(
+        _text("a path"), None, _STORE, "DIRECTORY",
+        "Where it is kept: a directory on a disk, of this service alone.",
+        unset="none; needed unless the durability is none",
+    )  # fmt: skip
+    snapshot_interval: float = _row(
+        _seconds(1, _DAY), 60.0, _STORE, "SECONDS",
+        "Take a snapshot every so often, if something has changed.",
+    )  # fmt: skip
+    snapshot_keep: int = _row(
+        _whole(1, 1000), 2, _STORE, "NUMBER",
+        "Keep so many snapshots: what the next start has to fall back on when one is damaged.",
+    )  # fmt: skip
     max_connections: int | None = _row(
         _whole(1, 10_000_000), None, _LIMITS, "NUMBER",
         "How many connections the service holds; one more is answered 503 and closed.",
@@ -325,6 +343,8 @@ class Settings:
         """Make sure that tests and programs cannot make what `load` would refuse."""
         if self.max_body < self.max_value:
             raise SettingsError("max_body must be at least max_value")
+        if (self.durability == "none") != (self.data_dir is None):
+            raise SettingsError("durability and data_dir go together")
 
 
 ROWS: Final[Mapping[str, Row]] = {
@@ -372,6 +392,7 @@ def load(
     values = {name: _parsed(name, one) for name, one in given.items()}
     _check_body(values, given)
     _check_tls(values, given)
+    _check_data_directory(values, given)
     return Settings(**values), list(_warnings(environ))
 
 
@@ -417,6 +438,19 @@ def _check_body(values: dict[str, Any], given: Mapping[str, _Given]) -> None:
         f"{given['max_body'].where} is less than the longest value ({shown_size(value)}, "
         f"{source}); a body needs at least that."
     )
+
+
+def _check_data_directory(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:
+    mode = values.get("durability", _DEFAULTS["durability"])
+    if mode != "none" and "data_dir" not in values:
+        raise SettingsError(
+            f"{given['durability'].where} was given alone; name the directory with --data-dir."
+        )
+    if mode == "none" and "data_dir" in values:
+        raise SettingsError(
+            f"{given['data_dir'].where} is of no use with --durability none; choose --durability "
+            "snapshot or commit."
+        )
 
 
 def _check_tls(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support.kept import KeptWorld
 from engine_support.world import WORLDS, EmbeddedWorld, memory_directory
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def shm() -> Iterator[Path]:
         yield path
 
 
-@pytest.fixture(params=list(WORLDS.values()), ids=list(WORLDS))
+_WORLDS = WORLDS | {"embedded-commit": KeptWorld}
+
+
+@pytest.fixture(params=list(_WORLDS.values()), ids=list(_WORLDS))
 def world(request: pytest.FixtureRequest, shm: Path) -> Iterator[World]:
     """An empty store of each engine; every test ends with the engine's audit of itself."""
     world: World = request.param(shm)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from engine_support.kept import KeptWorld
 from engine_support.property import examples
 from engine_support.world import MIB, EmbeddedWorld, memory_directory
 from hypothesis import strategies as st
@@ -27,6 +28,10 @@ from keyrack.engines.contract import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from engine_support.world import World
+
     from keyrack.engines.contract import Operation, Outcome, Write
 
 KEYS = [b"a", b"a\x00", b"b", b"c" * 511, *(b"%d" % number for number in range(8))]
@@ -99,9 +104,12 @@ class EngineAgainstModel(RuleBasedStateMachine):
         super().__init__()
         self.stack = ExitStack()
         directory = self.stack.enter_context(memory_directory())
-        self.world = EmbeddedWorld(directory, 16 * MIB, events=1_000_000)
+        self.world = self.make(directory)
         self.model = Model(self.world.engine.usage().revision)
         self.model.now = self.world.engine.now()
+
+    def make(self, directory: Path) -> World:
+        return EmbeddedWorld(directory, 16 * MIB, events=1_000_000)
 
     def teardown(self) -> None:
         problems = self.world.engine.check()
@@ -178,5 +186,20 @@ class EngineAgainstModel(RuleBasedStateMachine):
         assert usage.events == len(self.model.changes)
 
 
+class KeptEngineAgainstModel(EngineAgainstModel):
+    """Each restart loses what is in memory: all is read from the disk again."""
+
+    world: KeptWorld
+
+    def make(self, directory: Path) -> World:
+        return KeptWorld(directory, events=1_000_000)
+
+    @rule()
+    def a_snapshot(self) -> None:
+        self.world.take_snapshot()
+
+
 TestEngineAgainstModel = EngineAgainstModel.TestCase
 TestEngineAgainstModel.settings = examples(20)
+TestKeptEngineAgainstModel = KeptEngineAgainstModel.TestCase
+TestKeptEngineAgainstModel.settings = examples(10)

@@ -17,6 +17,9 @@ from engine_support.world import put
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.directory import prepare
+from keyrack.engines.embedded.durable import Kept
+from keyrack.engines.embedded.durable.data import look
+from keyrack.engines.embedded.durable.taking import take as take_a_snapshot
 
 SLOTS = 100
 
@@ -72,6 +75,41 @@ def write(directory: str, memory: str, name: str) -> None:
             time.sleep(0.001)
         tell(step)
         step += 1
+
+
+def _kept(directory: str, memory: str, disk: str, strict: bool = False) -> EmbeddedEngine:
+    """Open a store that is kept on a disk, as a worker does."""
+    return EmbeddedEngine(directory, int(memory), kept=Kept(look(disk), strict))
+
+
+def lockstep(directory: str, memory: str, disk: str) -> None:
+    """Change thirty keys together for ever, and have one more that moves on with each step."""
+    engine = _kept(directory, memory, disk)
+    tell("open")
+    step = 0
+    while True:
+        step += 1
+        value = b"%d" % step
+        (outcome,) = engine.write(
+            [
+                (
+                    *(Set(b"step %d" % number, value) for number in range(30)),
+                    Delete(b"only %d" % (step - 1)),
+                    Set(b"only " + value, b"here"),
+                )
+            ]
+        )
+        assert not isinstance(outcome, Refusal), outcome
+
+
+def take_snapshot(directory: str, memory: str, disk: str) -> None:
+    """Take a snapshot, and tell its number and how many transactions were made meanwhile."""
+    engine = _kept(directory, memory, disk)
+    hold = engine.hold()
+    before = hold.env.info()["last_txnid"]
+    taken = take_a_snapshot(hold, look(disk), 2, gently=True)
+    tell("taken", taken.number, hold.env.info()["last_txnid"] - before - 3)
+    engine.close()
 
 
 def die_writing(directory: str, memory: str, when: str) -> None:

@@ -51,7 +51,7 @@ def test_every_setting_can_be_given_by_flag_and_variable_and_file(tmp_path: Path
     parser = argparse.ArgumentParser()
     settings.add_flags(parser)
     for name, row in ROWS.items():
-        if name.startswith("tls_"):
+        if name.startswith("tls_") or name == "data_dir":  # these need another setting as well
             continue
         default = getattr(Settings(), name)
         text = row.kind.show(default) if default not in (None, ()) else "9437184"

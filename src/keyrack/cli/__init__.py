@@ -20,6 +20,7 @@ VERBS: Final = {
     "del": ("delete", "Remove a key"),
     "export": ("export", "Write keys as lines of JSON"),
     "import": ("import_", "Store keys from lines of JSON"),
+    "snapshot": ("snapshot", "Save, list, verify and restore snapshots"),
     "verify": ("verify", "Check a running service from outside"),
     "health": ("health", "Tell whether a service is alive"),
 }

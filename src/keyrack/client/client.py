@@ -136,9 +136,19 @@ class Client:
         Raises `Unreachable` when the export breaks off: what came before is not all.
         """
         query = urlencode({"prefix": prefix.encode("utf-8", "surrogateescape")})
+        return self._stream(f"/v1/export?{query}")
+
+    def snapshot(self) -> Iterator[bytes]:
+        """Have a snapshot taken, and yield its file in pieces.
+
+        Raises `Unreachable` when it breaks off: what came before is no snapshot.
+        """
+        return self._stream("/v1/snapshot")
+
+    def _stream(self, target: str) -> Iterator[bytes]:
         self._drop_stale()
         try:
-            self._connection.request("GET", f"{self._root}/v1/export?{query}")
+            self._connection.request("GET", self._root + target)
             response = self._connection.getresponse()
             if response.status != 200:
                 raise _refused(response, response.read())

@@ -174,6 +174,11 @@ class Why(enum.Enum):
     """The outcome of another write is kept under this name."""
     FULL = "full"
     """The store has no room for it; deletes still work."""
+    DISK_FULL = "disk full"
+    """The disk that the store is kept on has no room for it. Nothing was done."""
+    DISK = "disk"
+    """The disk that the store is kept on failed: whether it will be there after a restart is not
+    known. Writes are refused until the store was written to the disk anew."""
     BROKEN = "broken"
     """The engine failed, and cannot say whether the write was done."""
     AWAY = "away"

@@ -19,7 +19,13 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from keyrack import __version__
-from keyrack.engines.contract import MAX_KEY_BYTES, MAX_MEDIA_TYPE_BYTES, MAX_TTL_MS, StoreAway
+from keyrack.engines.contract import (
+    BINARY,
+    MAX_KEY_BYTES,
+    MAX_MEDIA_TYPE_BYTES,
+    MAX_TTL_MS,
+    StoreAway,
+)
 from keyrack.http import (
     bulk,
     contract,
@@ -50,6 +56,7 @@ if TYPE_CHECKING:
     from keyrack.http.operations import Operation, Resource
     from keyrack.http.reply import Reply
     from keyrack.server.counters import Counters
+    from keyrack.server.snapshots import Snapshots
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _PAGE_POLICY: Final = (
@@ -61,8 +68,9 @@ _PAGE_POLICY: Final = (
 class Application:
     """The wide lane of one worker. `lane` is the fast lane that it stands behind."""
 
-    def __init__(self, lane: Lane, counters: Counters) -> None:
+    def __init__(self, lane: Lane, counters: Counters, snapshots: Snapshots | None = None) -> None:
         self.lane = lane
+        self._snapshots = snapshots
         self._counters = counters
         self._store = lane.context.store
         self._metrics = Metrics(counters, self._store.capabilities.engine)
@@ -80,6 +88,7 @@ class Application:
             "keys_delete": self._delete,
             "key_events": self._key_events,
             "export": self._export,
+            "snapshot": self._snapshot,
             "import": self._import,
         }
         self._app = Starlette(
@@ -301,6 +310,17 @@ class Application:
         prefix = contract.prefix_of(given.get(b"prefix", b""))
         lines = bulk.export(prefix, self._context)
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=_NO_STORE)
+
+    async def _snapshot(self, request: StarletteRequest) -> Response:
+        _parameters(request, frozenset())
+        if self._snapshots is None:
+            raise Problem("no-snapshots", "Start the service with --durability snapshot.")
+        fetched = await self._snapshots.fetch()
+        if fetched is None:
+            detail = "No snapshot could be taken; the service's log says why."
+            raise problems.away(detail)
+        headers = {**_NO_STORE, "Content-Length": str(fetched.size)}
+        return StreamingResponse(fetched.pieces(), media_type=BINARY, headers=headers)
 
     async def _import(self, request: StarletteRequest) -> Response:
         stop = bulk.options(_parameters(request, bulk.IMPORT_PARAMETERS))

@@ -85,6 +85,7 @@ class Operation(NamedTuple):
 
 _JSON: Final = "application/json"
 _NDJSON: Final = "application/x-ndjson"
+_BINARY: Final = "application/octet-stream"
 _ANY: Final = "*/*"
 
 _STRING: Final = {"type": "string"}
@@ -478,6 +479,20 @@ _TABLE: Final = (
         (Reaction(200, "The keys, in order.", Shape(_NDJSON, ExportedKey)),),
         _READ_PROBLEMS,
         (_PREFIX,),
+    ),
+    Operation(
+        "snapshot",
+        "GET",
+        "/v1/snapshot",
+        "Take a snapshot and fetch it",
+        "The file of a snapshot: everything that the store holds, locks and events included, as it "
+        "was at one moment. A new one is taken when anything was changed since the last; like "
+        "those that are taken at intervals it stays in the data directory for a while. Check the "
+        "file with `keyrack snapshot verify`: one that was cut off is no snapshot.",
+        "O(everything stored), in bounded memory, by a process of its own",
+        "curl -f localhost:8088/v1/snapshot -o monday.snapshot",
+        (Reaction(200, "The file.", Shape(_BINARY)),),
+        ("bad-parameter", "host-not-allowed", "no-snapshots", "unavailable"),
     ),
     Operation(
         "import",

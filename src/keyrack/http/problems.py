@@ -133,6 +133,12 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not-a-number": Kind(
         409, "The value is not a number", "Only a decimal number of 64 bits can be added to."
     ),
+    "no-snapshots": Kind(
+        409,
+        "This service takes no snapshots",
+        "Nothing is kept on a disk unless the service is started with `--durability snapshot` or "
+        "`commit`. `GET /v1/export` works in any mode.",
+    ),
     "not-json": Kind(
         409, "The value is not JSON", "Only a value of type `application/json` can be patched."
     ),

@@ -196,6 +196,12 @@ def refused(refusal: Refusal) -> Problem:
         return Problem(
             "store-full", "There is no room for this. Delete keys, or start with more --memory."
         )
+    if refusal.why is Why.DISK_FULL:
+        return Problem(
+            "store-full", "The disk that the store is kept on is full. Nothing was done."
+        )
+    if refusal.why is Why.DISK:
+        return problems.away("The disk that the store is kept on failed; the write may get lost.")
     if refusal.why is Why.AWAY:
         return problems.away("The store did not answer in time; the write may or may not be done.")
     if refusal.why is Why.BROKEN:

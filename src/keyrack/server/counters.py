@@ -15,8 +15,8 @@ from typing import Final
 OPERATIONS: Final = (
     "get", "set", "key_get", "key_put", "key_delete", "key_patch", "keys_list", "keys_delete",
     "batch", "counter", "lock_acquire", "lock_release", "lock_show", "watch", "key_events",
-    "export", "import", "healthz", "readyz", "info", "limits", "metrics", "openapi", "docs",
-    "home", "other",
+    "export", "snapshot", "import", "healthz", "readyz", "info", "limits", "metrics", "openapi",
+    "docs", "home", "other",
 )  # fmt: skip
 STATUSES: Final = (
     200, 201, 204, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415, 417, 422,
@@ -45,6 +45,9 @@ _HEADER: Final = 8
 _DRAINING: Final = 0
 _SUPERVISOR_BEATS: Final = 1
 _SHARED: Final = 2
+_SNAPSHOTS_WANTED: Final = 5
+_SNAPSHOTS_ANSWERED: Final = 6
+_SNAPSHOTS_TAKEN: Final = 7
 
 _STATUS_INDEX: Final = {status: index for index, status in enumerate(STATUSES)}
 
@@ -138,6 +141,30 @@ class Counters:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self.wakeups[me])
         self.slot(me)[_SIGNALLED] = 0
+
+    # Snapshots that clients ask for
+
+    @property
+    def snapshots_wanted(self) -> int:
+        """How often somebody has asked for a snapshot."""
+        return self._words[_SNAPSHOTS_WANTED]
+
+    def want_snapshot(self) -> int:
+        """Ask the supervisor for a snapshot, and return the number that it will be answered by."""
+        self._words[_SNAPSHOTS_WANTED] += 1
+        return self._words[_SNAPSHOTS_WANTED]
+
+    def answer_snapshot(self, number: int, taken: bool) -> None:
+        """Say that those who have asked up to a number have a snapshot, or get none."""
+        if taken:
+            self._words[_SNAPSHOTS_TAKEN] = number
+        self._words[_SNAPSHOTS_ANSWERED] = number
+
+    def snapshot_answered(self, number: int) -> bool | None:
+        """Tell whether a snapshot was taken for a number; None while that is not known."""
+        if self._words[_SNAPSHOTS_ANSWERED] < number:
+            return None
+        return self._words[_SNAPSHOTS_TAKEN] >= number
 
     @property
     def draining(self) -> bool:

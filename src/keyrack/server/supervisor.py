@@ -35,6 +35,7 @@ from keyrack.engines.contract import StoreError
 from keyrack.engines.embedded.directory import prepare
 from keyrack.server import logs
 from keyrack.server.counters import Counters
+from keyrack.server.durability import prepare as prepare_durability
 from keyrack.server.greeting import facts, greeting
 from keyrack.server.heartbeat import INTERVAL, Silence
 from keyrack.server.listeners import ListenError, Listeners, open_listeners
@@ -54,6 +55,7 @@ from keyrack.system import memory_limit, raise_file_limit
 
 if TYPE_CHECKING:
     from keyrack.engines.embedded.directory import Place
+    from keyrack.server.durability import Durability
     from keyrack.settings import Settings
 
 Entry: TypeAlias = Callable[..., None]
@@ -106,6 +108,7 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
         try:
             found = _taken_over(settings, stack) if settings.takeover else None
             prepared = found or _prepared(settings, stack)
+            durability = prepare_durability(settings, prepared.place, running=found is not None)
         except (ListenError, StoreError, TakeoverRefused) as error:
             _log.error("%s", error)
             return 1
@@ -114,6 +117,8 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
         if control is not None:
             handover = Handover(control, lambda: offer_of(settings, listeners, place, control))
             stack.callback(handover.close)
+        if durability is not None:
+            stack.callback(durability.close)
         return Supervisor(
             settings,
             listeners,
@@ -123,6 +128,7 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
             mask,
             handover=handover,
             predecessor=predecessor,
+            durability=durability,
         ).run()
 
 
@@ -189,6 +195,8 @@ class Supervisor:
         patience: Patience = _PATIENCE,
         handover: Handover | None = None,
         predecessor: Predecessor | None = None,
+        *,
+        durability: Durability | None = None,
     ) -> None:
         self._settings = settings
         self._listeners = listeners
@@ -209,6 +217,7 @@ class Supervisor:
         self._settled = predecessor is None
         self._leave_by: float | None = None
         """When the last workers are told to end, once another service has taken over."""
+        self._durability = durability
 
     def run(self) -> int:
         """Run until a signal ends the service or no worker can run; return the exit code."""
@@ -227,6 +236,8 @@ class Supervisor:
             self._collect_dead()
             self._look_for_stuck()
             self._look_for_services()
+            if self._durability is not None:
+                self._durability.look(self._counters, self._become_child)
             if self._leave_by is not None and self._has_left():
                 return 0
             if (reason := self._hopeless()) is not None:
@@ -274,11 +285,14 @@ class Supervisor:
             os._exit(code)
 
     def _become_worker(self, number: int) -> None:
+        self._listeners.keep_only(number)
+        self._become_child()
+
+    def _become_child(self) -> None:
         os.close(self._lifeline_held)
         for shared in (self._handover, self._predecessor):
             if shared is not None:
                 shared.close()  # so that the other side notices the supervisor's end, not ours
-        self._listeners.keep_only(number)
         for default in _ENDING | {signal.SIGCHLD}:
             signal.signal(default, signal.SIG_DFL)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -293,8 +307,9 @@ class Supervisor:
         if self._leave_by is not None or (self._handover and self._handover.under_way):
             return self._patience.handover
         now = time.monotonic()
-        due = min((slot.due - now for slot in self._slots if slot.pid == 0), default=INTERVAL)
-        return max(0.0, min(due, INTERVAL))
+        longest = INTERVAL if self._durability is None else self._durability.pause()
+        due = min((slot.due - now for slot in self._slots if slot.pid == 0), default=longest)
+        return max(0.0, min(due, longest))
 
     def _look_for_readiness(self) -> None:
         if self._announced:
@@ -316,7 +331,7 @@ class Supervisor:
 
     def _collect_dead(self) -> None:
         """Collect every child that ended: workers, and orphans that a process 1 inherits."""
-        for pid, status in _ended_children():
+        for pid, status in self._ended_children():
             for slot in self._slots:
                 if slot.pid == pid:
                     self._note_death(slot, status)
@@ -501,6 +516,8 @@ class Supervisor:
         if self._running():
             _log.warning("not all requests ended within %g seconds: they are cut off", limit)
             self._kill()
+        if self._durability is not None:
+            self._durability.finish(self._counters)
         _log.info("the service has ended", extra={"event": "ended"})
         return 0
 
@@ -522,11 +539,18 @@ class Supervisor:
             self._forget_dead()
 
     def _forget_dead(self) -> None:
-        dead = {pid for pid, _ in _ended_children()}
+        dead = {pid for pid, _ in self._ended_children()}
         for slot in self._slots:
             if slot.pid in dead:
                 self._counters.clear_ready(slot.number)
                 slot.pid = 0
+
+    def _ended_children(self) -> list[tuple[int, int]]:
+        ended = _ended_children()
+        if self._durability is not None:
+            for pid, status in ended:
+                self._durability.ended(pid, status, self._counters)
+        return ended
 
     def _signal_workers(self, number: signal.Signals) -> None:
         for slot in self._running():

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from keyrack.engines.contract import StoreAway
 from keyrack.server.counters import EXPIRED
 from keyrack.server.heartbeat import INTERVAL
 
@@ -85,6 +86,9 @@ class Upkeep:
         pause = _IDLE
         try:
             pause = self._sweep_once()
+        except StoreAway:
+            # The disk has failed or is full, which those who write are told.
+            pause = 1.0
         except Exception:
             _log.exception("the store's upkeep failed; it is tried again")
             pause = 1.0

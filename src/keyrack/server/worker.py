@@ -21,7 +21,9 @@ from keyrack.http.turn import Turn
 from keyrack.server.counters import STARTS
 from keyrack.server.crowd import Crowd, most_connections
 from keyrack.server.heartbeat import Pulse
-from keyrack.server.serving import direct
+from keyrack.server.kept_writes import KeptWrites
+from keyrack.server.serving import acknowledged_later, direct
+from keyrack.server.snapshots import Snapshots
 from keyrack.system import file_limit
 
 if TYPE_CHECKING:
@@ -54,19 +56,33 @@ def run(
     lifeline_fd: int,
 ) -> None:
     """Serve until told to end, or until the supervisor is gone (`lifeline_fd` reads its end)."""
-    engine = EmbeddedEngine(place.path, place.memory, settings.events)
+    engine = EmbeddedEngine(place.path, place.memory, settings.events, kept=place.kept)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            serving = direct(engine)
-            runner.run(_serve(settings, slot, listeners, serving, counters, lifeline_fd))
+        with (
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            _served(engine, place, runner.get_loop()) as serving,
+        ):
+            runner.run(_serve(settings, slot, listeners, place, serving, counters, lifeline_fd))
     finally:
         engine.close()
+
+
+@contextlib.contextmanager
+def _served(
+    engine: EmbeddedEngine, place: Place, loop: asyncio.AbstractEventLoop
+) -> Iterator[Serving]:
+    if place.kept is None or not place.kept.strict:
+        yield direct(engine)
+        return
+    with contextlib.closing(KeptWrites(engine, loop)) as kept:
+        yield acknowledged_later(engine, kept.perform)
 
 
 async def _serve(
     settings: Settings,
     slot: int,
     listeners: list[socket.socket],
+    place: Place,
     serving: Serving,
     counters: Counters,
     lifeline_fd: int,
@@ -82,7 +98,9 @@ async def _serve(
     limits = _limits(settings)
     context = Context(serving.reads, limits, feed, engine, lambda: pulse.trouble)
     lane = _lane(settings, loop, turn, context, crowd)
-    server = _Server(_config(settings, Application(lane, counters), serving.protocol))
+    snapshots = None if place.kept is None else Snapshots(place.kept.data, counters)
+    app = Application(lane, counters, snapshots)
+    server = _Server(_config(settings, app, serving.protocol))
     server.lane = lane
     server.listeners = listeners
     ticks = (pulse.beat, crowd.tell, server.look_after_listeners)

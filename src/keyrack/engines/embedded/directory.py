@@ -23,6 +23,8 @@ from keyrack.engines.embedded.engine import EmbeddedEngine
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from keyrack.engines.embedded.durable import Kept
+
 MINIMUM: Final = 8 << 20
 _PREFIX: Final = "keyrack-"
 _UNNAMED: Final = "unnamed"
@@ -30,7 +32,7 @@ _SHARED_MEMORY: Final = Path("/dev/shm")
 _SLACK: Final = 1 << 20
 """Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
 _PATIENCE_SECONDS: Final = 3.0
-_FILES: Final = frozenset(("data.mdb", "lock.mdb", "words", "lock", "control", _UNNAMED))
+_FILES: Final = frozenset(("data.mdb", "lock.mdb", "words", "lock", "sync", "control", _UNNAMED))
 
 
 class Place:
@@ -41,6 +43,8 @@ class Place:
         self.memory = memory
         self.named = named
         self.notes = notes
+        self.kept: Kept | None = None
+        """Where it is kept on a disk, if it is."""
         self._lock = lock
         self._owned = True
 
@@ -119,7 +123,7 @@ def _make_unnamed(parent: Path) -> tuple[str, int]:
         raise StoreTooSmall(
             f"no store can be made in {parent}: {error.strerror}. Name another place with --store."
         ) from None
-    lock = _try_lock(path)
+    lock = try_lock(path)
     assert lock is not None, "nobody else knows the directory yet"
     # Written after the lock is held: without the mark nobody removes the directory.
     Path(path, _UNNAMED).touch()
@@ -130,7 +134,7 @@ def remove_leftovers(parent: Path) -> list[str]:
     """Remove unnamed stores whose service is dead, and return which."""
     removed = []
     for path in unnamed_stores(parent):
-        lock = _try_lock(str(path))
+        lock = try_lock(str(path))
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
@@ -172,7 +176,7 @@ def _take_named(store: str) -> tuple[str, int]:
 def _lock_patiently(path: str) -> int:
     """Lock a named store; the last processes of an earlier service may still be ending."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (lock := _try_lock(path)) is None:
+    while (lock := try_lock(path)) is None:
         if time.monotonic() > deadline:
             owner = Path(path, "lock").read_text(errors="replace").strip() or "unknown"
             raise StoreInUse(
@@ -183,7 +187,7 @@ def _lock_patiently(path: str) -> int:
     return lock
 
 
-def _try_lock(path: str) -> int | None:
+def try_lock(path: str) -> int | None:
     try:
         descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except FileNotFoundError:

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from itertools import islice
 from struct import Struct
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 import lmdb
+import msgspec
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
@@ -43,6 +45,9 @@ from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.audit import Audit
 from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.commit import Commit, read_due
+from keyrack.engines.embedded.durable.hold import Hold
+from keyrack.engines.embedded.durable.journal import Journal, JournalFailed, Watched
+from keyrack.engines.embedded.durable.syncing import Syncer
 from keyrack.engines.embedded.memory import (
     PAGE,
     PAGES_A_COMMIT,
@@ -54,6 +59,7 @@ from keyrack.engines.embedded.memory import (
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces, pages_of
 from keyrack.engines.embedded.scan import Scan
 from keyrack.engines.embedded.words import (
+    BROKEN,
     PAGES_CLAIMED,
     SWEEP_UNTIL,
     SWEEPER,
@@ -65,6 +71,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from keyrack.engines.contract import Event
+    from keyrack.engines.embedded.durable import Kept
+    from keyrack.engines.embedded.durable.journal import Begin
 
 FORMAT: Final = b"keyrack 2"
 _EARLIER_FORMAT: Final = b"keyrack 1"
@@ -99,6 +107,8 @@ _REMOVALS_A_COMMIT: Final = 32
 """Bounds what a step's commit claims of memory and holds of the write lock, whatever the clock."""
 _LOOK_EVERY: Final = 8
 """Entries of the log between two looks at the clock."""
+_LEAST_JOURNAL: Final = 256 << 20
+"""Bytes that may be changed while a snapshot is taken, or as much as the store may hold."""
 
 
 class EmbeddedEngine:
@@ -122,6 +132,7 @@ class EmbeddedEngine:
         limit: int,
         events: int = DEFAULT_EVENTS,
         steady: Callable[[], int] = steady_ns,
+        kept: Kept | None = None,
     ) -> None:
         self._env = _open(directory, limit)
         self._begin = self._env.begin
@@ -145,8 +156,55 @@ class EmbeddedEngine:
         self._memory = Memory(self._env, self._words, self._live_pages, self._log_pages)
         self.now = self._start().clock(steady)
         self._env.reader_check()
+        self._transaction: Begin = partial(self._begin, None, None, True)
+        self.journal: Journal | None = None
+        if kept is not None:
+            self._write_down(kept)
 
     # Life
+
+    def _write_down(self, kept: Kept) -> None:
+        """Have the changes of each write transaction written down, where there is a journal."""
+        words = self._words
+        most_bytes = max(_LEAST_JOURNAL, self._memory.limit * PAGE)
+        self.journal = Journal(kept.data, kept.strict, most_bytes, lambda: words[BROKEN] == 1)
+        places = {database: place for place, database in enumerate((*self._spaces, self._log))}
+        # What stands for a transaction has the methods of one that are used here.
+        watched = Watched(places, self._pieces)
+        transaction = partial(self.journal.transaction, self._begin, watched)
+        self._transaction = cast("Begin", transaction)
+        if kept.strict:
+            self.capabilities = msgspec.structs.replace(self.capabilities, durable=True)
+
+    def hold(self) -> Hold:
+        """Return what the durable modes need of this engine."""
+        return Hold(
+            self._env,
+            self._spaces,
+            self._expiry,
+            self._pieces,
+            self._log,
+            self._memory,
+            self._words,
+            lambda: self.now(),
+            self._state,
+            lambda txn, *state: txn.put(_STATE_KEY, _STATE.pack(*state)),
+        )
+
+    def syncer(self) -> Syncer:
+        """Return this process's part in bringing the journal to the disk."""
+        assert self.journal is not None, "there is a journal"
+        lock = os.path.join(self._env.path(), "sync")
+        return Syncer(self.journal.data, self._words, lock, self.hold().position)
+
+    def set_clock(self, not_before: int) -> None:
+        """Let the clock go on from `not_before` (ms) if it is behind: time does not go back."""
+        if self.now() >= not_before:
+            return
+        anchor = Anchor.here_and_now(self._steady, not_before)
+        with self._begin(write=True) as txn:
+            txn.put(_ANCHOR_KEY, anchor.pack())
+        self.now = anchor.clock(self._steady)
 
     def _refuse_others(self) -> None:
         """Raise `StoreFormatUnknown` for another program's database, before it is written to."""
@@ -208,6 +266,8 @@ class EmbeddedEngine:
 
     def close(self) -> None:
         """Let go of the store. Data stays."""
+        if self.journal is not None:
+            self.journal.close()
         self._words.release()
         self._env.close()
 
@@ -387,6 +447,8 @@ class EmbeddedEngine:
         """Do writes in one transaction, or one by one where together they do not fit."""
         try:
             return self._transact(writes, pages, grows)
+        except JournalFailed as error:
+            return [Refusal(error.why)] * len(writes)
         except (lmdb.MapFullError, lmdb.TxnFullError):
             if len(writes) == 1:
                 # A reader that was killed keeps pages from being used again until it is cleared.
@@ -397,7 +459,7 @@ class EmbeddedEngine:
 
     def _transact(self, writes: list[Write], pages: int, grows: bool) -> list[Outcome]:
         # The transaction is aborted by the context manager on any error: nothing was done then.
-        with self._begin(None, None, True) as txn:
+        with self._transaction() as txn:
             if not self._memory.claim(pages, grows):
                 # Many operations touch the same pages: each copies none twice, and adds few.
                 fewer = self._live_pages() + pages // 4
@@ -477,7 +539,7 @@ class EmbeddedEngine:
             return read_due(cursor.key())[0] if cursor.first() else None
 
     def _sweep(self, limit: int, stop: int) -> int:
-        with self._begin(write=True) as txn:
+        with self._transaction() as txn:
             self._claim_removals(limit)
             last, events, size = self._state(txn)
             commit = self._new_commit(txn, last)

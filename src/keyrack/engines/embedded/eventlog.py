@@ -88,6 +88,11 @@ def newest_of(key: bytes, last: bytes, entry: bytes, before: int | None) -> list
     return events
 
 
+def time_of(entry: bytes) -> int:
+    """Return the time of an entry's events."""
+    return int(_HEAD.unpack_from(entry)[0])
+
+
 def unpack(last: bytes, entry: bytes) -> Iterator[Event]:
     """Yield the events of an entry, oldest first. `last` is the entry's key."""
     time, number = _HEAD.unpack_from(entry)

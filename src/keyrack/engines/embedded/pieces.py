@@ -54,14 +54,14 @@ class Pieces:
         self._txn = txn
         self._database = database
 
-    def store(self, space: Space, number: int, value: bytes) -> None:
-        """Store a value in pieces. `number` is greater than any before, except for answers."""
+    def store(self, space: Space, number: int, value: bytes, newest: bool = True) -> None:
+        """Store a value in pieces. A `newest` number is greater than any, except for answers."""
         part, view, put = _PART[space], memoryview(value), self._txn.put
         for index, start in enumerate(range(0, len(value), PIECE)):
             put(
                 _KEY.pack(part, number, index),
                 view[start : start + PIECE],
-                append=part == 1,
+                append=newest and part == 1,
                 db=self._database,
             )
 
@@ -89,6 +89,13 @@ class Pieces:
             head, size = wire.unpack_long(raw)
             value = self.read(space, head.revision, size)
             return Record(value, head.media_type, head.revision, head.expires_at)
+
+    def whole(self, space: Space, raw: bytes) -> bytes:
+        """Return the bytes of a record as they are with the value in it, however long that is."""
+        if not wire.is_long(raw):
+            return raw
+        record = self.record(space, raw)
+        return wire.pack(record.revision, record.value, record.media_type, record.expires_at)
 
     def numbers(self) -> Iterator[tuple[int, int, int]]:
         """Yield part, number and length of each value that has pieces, in order."""

@@ -1,7 +1,8 @@
 """A page of 64-bit words in the store directory, shared by every process that has it open.
 
 What is here is advice that speeds things up or spreads work. The truth is in the database: a
-word that is lost or stale costs time, never data.
+word that is lost or stale costs time, never data. A service sets the words about syncing anew when
+it starts, and they only ever lag behind the disk.
 """
 
 from __future__ import annotations
@@ -19,6 +20,12 @@ SWEEPER: Final = 2
 """Process id of the worker that removes expired keys now."""
 SWEEP_UNTIL: Final = 3
 """Until when (steady clock, ns) the others leave that to it."""
+SYNCED_JOURNAL: Final = 4
+"""The number of the journal that was synced last. Changed only under the lock for syncing."""
+SYNCED_SEQUENCE: Final = 5
+"""The last journal entry that is certainly on the disk. Changed only under the lock for syncing."""
+BROKEN: Final = 6
+"""1 when the journal could not be synced, until a new snapshot is on the disk."""
 
 _SIZE: Final = mmap.PAGESIZE
 _READERS: Final = 1 << 16

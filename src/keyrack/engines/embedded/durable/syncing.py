@@ -1,0 +1,157 @@
+"""Bringing the journal to the disk: one `fdatasync` for what many writes of many workers added.
+
+How far the journal is on the disk is a word that all processes share. Whoever needs more takes a
+lock (which the system gives back when its holder dies), looks again whether another has done it
+meanwhile, and otherwise syncs the file for everybody: while one waits for the disk, writes of all
+workers gather behind it for the next.
+
+When a sync fails, the system may have dropped what was written: a second one that succeeds would
+mean nothing. So the journal is given up: the word BROKEN says so, writes are refused, and go on
+when a snapshot has been taken and another journal begun.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, TypeAlias
+
+from keyrack.engines.embedded.words import BROKEN, SYNCED_JOURNAL, SYNCED_SEQUENCE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from keyrack.engines.embedded.durable.data import DataDirectory
+    from keyrack.engines.embedded.durable.journal import Position
+
+    Done: TypeAlias = Callable[[bool], None]
+
+
+class Syncer:
+    """One process's part in it. `position` reads the journal's committed position."""
+
+    def __init__(
+        self,
+        data: DataDirectory,
+        words: memoryview,
+        lock_path: str,
+        position: Callable[[], Position],
+    ) -> None:
+        self._data = data
+        self._words = words
+        self._position = position
+        self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._open: dict[int, int] = {}
+
+    def sync(self, sequence: int) -> bool:
+        """Return when the entries up to `sequence` are on the disk; False when they may not be."""
+        if self._words[SYNCED_SEQUENCE] >= sequence:
+            return True
+        with self._locked():
+            return self._words[SYNCED_SEQUENCE] >= sequence or self._sync()
+
+    def leave(self, begun: Position) -> None:
+        """Bring all that was before a journal that has begun to the disk: it may be removed then.
+
+        Where that fails the snapshot that is being taken makes up for it.
+        """
+        if self.sync(begun.sequence):
+            with self._locked():
+                journal = max(begun.number, self._words[SYNCED_JOURNAL])
+                self._words[SYNCED_JOURNAL] = journal
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _sync(self) -> bool:
+        if self._words[BROKEN]:
+            return False
+        position = self._position()
+        try:
+            # A journal that was left for the next one is brought to the disk before it.
+            for number in range(self._words[SYNCED_JOURNAL], position.number + 1):
+                self._data.files.sync(self._descriptor(number))
+        except OSError:
+            self._words[BROKEN] = 1
+            return False
+        self.note(position)
+        return True
+
+    def note(self, position: Position) -> None:
+        """Say that everything up to a position is on the disk."""
+        self._words[SYNCED_JOURNAL] = position.number
+        self._words[SYNCED_SEQUENCE] = position.sequence
+
+    @property
+    def broken(self) -> bool:
+        """Whether a sync has failed and no snapshot was taken since."""
+        return self._words[BROKEN] == 1
+
+    def resume(self) -> None:
+        """Let writes go on after a failure; call when a snapshot holds all that was written."""
+        if self._words[BROKEN]:
+            self.note(self._position())
+            self._words[BROKEN] = 0
+
+    def _descriptor(self, number: int) -> int:
+        if number not in self._open:
+            for old in [old for old in self._open if old < number - 1]:
+                os.close(self._open.pop(old))
+            self._open[number] = self._data.files.open(self._data.journal(number))
+        return self._open[number]
+
+    def close(self) -> None:
+        """Let go of the files."""
+        for descriptor in (self._lock, *self._open.values()):
+            os.close(descriptor)
+
+
+class SyncThread:
+    """Syncs for an event loop, which goes on meanwhile. `post` calls something in the loop."""
+
+    def __init__(self, syncer: Syncer, post: Callable[[Callable[[], None]], object]) -> None:
+        self._syncer = syncer
+        self._post = post
+        self._asked: SimpleQueue[tuple[int, Done] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
+        self._thread.start()
+
+    def when_kept(self, sequence: int, done: Done) -> None:
+        """Call `done` in the loop when the entries up to `sequence` are on the disk, or cannot be.
+
+        It gets True when they are. Calls come in the order of asking.
+        """
+        self._asked.put((sequence, done))
+
+    def _run(self) -> None:
+        while (first := self._asked.get()) is not None:
+            asked = [first]
+            while not self._asked.empty():
+                following = self._asked.get()
+                if following is None:
+                    self._conclude(asked)
+                    return
+                asked.append(following)
+            self._conclude(asked)
+
+    def _conclude(self, asked: list[tuple[int, Done]]) -> None:
+        kept = self._syncer.sync(max(sequence for sequence, _ in asked))
+
+        def tell() -> None:
+            for _, done in asked:
+                done(kept)
+
+        self._post(tell)
+
+    def close(self) -> None:
+        """End, when all that was asked for is done."""
+        self._asked.put(None)
+        self._thread.join()

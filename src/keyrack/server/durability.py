@@ -1,0 +1,222 @@
+"""What the supervisor does for a store that is kept on a disk: fill it, and have snapshots taken.
+
+A snapshot is taken by a process of its own, forked from the supervisor, which has neither threads
+nor a database open. One at a time: when the interval is over and something has changed, when a
+client asks, when the journal has grown long, when the disk has failed and is tried again, and at
+the end of the service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Final
+
+import lmdb
+
+from keyrack.engines.contract import StoreError
+from keyrack.engines.embedded.directory import try_lock
+from keyrack.engines.embedded.durable import Kept
+from keyrack.engines.embedded.durable import data as data_directory
+from keyrack.engines.embedded.durable.starting import start
+from keyrack.engines.embedded.durable.taking import take
+from keyrack.engines.embedded.engine import EmbeddedEngine
+from keyrack.engines.embedded.words import BROKEN, open_words
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyrack.engines.embedded.directory import Place
+    from keyrack.server.counters import Counters
+    from keyrack.settings import Settings
+
+_LOOK_SECONDS: Final = 0.1
+"""How often it is looked whether a snapshot is wanted."""
+_RETRY_SECONDS: Final = 1.0
+_LEAST_JOURNAL: Final = 64 << 20
+"""A journal longer than this, and than the store may be, is replaced by a snapshot."""
+_ENDING: Final = (signal.SIGTERM, signal.SIGINT)
+
+_log = logging.getLogger("keyrack.snapshots")
+
+
+def prepare(settings: Settings, place: Place, *, running: bool = False) -> Durability | None:
+    """Bring the store and its data directory together; None where it is not kept on a disk.
+
+    `running`: they are together already, in a service that is being taken over, and that goes on to
+    take the snapshots until it is gone. Raises `StoreError`.
+    """
+    if settings.durability == "none" or settings.data_dir is None:
+        if place.named and not running:
+            _end_journal(settings, place)
+        return None
+    strict = settings.durability == "commit"
+    if running:
+        place.kept = Kept(data_directory.look(settings.data_dir), strict)
+        return Durability(settings, place, place.kept, None)
+    data, lock = data_directory.take(settings.data_dir)
+    place.kept = Kept(data, strict)
+    durability = Durability(settings, place, place.kept, lock)
+    try:
+        durability.start()
+    except BaseException:
+        durability.close()
+        raise
+    return durability
+
+
+def _end_journal(settings: Settings, place: Place) -> None:
+    """What changes in this life is not written down: a later one must not think that it was."""
+    with contextlib.closing(EmbeddedEngine(place.path, place.memory, settings.events)) as engine:
+        hold = engine.hold()
+        if hold.position().on:
+            hold.move(lambda position: position._replace(on=False))
+
+
+class Durability:
+    """A service's data directory, and the snapshots in it. Times are of the monotonic clock."""
+
+    def __init__(self, settings: Settings, place: Place, kept: Kept, lock: int | None) -> None:
+        self._settings = settings
+        self._place = place
+        self._kept = kept
+        self._lock = lock
+        self._words = open_words(place.path)
+        self._child = 0
+        self._ticket = self._answered = 0
+        self._due = time.monotonic() + settings.snapshot_interval
+        self._rest_until = 0.0
+
+    def start(self) -> None:
+        """Fill the store if that is needed, and say what was found. Raises `StoreError`."""
+        data = self._kept.data
+        try:
+            with contextlib.closing(self._open()) as engine:
+                syncer = engine.syncer() if self._kept.strict else None
+                started = start(engine, data, self._settings.snapshot_keep, syncer)
+                if syncer is not None:
+                    syncer.close()
+        except (OSError, lmdb.Error) as error:
+            raise StoreError(f"the data directory {data.path} cannot be used: {error}.") from error
+        for fact in started.facts:
+            _log.info("%s", fact)
+        for trouble in started.troubles:
+            _log.error("%s", trouble)
+
+    def _open(self) -> EmbeddedEngine:
+        place = self._place
+        return EmbeddedEngine(place.path, place.memory, self._settings.events, kept=self._kept)
+
+    # While the service runs
+
+    def pause(self) -> float:
+        """Return for how many seconds there is nothing to look at."""
+        return _LOOK_SECONDS
+
+    def look(self, counters: Counters, become_child: Callable[[], None]) -> None:
+        """Have a snapshot taken if it is time; `become_child` lets go of what it has no use for."""
+        now = time.monotonic()
+        if self._child or now < self._rest_until or not self._owns():
+            return
+        self._ticket = counters.snapshots_wanted
+        wanted = self._ticket > self._answered
+        if wanted or now >= self._due or self._words[BROKEN] or self._journal_is_long():
+            self._begin(become_child)
+
+    def _owns(self) -> bool:
+        """Tell whether the data directory is this service's: it may yet be an earlier one's."""
+        if self._lock is None:
+            self._lock = try_lock(self._kept.data.path)
+        return self._lock is not None
+
+    def _journal_is_long(self) -> bool:
+        if not self._kept.strict:
+            return False
+        data = self._kept.data
+        size = os.stat(data.journal(data.journals()[-1])).st_size
+        return size > max(_LEAST_JOURNAL, self._place.memory)
+
+    def _begin(self, become_child: Callable[[], None], gently: bool = True) -> None:
+        try:
+            self._child = os.fork()
+        except OSError as error:
+            _log.error("no process can be started for a snapshot: %s", error.strerror)
+            self._rest()
+            return
+        if self._child == 0:
+            code = 1
+            try:
+                become_child()
+                self._take(gently)
+                code = 0
+            except (StoreError, OSError, lmdb.Error) as error:
+                _log.warning(
+                    "no snapshot could be taken: %s", error, extra={"event": "snapshot_failed"}
+                )
+            except BaseException:
+                _log.exception("no snapshot could be taken")
+            finally:
+                os._exit(code)
+
+    def _take(self, gently: bool) -> None:
+        with contextlib.closing(self._open()) as engine:
+            hold = engine.hold()
+            if not (hold.changed_since_snapshot() or self._words[BROKEN]):
+                return
+            syncer = engine.syncer() if self._kept.strict else None
+            keep = self._settings.snapshot_keep
+            taken = take(hold, self._kept.data, keep, syncer, gently=gently)
+        _log.info(
+            "snapshot %d was taken",
+            taken.number,
+            extra={
+                "event": "snapshot",
+                "keys": taken.summary.keys,
+                "revision": str(taken.summary.revision),
+                "bytes": taken.bytes,
+                "seconds": round(taken.seconds, 3),
+            },
+        )
+
+    def ended(self, pid: int, status: int, counters: Counters) -> None:
+        """Take note of a child that has ended, whichever it was."""
+        if not pid or pid != self._child:
+            return
+        self._child = 0
+        self._answered = self._ticket
+        counters.answer_snapshot(self._ticket, status == 0)
+        if status == 0:
+            self._due = time.monotonic() + self._settings.snapshot_interval
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._rest_until = time.monotonic() + _RETRY_SECONDS
+
+    # At its end
+
+    def finish(self, counters: Counters) -> None:
+        """Take the last snapshot, when nobody writes any more. A signal to end breaks it off."""
+        self._wait(counters)
+        if not self._kept.strict and self._owns():
+            self._begin(lambda: None, gently=False)
+            self._wait(counters)
+
+    def _wait(self, counters: Counters) -> None:
+        while self._child:
+            if signal.sigtimedwait(_ENDING, _LOOK_SECONDS) is not None:
+                _log.warning("told again: the last snapshot is broken off")
+                os.kill(self._child, signal.SIGKILL)
+                os.waitpid(self._child, 0)
+                return
+            pid, status = os.waitpid(self._child, os.WNOHANG)
+            self.ended(pid, status, counters)
+
+    def close(self) -> None:
+        """Let go of the data directory."""
+        self._words.release()
+        if self._lock is not None:
+            os.close(self._lock)

@@ -1,0 +1,91 @@
+"""Writes of a worker that are answered when they are on the disk (`--durability commit`)."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import partial
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from keyrack.engines.contract import Refusal, Why
+from keyrack.engines.embedded.durable.syncing import SyncThread
+from keyrack.http.turn import at_once
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Sequence
+
+    from keyrack.engines.contract import Outcome, Write
+    from keyrack.engines.embedded import EmbeddedEngine
+    from keyrack.http.turn import Concluding
+
+_SWITCH_SECONDS: Final = 0.0001
+"""How long the thread that comes back from the disk waits for the interpreter of a busy loop."""
+_DISK: Final = frozenset((Why.DISK, Why.DISK_FULL))
+
+_log = logging.getLogger("keyrack.journal")
+
+
+class KeptWrites:
+    """Has writes done, and gives their outcomes when all that they saw and did is on the disk.
+
+    That goes for refusals as well: a condition that does not hold may not hold because of a write
+    that is not on the disk yet. While the disk is busy with some writes the next ones gather: they
+    would have to wait for another sync in any case, and so they share a transaction too.
+    """
+
+    def __init__(self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop) -> None:
+        assert engine.journal is not None, "there is a journal"
+        self._journal = engine.journal
+        self._perform = at_once(engine)
+        self._syncer = engine.syncer()
+        sys.setswitchinterval(_SWITCH_SECONDS)
+        self._thread = SyncThread(self._syncer, loop.call_soon_threadsafe)
+        self._troubled = False
+        self._waiting: list[tuple[list[Write], Concluding]] = []
+        self._busy = False
+
+    def perform(self, writes: list[Write], done: Concluding) -> None:
+        """Have writes done; `done` gets their outcomes later."""
+        self._waiting.append((writes, done))
+        if not self._busy:
+            self._commit()
+
+    def _commit(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        self._busy = True
+        self._perform(
+            list(chain.from_iterable(writes for writes, _ in waiting)), partial(self._keep, waiting)
+        )
+
+    def _keep(
+        self, waiting: list[tuple[list[Write], Concluding]], outcomes: Sequence[Outcome]
+    ) -> None:
+        def conclude(kept: bool) -> None:
+            answers = outcomes if kept else [Refusal(Why.DISK)] * len(outcomes)
+            self._tell_operator(answers[0])
+            self._busy = False
+            if self._waiting:
+                self._commit()
+            position = 0
+            for writes, done in waiting:
+                done(answers[position : position + len(writes)])
+                position += len(writes)
+
+        self._thread.when_kept(self._journal.sequence, conclude)
+
+    def _tell_operator(self, outcome: Outcome) -> None:
+        troubled = isinstance(outcome, Refusal) and outcome.why in _DISK
+        if troubled and not self._troubled:
+            full = isinstance(outcome, Refusal) and outcome.why is Why.DISK_FULL
+            what = "is full" if full else "has failed"
+            _log.error("the disk under %s %s; writes are refused", self._journal.data.path, what)
+        elif self._troubled and not troubled:
+            _log.warning("writes are kept on the disk again")
+        self._troubled = troubled
+
+    def close(self) -> None:
+        """End, when what was asked for is on the disk."""
+        self._thread.close()
+        self._syncer.close()

@@ -1,0 +1,55 @@
+"""How a worker comes by a snapshot for a client: the supervisor has one taken, the file is sent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from keyrack.engines.embedded.durable.data import DataDirectory
+    from keyrack.server.counters import Counters
+
+_LOOK_SECONDS: Final = 0.02
+_LONGEST_SECONDS: Final = 300.0
+_PIECE: Final = 1 << 18
+
+
+class Fetched:
+    """A snapshot's file, open: it can be read to its end even when it is removed meanwhile."""
+
+    def __init__(self, path: str) -> None:
+        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with this
+        self.size = os.fstat(self._file.fileno()).st_size
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """Yield the file. It may have to come from the disk, so a thread waits for that."""
+        left = self.size
+        while left > 0:
+            piece = await asyncio.to_thread(self._file.read, min(_PIECE, left))
+            left -= len(piece)
+            yield piece
+
+
+class Snapshots:
+    """The snapshots of the service that this worker belongs to."""
+
+    def __init__(self, data: DataDirectory, counters: Counters) -> None:
+        self._data = data
+        self._counters = counters
+
+    async def fetch(self) -> Fetched | None:
+        """Have a snapshot taken if anything has changed, and open the newest; None if it failed."""
+        number = self._counters.want_snapshot()
+        until = time.monotonic() + _LONGEST_SECONDS
+        while (taken := self._counters.snapshot_answered(number)) is None:
+            if time.monotonic() > until:
+                return None
+            await asyncio.sleep(_LOOK_SECONDS)
+        with contextlib.suppress(FileNotFoundError, IndexError):
+            return Fetched(self._data.snapshot(self._data.snapshots()[-1])) if taken else None
+        return None

@@ -1,0 +1,23 @@
+"""What a store holds, whole, for comparing two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keyrack.engines.contract import Space
+from keyrack.engines.embedded.pieces import Pieces
+
+if TYPE_CHECKING:
+    from keyrack.engines.embedded import EmbeddedEngine
+
+
+def contents(engine: EmbeddedEngine) -> dict[str, Any]:
+    """Return every record of every space, byte for byte, and every event."""
+    found: dict[str, Any] = {}
+    with engine._begin() as txn:
+        pieces = Pieces(txn, engine._pieces)
+        for space in Space:
+            cursor = txn.cursor(engine._spaces[space])
+            found[space.name] = {key: pieces.whole(space, raw) for key, raw in cursor}
+    found["events"] = list(engine.events())
+    return found
