@@ -28,6 +28,12 @@ test-late: $(VENV)/.dev
 	KEYRACK_TEST_ENGINE=late-writes $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
 	KEYRACK_TEST_ENGINE=remote $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
 
+## test-faults: kill, fill, starve and take over (ROUNDS=15 for 300 kills and half an hour of soak)
+ROUNDS ?= 1
+.PHONY: test-faults
+test-faults: $(VENV)/.dev
+	KEYRACK_TEST_ROUNDS=$(ROUNDS) PYTHON=$(abspath $(BIN))/python scripts/test-faults.sh $(ARGS)
+
 ## lint: check style (ruff) and types (mypy, strict)
 .PHONY: lint
 lint: $(VENV)/.dev

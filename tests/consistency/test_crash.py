@@ -5,16 +5,21 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import signal
 import threading
 import time
 from itertools import count
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 import lmdb
 import pytest
 
+from consistency.lives import (
+    kill_everything,
+    kill_the_supervisor,
+    listens,
+    stored,
+    written_until_killed,
+)
 from consistency.storm import Client, Service, audit, in_threads, service, store, until
 
 if TYPE_CHECKING:
@@ -26,19 +31,6 @@ KILLS = max(200, 20 * int(os.environ.get("KEYRACK_TEST_ROUNDS", "1")))
 WORKERS = 8
 WRITERS = 4
 PAUSE = 0.04
-
-
-def stored(server: Server) -> dict[str, str]:
-    """Return every key and its value, page by page."""
-    found, after = {}, ""
-    while True:
-        answer = server.ask("GET", f"/v1/keys?limit=1000&values=true{after}")
-        assert answer.status == 200, answer
-        page = answer.json
-        found |= {entry["key"]: entry["value"] for entry in page["keys"]}
-        if page["next"] is None:
-            return found
-        after = f"&after={quote(page['next'])}"
 
 
 class UniqueWriter:
@@ -173,19 +165,6 @@ def _readers(directory: str) -> set[int]:
 # The supervisor, and everything
 
 
-def kill_the_supervisor(server: Service) -> None:
-    """Kill it alone: the workers notice, and end by themselves."""
-    os.kill(server.process.pid, signal.SIGKILL)
-
-
-def kill_everything(server: Service) -> None:
-    """Kill all processes of the service at once."""
-    workers = server.worker_pids()
-    os.kill(server.process.pid, signal.SIGKILL)
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
-
-
 @pytest.mark.parametrize("kill", [kill_the_supervisor, kill_everything])
 def test_a_named_store_is_found_again_after_a_kill(kill: Callable[[Service], None]) -> None:
     with store() as directory:
@@ -194,9 +173,9 @@ def test_a_named_store_is_found_again_after_a_kill(kill: Callable[[Service], Non
         for life in range(2):
             server = Service("--store", directory, workers=2, memory="512m")
             assert answered.items() <= stored(server).items()
-            answered |= _written_until_killed(server, life, lambda s=server: kill(s))
+            answered |= written_until_killed(server, life, lambda s=server: kill(s))
             server.process.wait()
-            until(lambda s=server: not _listens(s), 5, "the workers ended")
+            until(lambda s=server: not listens(s), 5, "the workers ended")
             server._log.close()
             with Service("--store", directory, workers=1, memory="512m") as next_one:
                 assert answered.items() <= stored(next_one).items()
@@ -204,34 +183,3 @@ def test_a_named_store_is_found_again_after_a_kill(kill: Callable[[Service], Non
                 assert revision > newest
                 newest = revision
             assert audit(directory) == []
-
-
-def _written_until_killed(server: Service, life: int, kill: Callable[[], None]) -> dict[str, str]:
-    """Write unique keys until the service is killed, and return what was answered."""
-    answered: dict[str, str] = {}
-    end = time.monotonic() + 10
-
-    def write(number: int) -> None:
-        with contextlib.suppress(EOFError, OSError), server.connect() as wire:
-            for one in count():
-                key = f"{life}/{number}/{one}"
-                head = f"PUT /v1/keys/{key} HTTP/1.1\r\nHost: localhost\r\n"
-                body = f"Content-Length: {len(key)}\r\n\r\n{key}"
-                if wire.ask((head + body).encode()).status == 201:
-                    answered[key] = key
-                assert time.monotonic() < end, "the service goes on after its supervisor's death"
-
-    def kill_soon() -> None:
-        time.sleep(0.5)
-        kill()
-
-    in_threads([kill_soon, lambda: write(0), lambda: write(1), lambda: write(2)])
-    return answered
-
-
-def _listens(server: Service) -> bool:
-    try:
-        server.connect(1).close()
-    except OSError:
-        return False
-    return True

@@ -96,7 +96,7 @@ def processor_seconds(pid: int) -> float:
 
 def test_a_small_limit_of_open_files_is_kept_by_itself(connect: Connect) -> None:
     """The default for the connections comes from it."""
-    with Crowded(workers=1, files=128) as server:
+    with Crowded(workers=1, prefix=("prlimit", "--nofile=128")) as server:
         held = connect(server, 60)
         assert [refused(wire) for wire in held] == [False] * 60
         more = connect(server, 40)

@@ -15,13 +15,20 @@ from faults.load import mixed
 if TYPE_CHECKING:
     from pathlib import Path
 
-TAKEOVERS = 3 * ROUNDS
+TAKEOVERS = 2 * ROUNDS
 
 
 @pytest.mark.timeout(60 + 20 * TAKEOVERS)
-@pytest.mark.parametrize("kind", ["tcp", "uds", "tls"])
-def test_not_one_request_fails_while_new_services_take_over(kind: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "durability"),
+    [("tcp", "none"), ("uds", "none"), ("tls", "none"), ("tcp", "commit"), ("tcp", "snapshot")],
+)
+def test_not_one_request_fails_while_new_services_take_over(
+    kind: str, durability: str, tmp_path: Path
+) -> None:
     address = Address(kind, tmp_path)
+    if durability != "none":
+        address.flags += ("--durability", durability, "--data-dir", str(tmp_path / "data"))
     with store() as directory, Generations(address, directory) as generations:
         running = generations.start()
         since = int(address.ask("GET", "/v1/info").json["revision"])
@@ -43,7 +50,10 @@ def test_not_one_request_fails_while_new_services_take_over(kind: str, tmp_path:
         }
         running.stop()
     written = {key: value for client in load.clients for key, value in client.written.items()}
-    print(f"{kind}: {TAKEOVERS} takeovers, {load.requests} requests, ", end="")
+    print(
+        f"{kind}, durability {durability}: {TAKEOVERS} takeovers, {load.requests} requests, ",
+        end="",
+    )
     print(f"{load.connections} connections, {len(load.failures)} failed")
     assert load.failures == []
     assert answers == written

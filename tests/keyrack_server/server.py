@@ -33,26 +33,32 @@ _END_SECONDS = 15.0
 class Server:
     """`keyrack serve` with the given flags, on a port of its own; ends with `stop`.
 
-    `files` is how many files each of its processes may have open.
+    `prefix` is a command that runs it; `environ` is added to its environment.
 
     Stopping asserts that the service ended in order and that its log holds no traceback.
     """
 
     def __init__(
-        self, *flags: str, workers: int = 1, memory: str = "128m", files: int | None = None
+        self,
+        *flags: str,
+        workers: int = 1,
+        memory: str | None = "128m",
+        prefix: tuple[str, ...] = (),
+        environ: dict[str, str] | None = None,
     ) -> None:
         self._told = False
         self._log = tempfile.NamedTemporaryFile(prefix="keyrack-test-", suffix=".log")  # noqa: SIM115 - closed in stop
         program = ENGINES[os.environ.get("KEYRACK_TEST_ENGINE", "embedded")]
-        command = [sys.executable, "-m", *program, "--port", "0"]
-        if files is not None:
-            command = ["prlimit", f"--nofile={files}", *command]
-        command += ["--workers", str(workers), "--memory", memory, *flags]
+        command = [*prefix, sys.executable, "-m", *program, "--port", "0"]
+        command += ["--workers", str(workers), *flags]
+        if memory is not None:
+            command += ["--memory", memory]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")
         }
         paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        environment |= environ or {}
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment
         )

@@ -8,6 +8,7 @@ free belongs to nobody, and without a name it is what a killed service left behi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import shutil
@@ -21,7 +22,7 @@ from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSma
 from keyrack.engines.embedded.engine import EmbeddedEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keyrack.engines.embedded.durable import Kept
 
@@ -156,21 +157,29 @@ def unnamed_stores(parent: Path | None = None) -> list[Path]:
 
 def _take_named(store: str) -> tuple[str, int]:
     path = os.path.abspath(store)
-    try:
+    with _named_store(path):
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = set(os.listdir(path))
-    except OSError as error:
-        raise StoreFormatUnknown(
-            f"--store {path} cannot be used: {error.strerror}. Name a directory that is yours."
-        ) from None
     if found - _FILES and "words" not in found:
         raise StoreFormatUnknown(
             f"--store {path} holds other files ({min(found - _FILES)}, ...) and is no store. "
             "Name an empty directory or a new one."
         )
-    lock = _lock_patiently(path)
-    Path(path, _UNNAMED).unlink(missing_ok=True)
+    with _named_store(path):
+        lock = _lock_patiently(path)
+        Path(path, _UNNAMED).unlink(missing_ok=True)
     return path, lock
+
+
+@contextlib.contextmanager
+def _named_store(path: str) -> Iterator[None]:
+    """Explain what the system refuses: a directory of somebody else, a read-only file system."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreFormatUnknown(
+            f"--store {path} cannot be used: {error.strerror}. Name a directory that is yours."
+        ) from None
 
 
 def _lock_patiently(path: str) -> int:
