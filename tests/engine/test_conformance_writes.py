@@ -20,6 +20,7 @@ from keyrack.engines.contract import (
     Refusal,
     Result,
     Set,
+    Space,
 )
 
 if TYPE_CHECKING:
@@ -166,6 +167,42 @@ def test_a_write_sees_the_writes_before_it_in_the_call(engine: Engine) -> None:
     outcomes = engine.write([(Set(b"k", b"%d" % i, condition=only_new),) for i in range(3)])
     assert [type(outcome) for outcome in outcomes] == [tuple, Refusal, Refusal]
     assert value_of(engine, b"k") == b"0"
+
+
+@pytest.mark.parametrize("others", [(), ((Delete(b"nothing"),),)], ids=["alone", "with others"])
+def test_sets_in_one_call_replace_whatever_was_there(
+    world: World, others: tuple[tuple[Operation, ...], ...]
+) -> None:
+    """A call of nothing but plain sets may be done in a way of its own, and means the same."""
+    engine = world.engine
+    put(engine, b"ended", ttl_ms=5)
+    put(engine, b"ends", ttl_ms=1000)
+    put(engine, b"long", b"v" * 100_000)
+    before = put(engine, b"usual").revision
+    world.clock.advance(10)
+    keys = [b"usual", b"ended", b"long", b"ends", b"new", b"usual"]
+    outcomes = engine.write([*((Set(key, b"w"),) for key in keys), *others])
+    results = [outcome[0] for outcome in outcomes if isinstance(outcome, tuple)][: len(keys)]
+    assert [result.existed for result in results] == [True, False, True, True, False, True]
+    # The end of `ended` is an event of its own, before the one that noticed it.
+    assert [result.revision - before for result in results] == [1, 3, 4, 5, 6, 7]
+    assert history(engine, before) == [
+        (Change.SET, b"usual"),
+        (Change.EXPIRE, b"ended"),
+        *((Change.SET, key) for key in keys[1:]),
+    ]
+    world.clock.advance(2000)
+    assert engine.expire(10).expired == 0
+    assert {key: value_of(engine, key) for key in keys} == dict.fromkeys(keys, b"w")
+
+
+def test_a_lock_is_no_key(engine: Engine) -> None:
+    done(engine, Set(b"name", b"owner", space=Space.LOCKS))
+    lock = engine.lock_of(b"name")
+    assert lock is not None
+    assert lock.value == b"owner"
+    assert engine.get(b"name") is None
+    assert history(engine) == [(Change.LOCK, b"name")]
 
 
 # Several operations in one write

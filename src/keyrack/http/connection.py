@@ -55,6 +55,7 @@ _REQUEST_LINE: Final = re.compile(
 ).match
 _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
 """A read of a key that is written without percent signs: the most frequent request of all."""
+_SET_LINE: Final = b"POST /set HTTP/1.1\r\n"
 _PLAIN_KEY: Final = re.compile(rb"[!-\"$&->@-~]{1,511}").fullmatch
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
@@ -114,6 +115,7 @@ class Connection(asyncio.Protocol):
         self.lane: Lane = config.app.lane  # type: ignore[union-attr]  # the wide lane's application
         self.turn = self.lane.turn
         self._heads = self.lane.heads
+        self._max_value = self.lane.context.limits.max_value
         self._config = config
         self._server_state = server_state
         self._app_state = app_state
@@ -204,6 +206,15 @@ class Connection(asyncio.Protocol):
                 head = self._heads.get(data[line.end() :])
                 if head is not None and head.content_length == 0:
                     self._hot_get(line[1])
+                    return
+            elif data.startswith(_SET_LINE):
+                end = data.find(b"\r\n\r\n", len(_SET_LINE) - 2) + 4
+                head = self._heads.get(data[len(_SET_LINE) : end])
+                if (
+                    head is not None
+                    and len(data) - end == head.content_length
+                    and self._hot_set(head, data[end:])
+                ):
                     return
             taken = self._take_known(data)
             if taken == len(data):
@@ -317,10 +328,9 @@ class Connection(asyncio.Protocol):
         """`POST /set` as `semantics.seed_set` has it, for a text without TTL; say if it was one."""
         if (
             head.content_type != b"application/json"
-            or len(body) > self.lane.context.limits.max_value
+            or len(body) > self._max_value
+            or body.count(b'"') != contract.QUOTES_OF_TWO_STRINGS
         ):
-            return False
-        if body.count(b'"') != contract.QUOTES_OF_TWO_STRINGS:
             return False
         try:
             asked = contract.decode_set_text(body)
@@ -330,7 +340,9 @@ class Connection(asyncio.Protocol):
         if not 0 < len(key) <= MAX_KEY_BYTES:
             return False
         self._unanswered += 1
-        self.turn.submit((Set(key, asked.value.encode()),), self._conclude_hot_set)
+        turn = self.turn
+        turn.submit((Set(key, asked.value.encode()),), self._conclude_hot_set)
+        self._used = turn.now
         return True
 
     def _conclude_hot_set(self, outcome: Outcome) -> None:
@@ -379,7 +391,7 @@ class Connection(asyncio.Protocol):
 
     def _hot_key_put(self, key: bytes, head: Head, body: bytes) -> bool:
         """`PUT` of a key as `semantics.key_put` has it, without TTL; say if it can be done so."""
-        if len(body) > self.lane.context.limits.max_value:
+        if len(body) > self._max_value:
             return False
         try:
             media_type = contract.media_type_of(head.content_type, body)

@@ -42,9 +42,10 @@ class Turn:
     """
 
     __slots__ = (
+        "_conclusions",
         "_loop",
-        "_pending",
         "_perform",
+        "_writes",
         "committed",
         "count",
         "engine",
@@ -77,7 +78,8 @@ class Turn:
         self.running = False
         self.started = 0
         """When it began, in ns of the monotonic clock."""
-        self._pending: list[tuple[Write, Conclude]] = []
+        self._writes: list[Write] = []
+        self._conclusions: list[Conclude] = []
         self.reads = 0
         self.writes = 0
 
@@ -102,26 +104,27 @@ class Turn:
         """Have a write done at the end of this turn, and `conclude` called with its outcome."""
         if not self.running:
             self.begin()
-        self._pending.append((write, conclude))
+        self._writes.append(write)
+        self._conclusions.append(conclude)
 
     def flush(self) -> None:
         """Do the writes that wait now, and conclude each when it is done."""
-        pending, self._pending = self._pending, []
-        if pending:
-            writes = [write for write, _ in pending]
-            self._perform(writes, partial(self._conclude, pending, self.started))
+        if self._writes:
+            writes, self._writes = self._writes, []
+            conclusions, self._conclusions = self._conclusions, []
+            self._perform(writes, partial(self._conclude, conclusions, self.started))
 
     def _conclude(
         self,
-        pending: list[tuple[Write, Conclude]],
+        conclusions: list[Conclude],
         started: int,
         outcomes: Sequence[Outcome],
     ) -> None:
         if self.running and started == self.started:
-            self.writes += len(pending)
+            self.writes += len(conclusions)
         else:
-            self._observe(_WRITE, time.monotonic_ns() - started, len(pending))
-        for (_, conclude), outcome in zip(pending, outcomes, strict=True):
+            self._observe(_WRITE, time.monotonic_ns() - started, len(conclusions))
+        for conclude, outcome in zip(conclusions, outcomes, strict=True):
             try:
                 conclude(outcome)
             except Exception:
@@ -134,7 +137,7 @@ class Turn:
             self.flush()
         finally:
             self.running = False
-            if self._pending:
+            if self._writes:
                 # An outcome led to another write; it belongs to a turn of its own.
                 self._loop.call_soon(self.begin)
         elapsed = time.monotonic_ns() - self.started

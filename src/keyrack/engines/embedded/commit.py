@@ -30,7 +30,7 @@ from keyrack.engines.embedded.eventlog import Draft
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import lmdb
 
@@ -105,6 +105,26 @@ class Commit:
         self._before = last
         self.now = now
         self.draft = Draft(last)
+
+    def apply_each(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Do each write, all of it or nothing of it."""
+        return [self.apply(write) for write in writes]
+
+    def set_each(self, writes: Sequence[Write]) -> list[Outcome]:
+        """Do what `apply_each` does, for writes that `are_plain`: half of them is the calls."""
+        note, replace, records = self.draft.set, self._txn.replace, self._databases[_KEYS]
+        outcomes: list[Outcome] = []
+        for write in writes:
+            operation: Set = write[0]  # type: ignore[assignment]  # plain writes are one `Set` each
+            key = operation.key
+            revision = note(key)
+            raw = wire.pack(revision, operation.value, operation.media_type)
+            old = replace(key, raw, records)
+            if old is None or wire.is_plain(old):
+                outcomes.append((Result(revision, old is not None),))
+            else:
+                outcomes.append((Result(*self._let_go_first(operation, old, revision, 0)),))
+        return outcomes
 
     def apply(self, write: Write) -> Outcome:
         """Do all of a write or nothing of it."""
@@ -191,11 +211,7 @@ class Commit:
             self._undo.append((key, space, old))
         existed = old is not None
         if old is not None and not wire.is_plain(old):
-            existed = self._let_go(old, space)
-            if not existed:
-                # It had ended and was still there: that is an event of its own, and comes first.
-                revision = self._end_first(key, space, revision)
-                self._txn.put(key, _packed(operation, revision, ends), db=self._databases[space])
+            revision, existed = self._let_go_first(operation, old, revision, ends)
         if len(operation.value) > LONGEST_WHOLE:
             self._store_long(space, revision, operation.value)
         if ends:
@@ -206,6 +222,18 @@ class Commit:
         self._pieces.store(space, number, value)
         if self._undo is not None:
             self._made.append((space, number))
+
+    def _let_go_first(
+        self, operation: Set, old: bytes, revision: int, ends: int
+    ) -> tuple[int, bool]:
+        """Let go of the record that was replaced; return the new revision, and if it existed."""
+        key, space = operation.key, operation.space
+        existed = self._let_go(old, space)
+        if not existed:
+            # It had ended and was still there: that is an event of its own, and comes first.
+            revision = self._end_first(key, space, revision)
+            self._txn.put(key, _packed(operation, revision, ends), db=self._databases[space])
+        return revision, existed
 
     def _end_first(self, key: bytes, space: Space, revision: int) -> int:
         if space not in _EXPIRE_CHANGE:
@@ -346,6 +374,23 @@ _METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
     Touch: Commit._touch,  # type: ignore[dict-item]  # as above
     Check: Commit._check,  # type: ignore[dict-item]  # as above
 }
+
+
+def are_plain(writes: Sequence[Write]) -> bool:
+    """Tell whether all writes set one short value each, without condition or TTL."""
+    for write in writes:
+        if len(write) != 1:
+            return False
+        operation = write[0]
+        if (
+            type(operation) is not Set
+            or operation.condition is not None
+            or operation.ttl_ms
+            or operation.space is not _KEYS
+            or len(operation.value) > LONGEST_WHOLE
+        ):
+            return False
+    return True
 
 
 def _packed(operation: Set, revision: int, ends: int) -> bytes:

@@ -44,7 +44,7 @@ from keyrack.engines.contract import (
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.audit import Audit
 from keyrack.engines.embedded.clock import Anchor, steady_ns
-from keyrack.engines.embedded.commit import Commit, read_due
+from keyrack.engines.embedded.commit import Commit, are_plain, read_due
 from keyrack.engines.embedded.durable.hold import Hold
 from keyrack.engines.embedded.durable.journal import Journal, JournalFailed, Watched
 from keyrack.engines.embedded.durable.syncing import Syncer
@@ -74,6 +74,8 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durable import Kept
     from keyrack.engines.embedded.durable.journal import Begin
 
+    Apply = Callable[[Commit, Sequence[Write]], list[Outcome]]
+
 FORMAT: Final = b"keyrack 2"
 _EARLIER_FORMAT: Final = b"keyrack 1"
 """Long values stood in their records. Those are read; new ones are made in pieces."""
@@ -86,6 +88,7 @@ _STATE: Final = Struct(">QQQ")
 
 _MOST_PAGES: Final = 1536
 """A commit's bound: about 120 small writes or 6 MiB, well under a millisecond."""
+_MOST_PLAIN: Final = (_MOST_PAGES - PAGES_A_COMMIT) // PAGES_A_WRITE
 _NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"pieces", b"events"))
 _SMALL_FILES: Final = (1 << 16) + (1 << 14)
 """The table of readers, the words, the lock."""
@@ -413,6 +416,9 @@ class EmbeddedEngine:
 
         They share commits, of at most so many pages that the write lock is held only briefly.
         """
+        if 0 < len(writes) <= _MOST_PLAIN and are_plain(writes):
+            pages = PAGES_A_COMMIT + PAGES_A_WRITE * len(writes)
+            return self._commit(writes, pages, True, Commit.set_each)
         outcomes: list[Outcome] = []
         group: list[Write] = []
         pages, grows = PAGES_A_COMMIT, False
@@ -443,10 +449,12 @@ class EmbeddedEngine:
             outcomes += self._commit(group, pages, grows)
         return outcomes
 
-    def _commit(self, writes: list[Write], pages: int, grows: bool) -> list[Outcome]:
+    def _commit(
+        self, writes: Sequence[Write], pages: int, grows: bool, apply: Apply = Commit.apply_each
+    ) -> list[Outcome]:
         """Do writes in one transaction, or one by one where together they do not fit."""
         try:
-            return self._transact(writes, pages, grows)
+            return self._transact(writes, pages, grows, apply)
         except JournalFailed as error:
             return [Refusal(error.why)] * len(writes)
         except (lmdb.MapFullError, lmdb.TxnFullError):
@@ -457,7 +465,9 @@ class EmbeddedEngine:
                 return [Refusal(Why.FULL)]
         return [outcome for write in writes for outcome in self.write((write,))]
 
-    def _transact(self, writes: list[Write], pages: int, grows: bool) -> list[Outcome]:
+    def _transact(
+        self, writes: Sequence[Write], pages: int, grows: bool, apply: Apply
+    ) -> list[Outcome]:
         # The transaction is aborted by the context manager on any error: nothing was done then.
         with self._transaction() as txn:
             if not self._memory.claim(pages, grows):
@@ -467,7 +477,7 @@ class EmbeddedEngine:
                     raise lmdb.MapFullError("no room")
             last, events, size = self._state(txn)
             commit = self._new_commit(txn, last)
-            outcomes = [commit.apply(write) for write in writes]
+            outcomes = apply(commit, writes)
             if commit.draft.last != last:
                 self._finish(txn, commit, events, size)
         return outcomes
