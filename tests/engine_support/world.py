@@ -16,7 +16,7 @@ from keyrack.engines.contract import Condition, Delete, Refusal, Result, Set
 from keyrack.engines.embedded import EmbeddedEngine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from keyrack.engines.contract import Change, Engine, Operation, Outcome
 
@@ -104,7 +104,23 @@ class EmbeddedWorld:
         self.engine.close()
 
 
-WORLDS: Final = {"embedded": EmbeddedWorld}
+def _on_valkey(name: str) -> Callable[[Path], World]:
+    def make(parent: Path) -> World:
+        from valkey_support import worlds  # not for tests that do without
+
+        world: World = getattr(worlds, name)(parent)
+        return world
+
+    return make
+
+
+WORLDS: Final[dict[str, Callable[[Path], World]]] = {
+    "embedded": EmbeddedWorld,
+    "valkey": _on_valkey("ValkeyWorld"),
+    "valkey-sentinel": _on_valkey("SentinelWorld"),
+    "valkey-cluster-of-one-shard": _on_valkey("OneShardWorld"),
+    "valkey-cluster": _on_valkey("ClusterWorld"),
+}
 
 
 # Short words for what nearly every test does

@@ -1,0 +1,706 @@
+"""The Valkey engine: keys live in Valkey, and every change is one atomic call of a function there.
+
+What is asked for in one turn of the event loop leaves together: all reads of a shard in one MGET,
+all writes of a shard in one call, everything for a server in one piece. So a turn costs a round
+trip, however many requests it served, and none of them is a task.
+
+Time is Valkey's: its functions read its clock, and records carry an expiry of its own, so that the
+clocks of Keyrack's machines do not matter. `now` is an estimate, for telling and not for judging.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from libvalkey import ReplyError
+
+from keyrack.engines import record as wire
+from keyrack.engines.contract import (
+    Capabilities,
+    Refusal,
+    Space,
+    StoreAway,
+    StoreError,
+    StoreFormatUnknown,
+    Sweep,
+    Usage,
+    Why,
+)
+from keyrack.engines.valkey import library, log
+from keyrack.engines.valkey.address import shown
+from keyrack.engines.valkey.client import Cluster, Single, information
+from keyrack.engines.valkey.layout import FORMAT, KINDS, STATE, Layout
+from keyrack.engines.valkey.notices import Notices
+from keyrack.engines.valkey.operations import arguments_of, only_removes, outcome_of
+from keyrack.engines.valkey.pages import Pages
+from keyrack.engines.valkey.wire import Call, Lost, code_of, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from keyrack.engines.contract import Event, Outcome, Page, Record, Write
+    from keyrack.engines.valkey.address import Address
+    from keyrack.engines.valkey.client import Login, Servers
+
+T = TypeVar("T")
+Clock: TypeAlias = "Callable[[], int]"
+
+DEFAULT_EVENTS: Final = 100_000
+_MOST_READS: Final = 512
+_MOST_WRITES: Final = 128
+_MOST_BYTES: Final = 1 << 20
+"""Bounds of a single call, so that no call holds the server up for more than about a millisecond;
+a bigger write is a call of its own."""
+_HEARTBEAT: Final = 1.0
+"""Seconds between two looks at the server's clock, which also finds a server that hangs."""
+_LEASE_MS: Final = 200
+_WAIT_PART: Final = 0.8
+"""Replicas get this part of the deadline to confirm."""
+_TROUBLE: Final = frozenset(("MISCONF", "NOREPLICAS", "LOADING", "CLUSTERDOWN", "MASTERDOWN"))
+"""Replies of a server that does nothing now; somebody has to see to it."""
+
+_log = logging.getLogger("keyrack.valkey")
+
+
+class _Batch:
+    """Writes of one shard that are one call, and where their outcomes go."""
+
+    __slots__ = ("call", "reply", "shard", "sinks", "writes")
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.writes: list[Write] = []
+        self.sinks: list[tuple[_Written, int]] = []
+        self.call: Call | None = None
+        self.reply: Any = None
+
+    def add(self, write: Write, sink: tuple[_Written, int]) -> None:
+        """Take a write in."""
+        self.writes.append(write)
+        self.sinks.append(sink)
+
+    def conclude(self, outcomes: Iterable[Outcome]) -> None:
+        """Give each write its outcome."""
+        for (written, index), outcome in zip(self.sinks, outcomes, strict=True):
+            written.set(index, outcome)
+
+
+class _Written:
+    """The outcomes of one `write`, as they come."""
+
+    __slots__ = ("_left", "_outcomes", "future")
+
+    def __init__(self, future: asyncio.Future[list[Outcome]], number: int) -> None:
+        self.future = future
+        self._outcomes: list[Outcome] = [()] * number
+        self._left = number
+
+    def set(self, index: int, outcome: Outcome) -> None:
+        """Note an outcome, and give all back when it was the last."""
+        self._outcomes[index] = outcome
+        self._left -= 1
+        if not self._left and not self.future.done():
+            self.future.set_result(self._outcomes)
+
+
+class ValkeyEngine:
+    """One process's hold on a store in Valkey. `open` it inside a running event loop.
+
+    `events` is how many events are kept, `wait` how many replicas must have a write before it is
+    acknowledged. `clock` (ms) and `wall` (us) are there for tests, which move time themselves:
+    without them, all time is Valkey's.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        login: Login,
+        events: int = DEFAULT_EVENTS,
+        wait: int = 0,
+        may_evict: bool = False,
+        clock: Clock | None = None,
+        wall: Clock | None = None,
+    ) -> None:
+        self.address = address
+        self.events_kept = max(1, events)
+        self.layout = Layout(address.prefix, address.shards)
+        self.capabilities = Capabilities(
+            engine="valkey",
+            shared_by="processes of any number of machines",
+            durable=False,
+            eviction=False,
+            atomic_across_keys=address.shards == 1,
+            waits=True,
+        )
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when anybody, anywhere, may have changed something."""
+        self.store_id = ""
+        self._login = login
+        self._wait = wait
+        self._may_evict = may_evict
+        self._clock = clock
+        self._wall = wall
+        self._me = f"{os.getpid()}-{secrets.token_hex(4)}".encode()
+        self._offset = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
+        """The server's clock minus our steady one (ms): a guess until the first reply."""
+        self._highest = 0
+        """The highest revision that was seen in any shard."""
+        self._heart: asyncio.TimerHandle | None = None
+
+        # This turn
+        self._reads: dict[int, list[tuple[bytes, asyncio.Future[Record | None]]]] = {}
+        self._batches: dict[int, _Batch] = {}
+        self._full_batches: list[_Batch] = []
+        self._flush_due = False
+
+    # Opening
+
+    async def open(self) -> None:
+        """Find the servers, and make the store or make sure that it is ours.
+
+        Raises `StoreError` when that cannot be done.
+        """
+        self._loop = asyncio.get_running_loop()
+        self._servers = self._connect()
+        self._writers = self._connect() if self._wait else self._servers
+        self.notices = Notices(self._login, self._servers, self.layout, self._notice)
+        try:
+            await self._refuse_eviction()
+            await self._enrol()
+            await self._each("raise", b"%d" % (self._wall() if self._wall else 0))
+        except ReplyError as error:
+            await self.close()
+            raise StoreError(f"Valkey refuses to serve this: {error}.") from None
+        except BaseException:
+            await self.close()
+            raise
+        self._heart = self._loop.call_later(_HEARTBEAT, self._beat)
+
+    def _connect(self) -> Servers:
+        if self.address.kind == "cluster":
+            return Cluster(self.address, self._login, self._changed, self.layout.slots)
+        return Single(self.address, self._login, self._changed)
+
+    def _changed(self) -> None:
+        """A server was found, perhaps another one, and perhaps with other data."""
+        self._notice()
+        if self.store_id:
+            self.notices.renew()
+            self._loop.create_task(self._enrol_again())
+
+    def _notice(self) -> None:
+        self.on_change()
+
+    async def _refuse_eviction(self) -> None:
+        for reply in await self._ask_servers(b"INFO", b"memory"):
+            policy = information(reply).get("maxmemory_policy", "noeviction")
+            if policy != "noeviction" and not self._may_evict:
+                raise StoreError(
+                    f"Valkey's maxmemory-policy is {policy}: it would remove keys behind "
+                    "Keyrack's back, without an event, and locks as well. Set it to noeviction "
+                    "(CONFIG SET maxmemory-policy noeviction), or say --valkey-may-evict if "
+                    "losing any of that is acceptable."
+                )
+
+    async def _enrol(self) -> None:
+        """Make the store's description where there is none; refuse a store of another kind."""
+        meta = self.layout.meta
+        mine = {
+            b"format": b"%d" % FORMAT,
+            b"shards": b"%d" % self.layout.shards,
+            b"id": secrets.token_hex(8).encode(),
+        }
+        await asyncio.gather(*(self._ask(0, b"HSETNX", meta, *item) for item in mine.items()))
+        flat = await self._ask(0, b"HGETALL", meta)
+        found = dict(zip(flat[::2], flat[1::2], strict=True))
+        where = shown(self.address)
+        if found[b"format"] != mine[b"format"]:
+            raise StoreFormatUnknown(
+                f"The store at {where} has format {found[b'format'].decode()}, and this Keyrack "
+                f"knows format {FORMAT}. Use the version that made it, or name another prefix."
+            )
+        if found[b"shards"] != mine[b"shards"]:
+            raise StoreFormatUnknown(
+                f"The store at {where} was made with {found[b'shards'].decode()} shards, and this "
+                f"is to use {self.layout.shards}. The number is fixed: name another prefix, and "
+                "move the keys with keyrack export and import."
+            )
+        store_id = found[b"id"].decode()
+        if self.store_id and self.store_id != store_id:
+            _log.warning("the store at %s is another one now: its data was lost", where)
+        self.store_id = store_id
+
+    async def _enrol_again(self) -> None:
+        try:
+            await self._enrol()
+        except StoreAway:
+            return  # the next connection tries again
+        except (StoreError, ReplyError) as error:
+            _log.error("%s", error)
+
+    async def close(self) -> None:
+        """Let go of the store. Data stays."""
+        if self._heart is not None:
+            self._heart.cancel()
+        self.store_id = ""
+        self.notices.close()
+        self._servers.close()
+        self._writers.close()
+        for _ in range(3):
+            await asyncio.sleep(0)  # lets tasks and connections end before the loop does
+
+    # Time
+
+    def now(self) -> int:
+        """Return the store's clock in ms, as far as it is known here."""
+        if self._clock is not None:
+            return self._clock()
+        return time.monotonic_ns() // 1_000_000 + self._offset
+
+    def _learn_time(self, server_ms: int) -> None:
+        self._offset = server_ms - time.monotonic_ns() // 1_000_000
+
+    def _time_argument(self) -> bytes:
+        return b"" if self._clock is None else b"%d" % self._clock()
+
+    def _beat(self) -> None:
+        self._heart = self._loop.call_later(_HEARTBEAT, self._beat)
+
+        def told(reply: Any) -> None:
+            if type(reply) is list:
+                self._learn_time(int(reply[0]) * 1000 + int(reply[1]) // 1000)
+
+        self._submit(Call(self.layout.slots[0], encode((b"TIME",)), told))
+
+    # Reads of single keys
+
+    def get(self, key: bytes) -> Awaitable[Record | None]:
+        """Return the record, or None when the key is missing or its time is over."""
+        shard = self.layout.shard_of(key)
+        return self._read(shard, self.layout.records[shard] + key)
+
+    def lock_of(self, name: bytes) -> Awaitable[Record | None]:
+        """Return who holds a lock: the value is the owner, the revision the fencing token."""
+        shard = self.layout.shard_of(name)
+        return self._read(shard, self.layout.bases[shard] + KINDS[Space.LOCKS] + name)
+
+    def _read(self, shard: int, name: bytes) -> asyncio.Future[Record | None]:
+        future: asyncio.Future[Record | None] = self._loop.create_future()
+        reads = self._reads.get(shard)
+        if reads is None:
+            reads = self._reads[shard] = []
+            self._flush_soon()
+        reads.append((name, future))
+        return future
+
+    def _send_reads(self, now: float) -> None:
+        everything, self._reads = self._reads, {}
+        for shard, reads in everything.items():
+            slot = self.layout.slots[shard]
+            for start in range(0, len(reads), _MOST_READS):
+                some = reads[start : start + _MOST_READS]
+                data = encode([b"MGET", *[name for name, _ in some]])
+                self._servers.submit(Call(slot, data, partial(self._read_reply, some)), now)
+
+    def _read_reply(
+        self, reads: list[tuple[bytes, asyncio.Future[Record | None]]], reply: Any
+    ) -> None:
+        if type(reply) is not list:
+            error = _error_of(reply)
+            for _, future in reads:
+                if not future.done():
+                    future.set_exception(error)
+            return
+        for (_, future), raw in zip(reads, reply, strict=True):
+            if not future.done():
+                future.set_result(None if raw is None else self._counting(wire.unpack(raw)))
+
+    def _counting(self, record: Record) -> Record | None:
+        """Return a record if its time is not over; a server with its own clock sends no other."""
+        if self._clock is not None and 0 < record.expires_at <= self._clock():
+            return None
+        return record
+
+    # Writes
+
+    def write(self, writes: Sequence[Write]) -> Awaitable[list[Outcome]]:
+        """Apply each write, all or none, and return one outcome for each.
+
+        Writes of one shard are done in order.
+        """
+        future: asyncio.Future[list[Outcome]] = self._loop.create_future()
+        if not writes:
+            future.set_result([])
+            return future
+        written = _Written(future, len(writes))
+        for index, write in enumerate(writes):
+            if not write:
+                written.set(index, ())
+                continue
+            shard = self.layout.shard_of_write(write)
+            if shard is None:
+                written.set(index, Refusal(Why.SPREAD))
+            else:
+                self._batch_for(shard).add(write, (written, index))
+        return future
+
+    def _batch_for(self, shard: int) -> _Batch:
+        batch = self._batches.get(shard)
+        if batch is not None and len(batch.writes) >= _MOST_WRITES:
+            self._full_batches.append(batch)
+            batch = None
+        if batch is None:
+            batch = self._batches[shard] = _Batch(shard)
+            self._flush_soon()
+        return batch
+
+    def _send_writes(self, now: float) -> None:
+        batches = [*self._full_batches, *self._batches.values()]
+        self._full_batches, self._batches = [], {}
+        for batch in batches:
+            self._send_batch(batch, b"write", now)
+
+    def _send_batch(self, batch: _Batch, function: bytes, now: float) -> None:
+        """Send a batch, in pieces when its values are many bytes."""
+        piece, size = _Batch(batch.shard), 0
+        arguments: list[bytes] = []
+        for write, sink in zip(batch.writes, batch.sinks, strict=True):
+            more = arguments_of(write)
+            length = sum(map(len, more))
+            if piece.writes and size + length > _MOST_BYTES:
+                self._send_piece(piece, function, arguments, now)
+                piece, size, arguments = _Batch(batch.shard), 0, []
+            piece.add(write, sink)
+            arguments += more
+            size += length
+        self._send_piece(piece, function, arguments, now)
+
+    def _send_piece(
+        self, batch: _Batch, function: bytes, arguments: list[bytes], now: float
+    ) -> None:
+        data = self._function_call(batch.shard, function.decode(), *arguments)
+        slot = self.layout.slots[batch.shard]
+        batch.call = Call(slot, data, partial(self._write_reply, batch))
+        self._writers.submit(batch.call, now)
+        if self._wait:
+            self._writers.submit(Call(slot, self._wait_call(), partial(self._waited, batch)), now)
+
+    def _wait_call(self) -> bytes:
+        limit = round(self._login.timeout * 1000 * _WAIT_PART)
+        return encode((b"WAIT", b"%d" % self._wait, b"%d" % limit))
+
+    def _write_reply(self, batch: _Batch, reply: Any) -> None:
+        if type(reply) is not list:
+            self._write_failed(batch, reply)
+            return
+        self._learn_time(reply[0])
+        batch.reply = reply
+        if not self._wait:
+            batch.conclude(map(outcome_of, batch.writes, reply[1:]))
+        elif batch.call is not None and batch.call.tries:
+            # It went elsewhere meanwhile; what was sent behind it waited in the wrong place.
+            batch.call = None
+            call = Call(self.layout.slots[batch.shard], self._wait_call(), partial(self._waited, batch))
+            self._writers.submit(call, self._loop.time())
+            self._flush_soon()
+
+    def _waited(self, batch: _Batch, reply: Any) -> None:
+        """Conclude a batch when so many replicas have it, or they had time enough."""
+        if batch.reply is None or (batch.call is not None and batch.call.tries):
+            return
+        outcomes = list(map(outcome_of, batch.writes, batch.reply[1:]))
+        if type(reply) is not int or reply < self._wait:
+            away = Refusal(Why.AWAY)
+            outcomes = [one if isinstance(one, Refusal) else away for one in outcomes]
+        batch.conclude(outcomes)
+
+    def _write_failed(self, batch: _Batch, error: Any) -> None:
+        if isinstance(error, Lost | StoreAway):
+            batch.conclude([Refusal(Why.AWAY)] * len(batch.writes))
+        elif code_of(error) == "OOM" and batch.call is not None:
+            self._write_when_full(batch)
+        else:
+            trouble = code_of(error) in _TROUBLE
+            _log.error("Valkey did not do %d writes: %s", len(batch.writes), error)
+            why = Why.AWAY if trouble else Why.BROKEN
+            batch.conclude([Refusal(why)] * len(batch.writes))
+
+    def _write_when_full(self, batch: _Batch) -> None:
+        """Do what needs no memory; nothing of the batch was done."""
+        rest = _Batch(batch.shard)
+        for write, (written, index) in zip(batch.writes, batch.sinks, strict=True):
+            if only_removes(write):
+                rest.add(write, (written, index))
+            else:
+                written.set(index, Refusal(Why.FULL))
+        if rest.writes:
+            self._send_batch(rest, b"remove", self._loop.time())
+            self._flush_soon()
+
+    # Lists, events, upkeep
+
+    async def scan(
+        self,
+        prefix: bytes = b"",
+        after: bytes | None = None,
+        limit: int = 100,
+        reverse: bool = False,
+        delimiter: bytes = b"",
+    ) -> Page:
+        """Return a page of the keys that begin with `prefix`, in order of their bytes.
+
+        With several shards each of them gives a part of it, one after the other: the page is what
+        each had in one moment, and watching after its revision misses nothing.
+        """
+        pages = Pages(self._each, self.layout.shards, prefix, reverse, delimiter)
+        if self.layout.shards == 1:
+            return await pages.of_one(after, limit)
+        return await pages.of_many(after, limit, await self._closed())
+
+    async def count(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[int, bytes | None]:
+        """Count keys; return the number and where to go on, if at all."""
+        begin = b"" if after is None else b"a" + after
+        if self.layout.shards == 1:
+            _, number, following = await self._function(0, "count", prefix, begin, b"%d" % steps)
+            return number, following
+        shards = range(self.layout.shards)
+        counts = await asyncio.gather(*(self._count(s, prefix, begin, steps) for s in shards))
+        return sum(counts), None
+
+    async def _count(self, shard: int, prefix: bytes, begin: bytes, steps: int) -> int:
+        total, following = 0, begin
+        while True:
+            _, number, last = await self._function(shard, "count", prefix, following, b"%d" % steps)
+            total += number
+            if last is None:
+                return total
+            following = b"a" + last
+
+    async def history(self) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now."""
+        replies = await self._each("raise", b"%d" % self._target())
+        return max(reply[2] for reply in replies), min(reply[1] for reply in replies)
+
+    def _target(self) -> int:
+        """Return the revision to raise shards to: about now, and no less than was seen of any."""
+        if self.layout.shards == 1:
+            return 0
+        return max(self._highest, self.now() * 1000 if self._clock is None else 0)
+
+    async def _closed(self) -> int:
+        """Return a revision, about now, below which no shard will ever do anything again."""
+        return (await self.history())[1]
+
+    async def events_after(self, revision: int, limit: int) -> list[Event]:
+        """Return the oldest known events with a greater revision, at most so many.
+
+        Shards give revisions each for itself, so an event may be there before a lesser one of
+        another shard. What is returned is complete: reading raised every shard to some revision,
+        and nothing below the lowest of them is still to come.
+        """
+        for _ in range(2):
+            found, closed = await self._events(revision, limit)
+            complete = [event for event in found if event.revision <= closed]
+            if complete or not found:
+                break
+        if len(complete) < len(found):
+            self._loop.call_soon(self._notice)
+        return complete[:limit]
+
+    async def _events(self, revision: int, limit: int) -> tuple[list[Event], int]:
+        shards = self.layout.shards
+        arguments = [b"%d" % revision, b"%d" % limit]
+        if shards == 1:
+            replies = await self._each("events", *arguments)
+        else:
+            replies = await self._each("events_raising", *arguments, b"%d" % self._target())
+        events: list[Event] = []
+        closed = 1 << 63
+        for _, last, *entries in replies:
+            self._highest = max(self._highest, last)
+            for number, entry in zip(entries[::2], entries[1::2], strict=True):
+                events += log.unpack(number, entry, shards)
+            if len(entries) >= 2 * limit:
+                last = entries[-2]
+            closed = min(closed, last)
+        events = [event for event in events if event.revision > revision]
+        events.sort(key=lambda event: event.revision)
+        return events, closed
+
+    async def expire(self, limit: int) -> Sweep:
+        """Remove at most `limit` keys and locks whose time is over, each with its event.
+
+        Whoever does it keeps a lease in Valkey, so that the others leave it to him.
+        """
+        if self.layout.shards == 1:
+            _, expired, due = await self._sweep(0, limit)
+            return Sweep(expired, due)
+        replies = await self._each("due", b"%d" % limit)
+        over = sorted((end, shard) for shard, reply in enumerate(replies) for end in reply[2:])
+        chosen = _counts(shard for _, shard in over[:limit])
+        sweeps = await asyncio.gather(*(self._sweep(*item) for item in chosen.items()))
+        dues = {shard: reply[1] for shard, reply in enumerate(replies)}
+        dues |= {shard: reply[2] for shard, reply in zip(chosen, sweeps, strict=True)}
+        ends = [due for due in dues.values() if due is not None]
+        return Sweep(sum(reply[1] for reply in sweeps), min(ends, default=None))
+
+    async def _sweep(self, shard: int, limit: int) -> list[Any]:
+        lease = b"%d" % _LEASE_MS
+        reply: list[Any] = await self._function(shard, "sweep", b"%d" % limit, self._me, lease)
+        return reply
+
+    async def trim(self, limit: int) -> int:
+        """Remove at most `limit` groups of events beyond those that are kept; say how many."""
+        kept = b"%d" % self.events_kept
+        if self.layout.shards == 1:
+            return int(await self._function(0, "trim", b"%d" % limit, kept))
+        events = sum(reply[3] for reply in await self._each("state"))
+        if events <= self.events_kept:
+            return 0
+        chosen: list[int] = []
+        for shard, size in self._oldest(await self._each("log", b"%d" % limit))[:limit]:
+            if events - size < self.events_kept:
+                break
+            events -= size
+            chosen.append(shard)
+        trims = [
+            self._function(shard, "trim", b"%d" % number, b"0")
+            for shard, number in _counts(chosen).items()
+        ]
+        return sum(await asyncio.gather(*trims))
+
+    def _oldest(self, replies: list[Any]) -> list[tuple[int, int]]:
+        """Return shard and number of events of the oldest groups, oldest first."""
+        groups = [
+            (revision, shard, size)
+            for shard, reply in enumerate(replies)
+            for revision, size in zip(reply[::2], reply[1::2], strict=True)
+        ]
+        return [(shard, size) for _, shard, size in sorted(groups)]
+
+    async def usage(self) -> Usage:
+        """Return counts and sizes; those of memory are Valkey's, whatever else is in it."""
+        states, servers = await asyncio.gather(
+            self._each("state"), self._ask_servers(b"INFO", b"memory")
+        )
+        facts = [information(reply) for reply in servers]
+        used = sum(int(fact["used_memory"]) for fact in facts)
+        limits = [int(f["maxmemory"]) or int(f["total_system_memory"]) for f in facts]
+        return Usage(
+            keys=sum(state[4] for state in states),
+            keys_with_ttl=sum(state[5] for state in states),
+            events=sum(state[3] for state in states),
+            revision=max(state[1] for state in states),
+            limit=sum(limits),
+            used=used,
+            free=max(0, sum(limits) - used),
+            reserved=sum(int(fact["used_memory_rss"]) for fact in facts),
+        )
+
+    async def check(self) -> list[str]:
+        """Audit everything and return what is wrong, a sentence each. Reads the whole store.
+
+        What changes meanwhile may look wrong.
+        """
+        from keyrack.engines.valkey.audit import Audit
+
+        return await Audit(self._ask, self._each, self.layout, self.now()).problems()
+
+    async def ping(self) -> None:
+        """Return when all servers have answered. Raises `StoreAway` when one does not."""
+        await self._ask_servers(b"PING")
+
+    # Calls
+
+    async def _each(self, name: str, *arguments: bytes) -> list[Any]:
+        """Call a function in every shard."""
+        shards = range(self.layout.shards)
+        return await asyncio.gather(*(self._function(shard, name, *arguments) for shard in shards))
+
+    def _function(self, shard: int, name: str, *arguments: bytes) -> asyncio.Future[Any]:
+        """Call a function of the library in a shard, with the next flush."""
+        return self._future(shard, self._function_call(shard, name, *arguments))
+
+    def _function_call(self, shard: int, name: str, *arguments: bytes) -> bytes:
+        return encode(
+            (
+                b"FCALL",
+                library.function(name),
+                b"1",
+                self.layout.bases[shard] + STATE,
+                self._time_argument(),
+                b"%d" % shard,
+                b"%d" % self.layout.shards,
+                *arguments,
+            )
+        )
+
+    def _ask(self, shard: int, *parts: bytes) -> asyncio.Future[Any]:
+        """Send a command to the server of a shard, with the next flush."""
+        return self._future(shard, encode(parts))
+
+    async def _ask_servers(self, *parts: bytes) -> list[Any]:
+        """Send a command to every server that holds a shard."""
+        one_of = {id(self._servers.link_of(slot)): s for s, slot in enumerate(self.layout.slots)}
+        return await asyncio.gather(*(self._ask(shard, *parts) for shard in one_of.values()))
+
+    def _future(self, shard: int, data: bytes) -> asyncio.Future[Any]:
+        future: asyncio.Future[Any] = self._loop.create_future()
+
+        def done(reply: Any) -> None:
+            if future.done():
+                return
+            if isinstance(reply, Exception):
+                future.set_exception(_error_of(reply))
+            else:
+                future.set_result(reply)
+
+        self._submit(Call(self.layout.slots[shard], data, done))
+        return future
+
+    def _submit(self, call: Call) -> None:
+        self._servers.submit(call, self._loop.time())
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send everything that this turn has asked for, writes first."""
+        self._flush_due = False
+        now = self._loop.time()
+        if self._batches:
+            self._send_writes(now)
+        if self._reads:
+            self._send_reads(now)
+        self._servers.flush()
+        if self._writers is not self._servers:
+            self._writers.flush()
+
+
+def _counts(shards: Iterable[int]) -> dict[int, int]:
+    counts: dict[int, int] = {}
+    for shard in shards:
+        counts[shard] = counts.get(shard, 0) + 1
+    return counts
+
+
+def _error_of(reply: Any) -> Exception:
+    """Return the exception that whoever asked is given."""
+    if isinstance(reply, Lost):
+        return StoreAway("The connection to Valkey was lost. Try again in a moment.")
+    if isinstance(reply, ReplyError) and code_of(reply) in _TROUBLE:
+        return StoreAway(f"Valkey cannot be used now: {reply}.")
+    if isinstance(reply, Exception):
+        return reply
+    return StoreError(f"Valkey gave a reply that nobody expected: {reply!r:.100}")

@@ -1,0 +1,696 @@
+-- What Keyrack does inside Valkey: every change of a shard is one call of a function here, and so
+-- atomic. `library.py` puts a first line before this text and replaces @ in it by a hash.
+--
+-- A shard's keys have a name in common up to one letter, and a slot through the tag in it:
+--   s          state: last revision, number of events, revision up to which events are gone,
+--              number of the shard, number of shards
+--   k..KEY     a user's record (engines/record.py), with an expiry of Valkey's own
+--   l..NAME    a lock's record; likewise
+--   a..NAME    a remembered outcome; likewise
+--   i          sorted set of all keys, score 0: the order of lists
+--   x, y       sorted sets of the keys and locks that end, scored with their end (ms)
+--   e          stream of events: one entry for each call, its id the revision of its last event
+--   w          who sweeps
+--   n          not a key: the channel on which changes are told
+-- All functions get the name of `s` as their only key: the others follow from it and share its
+-- slot. Their first arguments are the clock (ms; empty: the server's), the number of the shard, and
+-- the number of shards.
+--
+-- Revisions: a hybrid logical clock. The next one is the last one of the shard plus the number of
+-- shards, or the server's clock in microseconds if that is more, rounded so that its remainder is
+-- the number of the shard. So one number orders all shards, no two shards give the same one, and a
+-- server that lost its last writes gives none of them again.
+--
+-- A key's time is over in the millisecond of its end. Valkey's own expiry is set a millisecond
+-- earlier, as it still serves a key in the millisecond that it names. Such a record is gone at once,
+-- and its entry in x or y is there until somebody writes its event: a sweep, or the next change.
+
+local SET, DELETE, EXPIRE, LOCK, UNLOCK = 1, 2, 3, 5, 6
+local SETS = {k = SET, l = LOCK}
+local DELETES = {k = DELETE, l = UNLOCK}
+local EXPIRES = {k = EXPIRE, l = UNLOCK}
+local ENDS = {k = 'x', l = 'y'}
+local STATE = '>I8I8I8I2I2'
+local MOST_STEPS = 5000
+
+-- While a library is loaded nothing is there but `register_function`: the rest is bound later.
+local call, byte, char, sub, format, floor, pack, unpack_struct
+
+local function bind()
+  call = redis.call
+  byte, char, sub, format = string.byte, string.char, string.sub, string.format
+  floor, pack, unpack_struct = math.floor, struct.pack, struct.unpack
+end
+
+-- The shard
+
+local function aligned(shard, microseconds)
+  return microseconds - microseconds % shard.step + shard.number
+end
+
+local function open(keys, args)
+  if not call then bind() end
+  local shard = {
+    base = sub(keys[1], 1, -2),
+    number = tonumber(args[2]),
+    step = tonumber(args[3]),
+    physical = 0,
+    native = args[1] == '',
+    changes = {},
+    ending = {}
+  }
+  local state = call('GET', keys[1])
+  local time = (shard.native or not state) and call('TIME')
+  local microseconds = time and time[1] * 1000000 + time[2]
+  if shard.native then
+    shard.now = floor(microseconds / 1000)
+    shard.physical = aligned(shard, microseconds)
+  else
+    shard.now = tonumber(args[1])
+  end
+  if state then
+    local number, step
+    shard.last, shard.events, shard.gone, number, step = unpack_struct(STATE, state)
+    if number ~= shard.number or step ~= shard.step then
+      error({err = format('KEYRACKSHARDS %d', step)})
+    end
+  else
+    shard.last, shard.events, shard.gone = aligned(shard, microseconds), 0, aligned(shard, microseconds)
+    shard.fresh = true
+  end
+  return shard
+end
+
+local function save(shard)
+  call('SET', shard.base .. 's',
+    pack(STATE, shard.last, shard.events, shard.gone, shard.number, shard.step))
+end
+
+local function note(shard, change, key)
+  local revision = shard.last + shard.step
+  if revision < shard.physical then revision = shard.physical end
+  shard.last = revision
+  local size = #key
+  shard.changes[#shard.changes + 1] = char(change, floor(size / 256), size % 256) .. key
+  return revision
+end
+
+local function finish(shard)
+  local count = #shard.changes
+  if count > 0 then
+    local id = format('%.0f', shard.last)
+    call('XADD', shard.base .. 'e', id .. '-0', 'e',
+      pack('>I8I4', shard.now, count) .. table.concat(shard.changes))
+    shard.events = shard.events + count
+    call('SPUBLISH', shard.base .. 'n', id)
+  end
+  if count > 0 or shard.fresh then save(shard) end
+end
+
+-- Records
+
+local function end_of(head)
+  if byte(head, 9) < 128 then return 0 end
+  return (unpack_struct('>I8', head, 10))
+end
+
+-- Whether any record of a kind ends: most stores have no TTL at all, and are spared the look-ups.
+local function any_ends(shard, kind)
+  local known = shard.ending[kind]
+  if known == nil then
+    known = ENDS[kind] ~= nil and call('EXISTS', shard.base .. ENDS[kind]) == 1
+    shard.ending[kind] = known
+  end
+  return known
+end
+
+-- The beginning of a record that counts (nil: there is none), and whether one was there that ended.
+local function look(shard, kind, key)
+  local draft = shard.drafts and shard.drafts[kind .. key]
+  if draft then return draft.raw and sub(draft.raw, 1, 17) or nil, false end
+  local head = call('GETRANGE', shard.base .. kind .. key, 0, 16)
+  if head == '' then
+    if any_ends(shard, kind) and call('ZSCORE', shard.base .. ENDS[kind], key) then
+      return nil, true
+    end
+    return nil, false
+  end
+  local ends = end_of(head)
+  if ends > 0 and ends <= shard.now then return nil, true end
+  return head, false
+end
+
+local function whole(shard, kind, key)
+  local draft = shard.drafts and shard.drafts[kind .. key]
+  if draft then return draft.raw end
+  return call('GET', shard.base .. kind .. key)
+end
+
+local function compose(revision, ends, rest)
+  if ends == 0 then return pack('>I8', revision) .. rest end
+  return pack('>I8BI8', revision, byte(rest, 1) + 128, ends) .. sub(rest, 2)
+end
+
+local function draft_of(shard, kind, key, raw, ends)
+  local name = kind .. key
+  if not shard.drafts[name] then shard.order[#shard.order + 1] = name end
+  shard.drafts[name] = {raw = raw, ends = ends}
+end
+
+local function put(shard, kind, key, raw, ends, existed)
+  if shard.drafts then return draft_of(shard, kind, key, raw, ends) end
+  if ends > 0 then
+    if shard.native then
+      call('SET', shard.base .. kind .. key, raw, 'PXAT', ends - 1)
+    else
+      call('SET', shard.base .. kind .. key, raw)
+    end
+    if ENDS[kind] then
+      call('ZADD', shard.base .. ENDS[kind], ends, key)
+      shard.ending[kind] = true
+    end
+  else
+    call('SET', shard.base .. kind .. key, raw)
+    if any_ends(shard, kind) then call('ZREM', shard.base .. ENDS[kind], key) end
+  end
+  if kind == 'k' and not existed then call('ZADD', shard.base .. 'i', '0', key) end
+end
+
+local function drop(shard, kind, key)
+  if shard.drafts then return draft_of(shard, kind, key, nil, 0) end
+  call('UNLINK', shard.base .. kind .. key)
+  if kind == 'k' then call('ZREM', shard.base .. 'i', key) end
+  if any_ends(shard, kind) then call('ZREM', shard.base .. ENDS[kind], key) end
+end
+
+-- Conditions: twice (match, none-match) `-` for not given, `*` for any, or `=`, a count of 2 bytes
+-- and so many revisions of 8 bytes.
+
+local function names(condition, at, revision)
+  local mark = byte(condition, at)
+  if mark == 42 then return revision ~= nil, at + 1 end
+  local count = unpack_struct('>I2', condition, at + 1)
+  local found = false
+  for i = 0, count - 1 do
+    if sub(condition, at + 3 + 8 * i, at + 10 + 8 * i) == revision then found = true end
+  end
+  return found, at + 3 + 8 * count
+end
+
+local function holds(shard, condition, head)
+  local revision = head and sub(head, 1, 8)
+  if head and shard.drafts and unpack_struct('>I8', head) > shard.before then
+    revision = '' -- set in this write: there is no revision yet that anybody could have named
+  end
+  local at, found = 2, nil
+  if byte(condition, 1) ~= 45 then
+    found, at = names(condition, 1, revision or nil)
+    if not found then return false end
+  end
+  if byte(condition, at) == 45 then return true end
+  found = names(condition, at, revision or nil)
+  return not found
+end
+
+-- Numbers of 64 bits, as two parts with ten digits in the lower: Lua's own have 53.
+
+local TEN = 10000000000
+
+local function parts_of(text)
+  local negative = byte(text, 1) == 45
+  local digits = negative and sub(text, 2) or text
+  local high, low = tonumber(sub(digits, 1, -11)) or 0, tonumber(sub(digits, -10))
+  if negative then return -high, -low end
+  return high, low
+end
+
+local function number_fits(high, low)
+  local least_low = (high < 0 or low < 0) and 6854775808 or 6854775807
+  local size = math.abs(high)
+  return size < 922337203 or (size == 922337203 and math.abs(low) <= least_low)
+end
+
+local function is_number(text)
+  if not string.find(text, '^%-?%d+$') or #text > 20 then return false end
+  if string.find(text, '^%-?0%d') or text == '-0' then return false end
+  return number_fits(parts_of(text))
+end
+
+local function sum(one, other)
+  local high, low = parts_of(one)
+  local high_too, low_too = parts_of(other)
+  high, low = high + high_too, low + low_too
+  if low >= TEN then high, low = high + 1, low - TEN end
+  if low <= -TEN then high, low = high - 1, low + TEN end
+  if high > 0 and low < 0 then high, low = high - 1, low + TEN end
+  if high < 0 and low > 0 then high, low = high + 1, low - TEN end
+  if not number_fits(high, low) then return nil end
+  if high == 0 then return format('%.0f', low) end
+  return format('%.0f%010.0f', high, math.abs(low))
+end
+
+-- Operations. Each returns a result, or nil and why it is refused. A result is twice the revision,
+-- plus one where the key existed; {record} of a get; {result, number} of an add.
+
+local function set_it(shard, kind, key, ttl, rest, head, ended)
+  local revision = 0
+  if SETS[kind] then
+    if ended then note(shard, EXPIRES[kind], key) end
+    revision = note(shard, SETS[kind], key)
+  end
+  local ends = ttl > 0 and shard.now + ttl or 0
+  put(shard, kind, key, compose(revision, ends, rest), ends, head ~= nil)
+  return revision * 2 + (head and 1 or 0)
+end
+
+-- What follows the end in a record: tag without the mark of a TTL, type, value.
+local function rest_of(raw)
+  local tag = byte(raw, 9)
+  if tag < 128 then return sub(raw, 9) end
+  return char(tag - 128) .. sub(raw, 18)
+end
+
+local OPERATIONS = {
+  s = function(shard, kind, key, head, ended, args, at)
+    return set_it(shard, kind, key, tonumber(args[at]), args[at + 1], head, ended)
+  end,
+  d = function(shard, kind, key, head, ended)
+    if ended then
+      drop(shard, kind, key)
+      if EXPIRES[kind] then note(shard, EXPIRES[kind], key) end
+      return 0
+    end
+    if not head then return 0 end
+    drop(shard, kind, key)
+    return DELETES[kind] and note(shard, DELETES[kind], key) * 2 + 1 or 1
+  end,
+  g = function(shard, kind, key, head)
+    return {head and whole(shard, kind, key) or false}
+  end,
+  a = function(shard, kind, key, head, ended, args, at)
+    local before, tag_and_type, ttl = args[at + 1], '\0', tonumber(args[at + 2])
+    if head then
+      local raw = whole(shard, kind, key)
+      local rest = rest_of(raw)
+      local begins = byte(rest, 1) == 127 and 3 + byte(rest, 2) or 2
+      tag_and_type, before = sub(rest, 1, begins - 1), sub(rest, begins)
+      if not is_number(before) then return nil, 'number' end
+      local ends = end_of(head)
+      if ttl == 0 and ends > 0 then ttl = ends - shard.now end
+    end
+    local number = sum(before, args[at])
+    if not number then return nil, 'overflow' end
+    return {set_it(shard, kind, key, ttl, tag_and_type .. number, head, ended), number}
+  end,
+  t = function(shard, kind, key, head, _, args, at)
+    if not head then return nil, 'missing' end
+    local raw, ttl = whole(shard, kind, key), tonumber(args[at])
+    local revision = unpack_struct('>I8', raw)
+    local ends = ttl > 0 and shard.now + ttl or 0
+    put(shard, kind, key, compose(revision, ends, rest_of(raw)), ends, true)
+    return revision * 2 + 1
+  end,
+  c = function(_, _, _, head) return head and 1 or 0 end
+}
+local ARGUMENTS = {s = 4, d = 2, g = 2, a = 5, t = 3, c = 2, r = 4}
+
+local function operate(shard, args, at)
+  local what, key = args[at], args[at + 1]
+  local kind = sub(what, 2, 2)
+  local head, ended = look(shard, kind, key)
+  if #what > 2 and not holds(shard, sub(what, 3), head) then
+    return nil, 'condition', head
+  end
+  local result, why = OPERATIONS[sub(what, 1, 1)](shard, kind, key, head, ended, args, at + 2)
+  return result, why, head
+end
+
+-- Writes. An outcome is the result of the only operation when that is a number, else a list of
+-- results, or {why, index, revision or -1}.
+
+local function refusal(why, index, head)
+  return {why, index, (head and why ~= 'missing') and (unpack_struct('>I8', head)) or -1}
+end
+
+local function write_one(shard, args, at)
+  local result, why, head = operate(shard, args, at)
+  if not result then return refusal(why, 0, head) end
+  if type(result) == 'number' then return result end
+  return {result}
+end
+
+local function forget_drafts(shard)
+  shard.drafts, shard.order = nil, nil
+end
+
+local function write_drafts(shard)
+  local drafts, order = shard.drafts, shard.order
+  forget_drafts(shard)
+  for _, name in ipairs(order) do
+    local draft, kind, key = drafts[name], sub(name, 1, 1), sub(name, 2)
+    if draft.raw then
+      put(shard, kind, key, draft.raw, draft.ends, false)
+    else
+      drop(shard, kind, key)
+    end
+  end
+end
+
+-- All or none: changes are drafts until the last operation was not refused.
+local function write_all(shard, args, at, count)
+  shard.drafts, shard.order, shard.before = {}, {}, shard.last
+  local changes = #shard.changes
+  local results = {}
+  for index = 1, count do
+    local result, why = operate(shard, args, at)
+    if not result then
+      forget_drafts(shard)
+      shard.last = shard.before
+      for i = #shard.changes, changes + 1, -1 do shard.changes[i] = nil end
+      local head = look(shard, sub(args[at], 2, 2), args[at + 1])
+      return refusal(why, index - 1, head)
+    end
+    results[index] = result
+    at = at + ARGUMENTS[sub(args[at], 1, 1)]
+  end
+  write_drafts(shard)
+  return results
+end
+
+local function write_some(shard, args, at, count)
+  if count == 1 then return write_one(shard, args, at) end
+  return write_all(shard, args, at, count)
+end
+
+-- A write with a name: done once, its outcome kept beside what it did.
+local function write_once(shard, args, at, count)
+  local key, fingerprint, ttl = args[at + 1], args[at + 2], tonumber(args[at + 3])
+  if look(shard, 'a', key) then
+    local kept = rest_of(whole(shard, 'a', key))
+    local size = unpack_struct('>I2', kept, 2)
+    if sub(kept, 4, 3 + size) ~= fingerprint then return refusal('reused', 0) end
+    return cmsgpack.unpack(sub(kept, 4 + size))
+  end
+  local outcome = write_some(shard, args, at + 4, count - 1)
+  local kept = '\0' .. pack('>I2', #fingerprint) .. fingerprint .. cmsgpack.pack(outcome)
+  set_it(shard, 'a', key, ttl, kept)
+  return outcome
+end
+
+local function write(keys, args)
+  local shard = open(keys, args)
+  local reply, at = {shard.now}, 4
+  while args[at] do
+    local count, outcome = 1, nil
+    if byte(args[at], 1) == 35 then
+      count = tonumber(sub(args[at], 2))
+      at = at + 1
+    end
+    if count > 0 and byte(args[at], 1) == 114 then
+      outcome = write_once(shard, args, at, count)
+    else
+      outcome = write_some(shard, args, at, count)
+    end
+    reply[#reply + 1] = outcome
+    for _ = 1, count do at = at + ARGUMENTS[sub(args[at], 1, 1)] end
+  end
+  finish(shard)
+  return reply
+end
+
+-- Lists
+
+-- The least string greater than all that begin with a prefix, nil if there is none.
+local function successor(prefix)
+  local size = #prefix
+  while size > 0 and byte(prefix, size) == 255 do size = size - 1 end
+  if size == 0 then return nil end
+  return sub(prefix, 1, size - 1) .. char(byte(prefix, size) + 1)
+end
+
+local function folder_of(key, prefix, delimiter)
+  if delimiter == '' then return nil end
+  local _, finish_at = string.find(key, delimiter, #prefix + 1, true)
+  return finish_at and sub(key, 1, finish_at)
+end
+
+-- The first and the last bound of what is left of a list, in the notation of ZRANGEBYLEX; nil when
+-- nothing is. `after` without its first letter goes on behind; empty, it begins.
+local function bounds(prefix, after, reverse, delimiter)
+  local finish_at = successor(prefix)
+  local low = prefix == '' and '-' or '[' .. prefix
+  local high = finish_at and '(' .. finish_at or '+'
+  if after == '' then return reverse and high or low, reverse and low or high end
+  after = sub(after, 2)
+  if reverse then
+    if not finish_at or after < finish_at then high = '(' .. after end
+    return high, low
+  end
+  if after < prefix then return low, high end
+  if folder_of(after, prefix, delimiter) == after then
+    local behind = successor(after)
+    return behind and '[' .. behind, high
+  end
+  return '(' .. after, high
+end
+
+local function live(shard, key)
+  local raw = call('GET', shard.base .. 'k' .. key)
+  if not raw then return nil end
+  local ends = end_of(raw)
+  if ends > 0 and ends <= shard.now then return nil end
+  return raw
+end
+
+-- Arguments: prefix, after, limit, 1 for backwards, delimiter, most bytes.
+-- Reply: clock, last revision, where to go on, folders, then keys and records in turn.
+local function scan(keys, args)
+  local shard = open(keys, args)
+  local prefix, after, limit = args[4], args[5], tonumber(args[6])
+  local reverse, delimiter, most_bytes = args[7] == '1', args[8], tonumber(args[9])
+  local command = reverse and 'ZREVRANGEBYLEX' or 'ZRANGEBYLEX'
+  local start, stop = bounds(prefix, after, reverse, delimiter)
+  local folders, reply = {}, {shard.now, shard.last, false, false}
+  local found, size, steps, last = 0, 0, 0, false
+  reply[4] = folders
+  while start do
+    local wanted = delimiter == '' and limit - found + 1 or 16
+    local page = call(command, shard.base .. 'i', start, stop, 'LIMIT', 0, wanted)
+    local folder = nil
+    for _, key in ipairs(page) do
+      if not (folder and sub(key, 1, #folder) == folder) then
+        folder = nil
+        if found >= limit or size > most_bytes or steps > MOST_STEPS then
+          reply[3] = last
+          return reply
+        end
+        steps = steps + 1
+        local raw = live(shard, key)
+        if raw then
+          found = found + 1
+          folder = folder_of(key, prefix, delimiter)
+          last = folder or key
+          if folder then
+            folders[#folders + 1] = folder
+          else
+            reply[#reply + 1] = key
+            reply[#reply + 1] = raw
+            size = size + #raw
+          end
+        else
+          last = key
+        end
+      end
+    end
+    if #page < wanted then return reply end
+    if not folder then
+      start = '(' .. page[#page]
+    elseif reverse then
+      start = '(' .. folder
+    else
+      local behind = successor(folder)
+      start = behind and '[' .. behind
+    end
+  end
+  return reply
+end
+
+-- Arguments: prefix, after, most steps. Reply: clock, number, where to go on.
+-- With few ended keys about, all are counted at once: the index knows its ranks.
+local function count(keys, args)
+  local shard = open(keys, args)
+  local prefix, after, steps = args[4], args[5], tonumber(args[6])
+  local start, stop = bounds(prefix, after, false, '')
+  local index, ends = shard.base .. 'i', shard.base .. 'x'
+  local ended = call('ZCOUNT', ends, '-inf', shard.now)
+  if ended <= steps then
+    local number = call('ZLEXCOUNT', index, start, stop)
+    if ended == 0 then return {shard.now, number, false} end
+    for _, key in ipairs(call('ZRANGEBYSCORE', ends, '-inf', shard.now)) do
+      local begins = sub(key, 1, #prefix) == prefix
+      if begins and (after == '' or key > sub(after, 2)) then number = number - 1 end
+    end
+    return {shard.now, number, false}
+  end
+  local number, page = 0, call('ZRANGEBYLEX', index, start, stop, 'LIMIT', 0, steps)
+  for _, key in ipairs(page) do
+    local score = call('ZSCORE', ends, key)
+    if not score or tonumber(score) > shard.now then number = number + 1 end
+  end
+  return {shard.now, number, #page == steps and page[#page] or false}
+end
+
+-- Upkeep
+
+local function next_due(shard)
+  local due = nil
+  for _, ends in pairs(ENDS) do
+    local first = call('ZRANGE', shard.base .. ends, 0, 0, 'WITHSCORES')
+    if first[2] and (not due or tonumber(first[2]) < due) then due = tonumber(first[2]) end
+  end
+  return due or false
+end
+
+local function ended(shard, kind, limit)
+  return call('ZRANGEBYSCORE', shard.base .. ENDS[kind], '-inf', shard.now,
+    'WITHSCORES', 'LIMIT', 0, limit)
+end
+
+-- Arguments: limit, who sweeps, ms for which the others leave it to them.
+-- Reply: clock, number of keys and locks that were removed, when the next one ends.
+local function sweep(keys, args)
+  local shard = open(keys, args)
+  local limit, me, lease = tonumber(args[4]), args[5], args[6]
+  local due = next_due(shard)
+  if not due or due > shard.now then return {shard.now, 0, due} end
+  local sweeper = call('GET', shard.base .. 'w')
+  if sweeper and sweeper ~= me then return {shard.now, 0, due} end
+  call('SET', shard.base .. 'w', me, 'PX', lease)
+  local removed = 0
+  for _, kind in ipairs({'k', 'l'}) do
+    local page = ended(shard, kind, limit - removed)
+    for i = 1, #page, 2 do
+      shard.ending[kind] = true
+      drop(shard, kind, page[i])
+      note(shard, EXPIRES[kind], page[i])
+      removed = removed + 1
+    end
+    if removed >= limit then break end
+  end
+  finish(shard)
+  due = next_due(shard)
+  if not due or due > shard.now then call('UNLINK', shard.base .. 'w') end
+  return {shard.now, removed, due}
+end
+
+-- Argument: limit. Reply: clock, when the next one ends, then the ends of those that are over.
+local function due(keys, args)
+  local shard = open(keys, args)
+  local reply = {shard.now, next_due(shard)}
+  for _, kind in ipairs({'k', 'l'}) do
+    local page = ended(shard, kind, tonumber(args[4]))
+    for i = 2, #page, 2 do reply[#reply + 1] = tonumber(page[i]) end
+  end
+  return reply
+end
+
+local function oldest(shard, limit)
+  return call('XRANGE', shard.base .. 'e', '-', '+', 'COUNT', limit)
+end
+
+local function size_of(entry)
+  return (unpack_struct('>I4', entry[2][2], 9))
+end
+
+-- Arguments: how many entries at most, how many events are kept at least. Reply: entries removed.
+-- The last entry always stays.
+local function trim(keys, args)
+  local shard = open(keys, args)
+  local limit, kept = tonumber(args[4]), tonumber(args[5])
+  local ids = {}
+  if shard.events <= kept then return 0 end
+  for _, entry in ipairs(oldest(shard, limit)) do
+    local size = size_of(entry)
+    if shard.events - size < kept or shard.events == size then break end
+    ids[#ids + 1] = entry[1]
+    shard.events = shard.events - size
+    shard.gone = tonumber(string.match(entry[1], '^%d+'))
+  end
+  if #ids > 0 then
+    call('XDEL', shard.base .. 'e', unpack(ids))
+    save(shard)
+  end
+  return #ids
+end
+
+-- Argument: limit. Reply: for each of the oldest entries its revision and its number of events.
+local function log(keys, args)
+  local shard = open(keys, args)
+  local reply = {}
+  for _, entry in ipairs(oldest(shard, tonumber(args[4]))) do
+    reply[#reply + 1] = tonumber(string.match(entry[1], '^%d+'))
+    reply[#reply + 1] = size_of(entry)
+  end
+  return reply
+end
+
+local function raise_to(shard, revision)
+  local least = aligned(shard, revision)
+  if least < revision then least = least + shard.step end
+  if least > shard.last then
+    shard.last = least
+    save(shard)
+  elseif shard.fresh then
+    save(shard)
+  end
+end
+
+-- Argument: a revision. Whatever this shard does from now on gets a greater one.
+-- Reply: clock, last revision, revision up to which events are gone.
+local function raise(keys, args)
+  local shard = open(keys, args)
+  raise_to(shard, tonumber(args[4]))
+  return {shard.now, shard.last, shard.gone}
+end
+
+-- Arguments: a revision, limit, another revision to raise the shard to.
+-- Reply: clock, last revision, then id and events of the oldest entries after the first revision.
+local function events(keys, args)
+  local shard = open(keys, args)
+  local reply = {shard.now, shard.last}
+  local start = format('%.0f', tonumber(args[4]) + 1)
+  for _, entry in ipairs(call('XRANGE', shard.base .. 'e', start, '+', 'COUNT', args[5])) do
+    reply[#reply + 1] = tonumber(string.match(entry[1], '^%d+'))
+    reply[#reply + 1] = entry[2][2]
+  end
+  return reply
+end
+
+local function events_raising(keys, args)
+  local shard = open(keys, args)
+  raise_to(shard, tonumber(args[6]))
+  return events(keys, args)
+end
+
+-- Reply: clock, last revision, revision up to which events are gone, events, keys, keys that end.
+local function state(keys, args)
+  local shard = open(keys, args)
+  return {shard.now, shard.last, shard.gone, shard.events,
+    call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x')}
+end
+
+-- Deletes go on while the memory is full: that is all the difference between the first two.
+redis.register_function('keyrack_write_@', write)
+redis.register_function{function_name = 'keyrack_remove_@', callback = write, flags = {'allow-oom'}}
+redis.register_function{function_name = 'keyrack_sweep_@', callback = sweep, flags = {'allow-oom'}}
+redis.register_function{function_name = 'keyrack_trim_@', callback = trim, flags = {'allow-oom'}}
+redis.register_function{function_name = 'keyrack_raise_@', callback = raise, flags = {'allow-oom'}}
+redis.register_function{
+  function_name = 'keyrack_events_raising_@', callback = events_raising, flags = {'allow-oom'}
+}
+redis.register_function{function_name = 'keyrack_events_@', callback = events, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_scan_@', callback = scan, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_count_@', callback = count, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_due_@', callback = due, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_log_@', callback = log, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_state_@', callback = state, flags = {'no-writes'}}

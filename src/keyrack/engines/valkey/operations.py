@@ -1,0 +1,148 @@
+"""Writes as the functions inside Valkey take them, and outcomes as they give them.
+
+`library.lua` is the other side of this: what is said here about arguments and replies is said there
+in code. Letters name operations and spaces; a condition follows them in the same argument.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final, cast
+
+from keyrack.engines import record as wire
+from keyrack.engines.contract import (
+    ANY,
+    Add,
+    Check,
+    Delete,
+    Get,
+    Outcome,
+    Refusal,
+    Remember,
+    Result,
+    Set,
+    Space,
+    Touch,
+    Why,
+)
+from keyrack.engines.valkey.layout import KINDS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyrack.engines.contract import Condition, Operation, Write
+
+_HEAD_BYTES: Final = 8
+"""A record without its revision: the server puts that before it."""
+_MOST_REVISION: Final = (1 << 64) - 1
+_COUNT: Final = Struct(">H")
+_MOST_NAMED: Final = 65_535
+_SET: Final = {space: b"s" + kind for space, kind in KINDS.items()}
+_DELETE: Final = {space: b"d" + kind for space, kind in KINDS.items()}
+_TOUCH: Final = {space: b"t" + kind for space, kind in KINDS.items()}
+_CHECK: Final = {space: b"c" + kind for space, kind in KINDS.items()}
+_WHY: Final = {why.value.encode(): why for why in Why}
+
+
+def arguments_of(write: Write) -> list[bytes]:
+    """Return a write as arguments of the function `write`."""
+    if len(write) == 1:
+        return _ARGUMENTS[type(write[0])](write[0])
+    arguments = [b"#%d" % len(write)]
+    for operation in write:
+        arguments += _ARGUMENTS[type(operation)](operation)
+    return arguments
+
+
+def only_removes(write: Write) -> bool:
+    """Tell whether a write needs no memory: it is done also while the server is full."""
+    return all(isinstance(operation, Delete | Get | Check) for operation in write)
+
+
+def _set(operation: Set) -> list[bytes]:
+    rest = wire.pack(0, operation.value, operation.media_type)[_HEAD_BYTES:]
+    what = _SET[operation.space]
+    if operation.condition is not None:
+        what += condition_of(operation.condition)
+    return [what, operation.key, b"%d" % operation.ttl_ms, rest]
+
+
+def _delete(operation: Delete) -> list[bytes]:
+    return [_DELETE[operation.space] + condition_of(operation.condition), operation.key]
+
+
+def _get(operation: Get) -> list[bytes]:
+    return [b"gk" + condition_of(operation.condition), operation.key]
+
+
+def _add(operation: Add) -> list[bytes]:
+    return [
+        b"ak" + condition_of(operation.condition),
+        operation.key,
+        b"%d" % operation.delta,
+        b"%d" % operation.initial,
+        b"%d" % operation.ttl_ms,
+    ]
+
+
+def _touch(operation: Touch) -> list[bytes]:
+    what = _TOUCH[operation.space] + condition_of(operation.condition)
+    return [what, operation.key, b"%d" % operation.ttl_ms]
+
+
+def _check(operation: Check) -> list[bytes]:
+    return [_CHECK[operation.space] + condition_of(operation.condition), operation.key]
+
+
+def _remember(operation: Remember) -> list[bytes]:
+    return [b"ra", operation.key, operation.fingerprint, b"%d" % operation.ttl_ms]
+
+
+_ARGUMENTS: Final[dict[type, Callable[[Operation], list[bytes]]]] = {
+    Set: _set,  # type: ignore[dict-item]  # each takes its own kind of operation
+    Delete: _delete,  # type: ignore[dict-item]  # as above
+    Get: _get,  # type: ignore[dict-item]  # as above
+    Add: _add,  # type: ignore[dict-item]  # as above
+    Touch: _touch,  # type: ignore[dict-item]  # as above
+    Check: _check,  # type: ignore[dict-item]  # as above
+    Remember: _remember,  # type: ignore[dict-item]  # as above
+}
+
+
+def condition_of(condition: Condition | None) -> bytes:
+    """Return a condition as it follows an operation's letters; nothing when there is none."""
+    if condition is None or (condition.match is None and condition.none_match is None):
+        return b""
+    return _named(condition.match) + _named(condition.none_match)
+
+
+def _named(revisions: frozenset[int] | None) -> bytes:
+    if revisions is None:
+        return b"-"
+    if revisions == ANY:
+        return b"*"
+    # What has more than 64 bits is no revision and matches none.
+    numbers = [number for number in revisions if 0 <= number <= _MOST_REVISION][:_MOST_NAMED]
+    return b"=" + _COUNT.pack(len(numbers)) + b"".join(n.to_bytes(8, "big") for n in numbers)
+
+
+def outcome_of(write: Write, reply: Any) -> Outcome:
+    """Return the outcome of a write from the function's reply to it."""
+    if type(reply) is int:
+        return (Result(reply >> 1, bool(reply & 1)),)
+    if reply and type(reply[0]) is bytes:
+        why, index, revision = reply
+        return Refusal(_WHY[why], index, None if revision < 0 else revision)
+    operations = write[1:] if write and isinstance(write[0], Remember) else write
+    return tuple(map(_result_of, operations, reply))
+
+
+def _result_of(operation: Operation, reply: Any) -> Result:
+    if type(reply) is int:
+        return Result(reply >> 1, bool(reply & 1))
+    if isinstance(operation, Get):
+        (raw,) = reply
+        record = None if raw is None else wire.unpack(raw)
+        return Result(0 if record is None else record.revision, record is not None, record)
+    number, text = reply
+    return Result(number >> 1, bool(number & 1), number=int(text))

@@ -1,0 +1,108 @@
+"""Pages of keys, of one shard or put together from many.
+
+Of many shards each is asked for its share of a page and a little more. Where one of them has more
+than it gave, the page can only be complete up to its last key; the round after that asks for more.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from keyrack.engines import record as wire
+from keyrack.engines.contract import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from keyrack.engines.contract import Record
+
+_MOST_BYTES: Final = 4 << 20
+"""Values of a page, all together, after which it ends early."""
+_LEAST_BYTES: Final = 1 << 17
+_SPARE: Final = 4
+
+
+class _Part(NamedTuple):
+    """What one shard gave: names in order, their records (None: a folder), and where it stopped."""
+
+    items: list[tuple[bytes, Record | None]]
+    stopped: bytes | None
+
+
+class Pages:
+    """Reads pages; `each` calls a function in every shard."""
+
+    def __init__(
+        self,
+        each: Callable[..., Awaitable[list[Any]]],
+        shards: int,
+        prefix: bytes,
+        reverse: bool,
+        delimiter: bytes,
+    ) -> None:
+        self._each = each
+        self._shards = shards
+        self._prefix = prefix
+        self._reverse = reverse
+        self._delimiter = delimiter
+
+    async def _ask(self, after: bytes | None, limit: int) -> list[Any]:
+        return await self._each(
+            "scan",
+            self._prefix,
+            b"" if after is None else b"a" + after,
+            b"%d" % limit,
+            b"1" if self._reverse else b"0",
+            self._delimiter,
+            b"%d" % max(_LEAST_BYTES, _MOST_BYTES // self._shards),
+        )
+
+    async def of_one(self, after: bytes | None, limit: int) -> Page:
+        """Return a page of the only shard."""
+        ((_, revision, following, folders, *flat),) = await self._ask(after, limit)
+        entries = list(zip(flat[::2], map(wire.unpack, flat[1::2]), strict=True))
+        return Page(entries, folders, following, revision)
+
+    async def of_many(self, after: bytes | None, limit: int, revision: int) -> Page:
+        """Return a page of all shards; `revision` is one that all of them have left behind."""
+        found: dict[bytes, Record | None] = {}
+        share = limit // self._shards + limit // (4 * self._shards) + _SPARE
+        while True:
+            parts = [self._part(reply) for reply in await self._ask(after, share)]
+            stops = [part.stopped for part in parts if part.stopped is not None]
+            after = (max if self._reverse else min)(stops, default=None)
+            self._merge(found, parts, after)
+            if after is None or len(found) >= limit:
+                return self._page(found, after, limit, revision)
+            share = min(limit, share * 2)
+
+    def _part(self, reply: Any) -> _Part:
+        _, _, stopped, folders, *flat = reply
+        items: list[tuple[bytes, Record | None]] = [(folder, None) for folder in folders]
+        items += zip(flat[::2], map(wire.unpack, flat[1::2]), strict=True)
+        return _Part(items, stopped)
+
+    def _merge(
+        self, found: dict[bytes, Record | None], parts: list[_Part], stop: bytes | None
+    ) -> None:
+        items = [item for part in parts for item in part.items]
+        if stop is not None and self._reverse:
+            items = [item for item in items if item[0] >= stop]
+        elif stop is not None:
+            items = [item for item in items if item[0] <= stop]
+        found.update(sorted(items, key=lambda item: item[0], reverse=self._reverse))
+
+    def _page(
+        self,
+        found: dict[bytes, Record | None],
+        stop: bytes | None,
+        limit: int,
+        revision: int,
+    ) -> Page:
+        items = list(found.items())
+        if len(items) > limit:
+            del items[limit:]
+            stop = items[-1][0]
+        entries = [(name, record) for name, record in items if record is not None]
+        folders = [name for name, record in items if record is None]
+        return Page(entries, folders, stop, revision)

@@ -1,0 +1,1 @@
+"""Valkey servers for tests: one, one behind Sentinel, a cluster; and the engine, made synchronous."""
