@@ -5,7 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from engine_support.world import at, done, drop, not_at, put, refused, value_of
+from engine_support.world import (
+    at,
+    done,
+    drop,
+    needs_all_keys_together,
+    not_at,
+    put,
+    refused,
+    value_of,
+)
 
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Why
 
@@ -131,6 +140,7 @@ def test_a_refusal_names_the_revision_that_is_stored(engine: Engine, first: Set 
 
 
 def test_the_first_operation_that_cannot_be_done_is_named(engine: Engine) -> None:
+    needs_all_keys_together(engine)
     put(engine, b"there")
     refusal = refused(
         engine,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine_support.world import EVENTS_KEPT, attempt, done, drop, history, put
+from engine_support.world import (
+    EVENTS_KEPT,
+    attempt,
+    done,
+    drop,
+    history,
+    needs_all_keys_together,
+    put,
+)
 
 from keyrack.engines.contract import ANY, Change, Condition, Delete, Event, Set
 
@@ -30,6 +38,7 @@ def test_each_change_is_an_event_with_its_time(world: World) -> None:
 
 
 def test_events_of_one_write_and_one_call_are_told_one_by_one_in_order(engine: Engine) -> None:
+    needs_all_keys_together(engine)
     engine.write([(Set(b"a", b""), Set(b"b", b"")), (Delete(b"a"),), (Set(b"c", b""),)])
     events = list(engine.events())
     assert [event.key for event in events] == [b"a", b"b", b"a", b"c"]
@@ -39,6 +48,7 @@ def test_events_of_one_write_and_one_call_are_told_one_by_one_in_order(engine: E
 
 def test_events_after_a_revision_are_those_above_it(engine: Engine) -> None:
     """Also in the middle of what was committed together."""
+    needs_all_keys_together(engine)
     engine.write([tuple(Set(b"%d" % i, b"") for i in range(j, j + 4)) for j in (0, 4, 8)])
     events = list(engine.events())
     for position, event in enumerate(events):
@@ -127,6 +137,7 @@ def test_trimming_removes_the_oldest_and_no_more_than_it_may(engine: Engine) -> 
 
 def test_trimming_never_cuts_into_the_number_kept(engine: Engine) -> None:
     """What was committed together may go only together."""
+    needs_all_keys_together(engine)
     for _ in range(7):
         done(engine, *(Set(b"%d" % i, b"") for i in range(40)))
     while engine.trim(3):

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
+import pytest
+
 from keyrack.engines.contract import Condition, Delete, Refusal, Result, Set
 from keyrack.engines.embedded import EmbeddedEngine
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Change, Engine, Operation, Outcome
 
 MIB: Final = 1 << 20
+MOST_SHARDS: Final = 64
 EVENTS_KEPT: Final = 50
 """How many events the conformance suite's stores keep at least."""
 
@@ -165,6 +168,19 @@ def value_of(engine: Engine, key: bytes) -> bytes | None:
 def history(engine: Engine, after: int = 0) -> list[tuple[Change, bytes]]:
     """Return the known changes, oldest first."""
     return [(event.change, event.key) for event in engine.events(after)]
+
+
+def needs_all_keys_together(engine: Engine) -> None:
+    """Skip a test of one write to several keys where an engine says that it cannot do that."""
+    if not engine.capabilities.atomic_across_keys:
+        pytest.skip("this engine writes to several keys at once only where they share a tag")
+
+
+def follows(engine: Engine, revision: int, previous: int) -> bool:
+    """Tell whether a revision comes next; engines that spread keys over shards leave gaps."""
+    if engine.capabilities.atomic_across_keys:
+        return revision == previous + 1
+    return previous < revision <= previous + 2 * MOST_SHARDS
 
 
 def at(*revisions: int) -> Condition:

@@ -11,7 +11,6 @@ was sent and has no reply is never sent again: nobody knows whether it was carri
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 from collections import deque
@@ -113,7 +112,7 @@ class Link:
         self._waiting: deque[Call] = deque()
         self._connection: Connection | None = None
         self._away_since = self._loop.time()
-        self._keeper = self._loop.create_task(self._connect())
+        self.keeper = self._loop.create_task(self._connect())
         self._closed = False
         self.trouble = "there was no time yet to connect"
         self.place: Place = ("", 0)
@@ -157,12 +156,19 @@ class Link:
         if self._connection is not None:
             self._connection.close()
 
-    def close(self) -> list[Call]:
-        """End; return the commands that were never sent."""
-        self._closed = True
-        self._keeper.cancel()
+    def close(self) -> None:
+        """End at once."""
+        for call in self.retire():
+            call.done(StoreAway("The service ends."))
         if self._connection is not None:
             self._connection.close()
+
+    def retire(self) -> list[Call]:
+        """End when all replies are there; return the commands that were never sent."""
+        self._closed = True
+        self.keeper.cancel()
+        if self._connection is not None:
+            self._connection.retire()
         unsent = list(self._waiting)
         self._waiting.clear()
         return unsent
@@ -211,7 +217,7 @@ class Link:
             return
         self._away_since = self._loop.time()
         _log.warning("the connection to %s:%d is lost", *self.place)
-        self._keeper = self._loop.create_task(self._connect())
+        self.keeper = self._loop.create_task(self._connect())
         self._servers.unreachable(self)
 
     def _replied(self, call: Call, reply: Any) -> None:
@@ -243,6 +249,9 @@ class Servers:
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_TICK, self._tick)
         self._closed = False
+
+    async def find(self) -> None:
+        """Find the servers; raises `StoreAway` when that cannot be done."""
 
     def link_of(self, slot: int) -> Link:
         """Return the server that holds a slot, as far as is known."""
@@ -308,13 +317,14 @@ class Servers:
         for link in list(self.links()):
             link.tick(now)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End."""
         self._closed = True
         self._timer.cancel()
-        for link in self.links():
-            for call in link.close():
-                call.done(StoreAway("The service ends."))
+        links = list(self.links())
+        for link in links:
+            link.close()
+        await asyncio.gather(*(link.keeper for link in links), return_exceptions=True)
 
 
 class Single(Servers):
@@ -389,18 +399,25 @@ class Cluster(Servers):
         self._map: dict[int, Link] = {}
         self._refreshing: asyncio.Task[None] | None = None
         self._again = False
-        # Until the map is known, everything is asked of the first one that was named.
-        first = self._link_at(address.hosts[0])
-        self._map = dict.fromkeys(self._slots, first)
-        self._refresh_soon()
+        self._trouble = "none holds some of them"
+        self._retired: list[Link] = []
+
+    async def find(self) -> None:
+        """Find out who holds which slot."""
+        await self._refresh()
+        if self._slots - self._map.keys():
+            raise StoreAway(
+                f"No server of the cluster tells where all slots are: {self._trouble}."
+            )
 
     def link_of(self, slot: int) -> Link:
         """Return the primary of a slot."""
         return self._map[slot]
 
     def links(self) -> Iterable[Link]:
-        """Return the primaries."""
-        return list(self._links.values())
+        """Return the primaries, and those that no longer are and still have to reply."""
+        self._retired = [link for link in self._retired if link.connected]
+        return [*self._links.values(), *self._retired]
 
     async def check(self, connection: Connection) -> None:
         """Refuse a server without a cluster. Whose slots it has, its replies tell."""
@@ -451,10 +468,12 @@ class Cluster(Servers):
     async def _refresh(self) -> None:
         places = [*self._links, *self._address.hosts]
         for place in dict.fromkeys(places):
-            with contextlib.suppress(OSError, TimeoutError, Lost, ReplyError):
+            try:
                 async with asyncio.timeout(self._login.timeout / 2):
                     self._learn(await self._ask_for_slots(place), place[0])
                     return
+            except (OSError, TimeoutError, Lost, ReplyError) as error:
+                self._trouble = f"{place[0]}:{place[1]}: {error or 'no answer'}"
         self._again = True
 
     async def _ask_for_slots(self, place: Place) -> Any:
@@ -476,13 +495,15 @@ class Cluster(Servers):
         for place, link in list(self._links.items()):
             if link not in used:
                 del self._links[place]
-                for call in link.close():
+                self._retired.append(link)
+                for call in link.retire():
                     self._retry(call)
         if before != self._map:
             self._changed()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End."""
-        super().close()
+        await super().close()
         if self._refreshing is not None:
             self._refreshing.cancel()
+            await asyncio.gather(self._refreshing, return_exceptions=True)

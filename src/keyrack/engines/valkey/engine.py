@@ -150,8 +150,9 @@ class ValkeyEngine:
         self._offset = time.time_ns() // 1_000_000 - time.monotonic_ns() // 1_000_000
         """The server's clock minus our steady one (ms): a guess until the first reply."""
         self._highest = 0
-        """The highest revision that was seen in any shard."""
+        """The highest revision of a change that was seen in any shard."""
         self._heart: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
 
         # This turn
         self._reads: dict[int, list[tuple[bytes, asyncio.Future[Record | None]]]] = {}
@@ -171,6 +172,8 @@ class ValkeyEngine:
         self._writers = self._connect() if self._wait else self._servers
         self.notices = Notices(self._login, self._servers, self.layout, self._notice)
         try:
+            await self._servers.find()
+            await self._writers.find()
             await self._refuse_eviction()
             await self._enrol()
             await self._each("raise", b"%d" % (self._wall() if self._wall else 0))
@@ -192,7 +195,9 @@ class ValkeyEngine:
         self._notice()
         if self.store_id:
             self.notices.renew()
-            self._loop.create_task(self._enrol_again())
+            task = self._loop.create_task(self._enrol_again())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
 
     def _notice(self) -> None:
         self.on_change()
@@ -249,11 +254,16 @@ class ValkeyEngine:
         if self._heart is not None:
             self._heart.cancel()
         self.store_id = ""
-        self.notices.close()
-        self._servers.close()
-        self._writers.close()
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.notices.close()
+        await self._servers.close()
+        if self._writers is not self._servers:
+            await self._writers.close()
         for _ in range(3):
-            await asyncio.sleep(0)  # lets tasks and connections end before the loop does
+            await asyncio.sleep(0)  # lets connections end before the loop does
 
     # Time
 
@@ -364,9 +374,9 @@ class ValkeyEngine:
         batches = [*self._full_batches, *self._batches.values()]
         self._full_batches, self._batches = [], {}
         for batch in batches:
-            self._send_batch(batch, b"write", now)
+            self._send_batch(batch, "write", now)
 
-    def _send_batch(self, batch: _Batch, function: bytes, now: float) -> None:
+    def _send_batch(self, batch: _Batch, function: str, now: float) -> None:
         """Send a batch, in pieces when its values are many bytes."""
         piece, size = _Batch(batch.shard), 0
         arguments: list[bytes] = []
@@ -382,9 +392,10 @@ class ValkeyEngine:
         self._send_piece(piece, function, arguments, now)
 
     def _send_piece(
-        self, batch: _Batch, function: bytes, arguments: list[bytes], now: float
+        self, batch: _Batch, function: str, arguments: list[bytes], now: float
     ) -> None:
-        data = self._function_call(batch.shard, function.decode(), *arguments)
+        seen = b"%d" % self._highest
+        data = self._function_call(batch.shard, function, seen, *arguments)
         slot = self.layout.slots[batch.shard]
         batch.call = Call(slot, data, partial(self._write_reply, batch))
         self._writers.submit(batch.call, now)
@@ -400,9 +411,10 @@ class ValkeyEngine:
             self._write_failed(batch, reply)
             return
         self._learn_time(reply[0])
+        self._highest = max(self._highest, reply[1])
         batch.reply = reply
         if not self._wait:
-            batch.conclude(map(outcome_of, batch.writes, reply[1:]))
+            batch.conclude(map(outcome_of, batch.writes, reply[2:]))
         elif batch.call is not None and batch.call.tries:
             # It went elsewhere meanwhile; what was sent behind it waited in the wrong place.
             batch.call = None
@@ -414,7 +426,7 @@ class ValkeyEngine:
         """Conclude a batch when so many replicas have it, or they had time enough."""
         if batch.reply is None or (batch.call is not None and batch.call.tries):
             return
-        outcomes = list(map(outcome_of, batch.writes, batch.reply[1:]))
+        outcomes = list(map(outcome_of, batch.writes, batch.reply[2:]))
         if type(reply) is not int or reply < self._wait:
             away = Refusal(Why.AWAY)
             outcomes = [one if isinstance(one, Refusal) else away for one in outcomes]
@@ -440,7 +452,7 @@ class ValkeyEngine:
             else:
                 written.set(index, Refusal(Why.FULL))
         if rest.writes:
-            self._send_batch(rest, b"remove", self._loop.time())
+            self._send_batch(rest, "remove", self._loop.time())
             self._flush_soon()
 
     # Lists, events, upkeep
@@ -525,7 +537,8 @@ class ValkeyEngine:
         events: list[Event] = []
         closed = 1 << 63
         for _, last, *entries in replies:
-            self._highest = max(self._highest, last)
+            if entries:
+                self._highest = max(self._highest, entries[-2])
             for number, entry in zip(entries[::2], entries[1::2], strict=True):
                 events += log.unpack(number, entry, shards)
             if len(entries) >= 2 * limit:
@@ -541,7 +554,7 @@ class ValkeyEngine:
         Whoever does it keeps a lease in Valkey, so that the others leave it to him.
         """
         if self.layout.shards == 1:
-            _, expired, due = await self._sweep(0, limit)
+            _, expired, due, _ = await self._sweep(0, limit)
             return Sweep(expired, due)
         replies = await self._each("due", b"%d" % limit)
         over = sorted((end, shard) for shard, reply in enumerate(replies) for end in reply[2:])
@@ -553,8 +566,11 @@ class ValkeyEngine:
         return Sweep(sum(reply[1] for reply in sweeps), min(ends, default=None))
 
     async def _sweep(self, shard: int, limit: int) -> list[Any]:
-        lease = b"%d" % _LEASE_MS
-        reply: list[Any] = await self._function(shard, "sweep", b"%d" % limit, self._me, lease)
+        seen, lease = b"%d" % self._highest, b"%d" % _LEASE_MS
+        reply: list[Any] = await self._function(
+            shard, "sweep", seen, b"%d" % limit, self._me, lease
+        )
+        self._highest = max(self._highest, reply[3])
         return reply
 
     async def trim(self, limit: int) -> int:

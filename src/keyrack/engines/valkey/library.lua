@@ -19,7 +19,8 @@
 -- Revisions: a hybrid logical clock. The next one is the last one of the shard plus the number of
 -- shards, or the server's clock in microseconds if that is more, rounded so that its remainder is
 -- the number of the shard. So one number orders all shards, no two shards give the same one, and a
--- server that lost its last writes gives none of them again.
+-- server that lost its last writes gives none of them again. A process sends along what it has seen
+-- of other shards, so that what it does later has a greater revision wherever that is done.
 --
 -- A key's time is over in the millisecond of its end. Valkey's own expiry is set a millisecond
 -- earlier, as it still serves a key in the millisecond that it names. Such a record is gone at once,
@@ -79,6 +80,12 @@ local function open(keys, args)
     shard.fresh = true
   end
   return shard
+end
+
+-- Whatever is noted from now on has a revision above this one.
+local function go_above(shard, revision)
+  local least = aligned(shard, revision) + shard.step
+  if shard.step > 1 and least > shard.physical then shard.physical = least end
 end
 
 local function save(shard)
@@ -397,9 +404,12 @@ local function write_once(shard, args, at, count)
   return outcome
 end
 
+-- Arguments: a revision that all of this is to be above, then operations.
+-- Reply: clock, last revision, then an outcome for each write.
 local function write(keys, args)
   local shard = open(keys, args)
-  local reply, at = {shard.now}, 4
+  local reply, at = {shard.now, 0}, 5
+  go_above(shard, tonumber(args[4]))
   while args[at] do
     local count, outcome = 1, nil
     if byte(args[at], 1) == 35 then
@@ -415,6 +425,7 @@ local function write(keys, args)
     for _ = 1, count do at = at + ARGUMENTS[sub(args[at], 1, 1)] end
   end
   finish(shard)
+  reply[2] = shard.last
   return reply
 end
 
@@ -556,15 +567,17 @@ local function ended(shard, kind, limit)
     'WITHSCORES', 'LIMIT', 0, limit)
 end
 
--- Arguments: limit, who sweeps, ms for which the others leave it to them.
--- Reply: clock, number of keys and locks that were removed, when the next one ends.
+-- Arguments: a revision that all of this is to be above, limit, who sweeps, ms for which the others
+-- leave it to them. Reply: clock, number of keys and locks that were removed, when the next one ends,
+-- last revision.
 local function sweep(keys, args)
   local shard = open(keys, args)
-  local limit, me, lease = tonumber(args[4]), args[5], args[6]
+  local limit, me, lease = tonumber(args[5]), args[6], args[7]
+  go_above(shard, tonumber(args[4]))
   local due = next_due(shard)
-  if not due or due > shard.now then return {shard.now, 0, due} end
+  if not due or due > shard.now then return {shard.now, 0, due, shard.last} end
   local sweeper = call('GET', shard.base .. 'w')
-  if sweeper and sweeper ~= me then return {shard.now, 0, due} end
+  if sweeper and sweeper ~= me then return {shard.now, 0, due, shard.last} end
   call('SET', shard.base .. 'w', me, 'PX', lease)
   local removed = 0
   for _, kind in ipairs({'k', 'l'}) do
@@ -580,7 +593,7 @@ local function sweep(keys, args)
   finish(shard)
   due = next_due(shard)
   if not due or due > shard.now then call('UNLINK', shard.base .. 'w') end
-  return {shard.now, removed, due}
+  return {shard.now, removed, due, shard.last}
 end
 
 -- Argument: limit. Reply: clock, when the next one ends, then the ends of those that are over.
@@ -603,7 +616,6 @@ local function size_of(entry)
 end
 
 -- Arguments: how many entries at most, how many events are kept at least. Reply: entries removed.
--- The last entry always stays.
 local function trim(keys, args)
   local shard = open(keys, args)
   local limit, kept = tonumber(args[4]), tonumber(args[5])
@@ -611,7 +623,7 @@ local function trim(keys, args)
   if shard.events <= kept then return 0 end
   for _, entry in ipairs(oldest(shard, limit)) do
     local size = size_of(entry)
-    if shard.events - size < kept or shard.events == size then break end
+    if shard.events - size < kept then break end
     ids[#ids + 1] = entry[1]
     shard.events = shard.events - size
     shard.gone = tonumber(string.match(entry[1], '^%d+'))

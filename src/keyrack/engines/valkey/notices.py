@@ -98,9 +98,11 @@ class Notices:
         for link, names in channels.items():
             self._tasks[link] = asyncio.get_running_loop().create_task(self._listen(link, names))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """End."""
+        tasks = list(self._tasks.values())
         self.want(False)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, link: Link, names: list[bytes]) -> None:
         loop = asyncio.get_running_loop()

@@ -57,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._calls: deque[Call] = deque()
         self._unsent: list[bytes] = []
+        self._retired = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
@@ -90,6 +91,8 @@ class Connection(asyncio.Protocol):
                     self.close()
                     return
                 self._replied(calls.popleft(), reply)
+            if self._retired and not calls:
+                self.close()
         except ProtocolError:
             self.close()
 
@@ -103,6 +106,12 @@ class Connection(asyncio.Protocol):
     def late(self, now: float, limit: float) -> bool:
         """Tell whether the oldest call has waited for more than `limit` seconds."""
         return bool(self._calls) and self._calls[0].sent < now - limit
+
+    def retire(self) -> None:
+        """End when everything that was sent has its reply."""
+        self._retired = True
+        if not self._calls:
+            self.close()
 
     def close(self) -> None:
         """End at once."""
