@@ -164,6 +164,23 @@ def _readable_file() -> Kind:
     return Kind("a file that can be read", parse)
 
 
+def _engine() -> Kind:
+    def parse(given: object) -> str:
+        if not isinstance(given, str):
+            raise ValueError
+        if given != "embedded":
+            from keyrack.engines.valkey import address  # most services do without
+
+            address.parse(given)
+        return given
+
+    return Kind(
+        "embedded, or an address like valkey://host:6379/prefix, valkeys://host (TLS), "
+        "valkey-cluster://host1,host2 or valkey-sentinel://host1,host2/?master=name",
+        parse,
+    )
+
+
 # The table
 
 
@@ -192,6 +209,7 @@ def _default_workers() -> int:
 _NETWORK: Final = "Network"
 _PROCESSES: Final = "Processes"
 _STORE: Final = "Store"
+_ENGINE: Final = "Engine"
 _LIMITS: Final = "Limits"
 _TIMES: Final = "Time limits"
 _LOGS: Final = "Logs"
@@ -281,6 +299,50 @@ class Settings:
     snapshot_keep: int = _row(
         _whole(1, 1000), 2, _STORE, "NUMBER",
         "Keep so many snapshots: what the next start has to fall back on when one is damaged.",
+    )  # fmt: skip
+    engine: str = _row(
+        _engine(), "embedded", _ENGINE, "ADDRESS",
+        "Keep the store in this machine's memory, or in Valkey: one server, a cluster, or the one "
+        "that Sentinel names. `valkeys` instead of `valkey` means TLS.",
+    )  # fmt: skip
+    engine_password: str | None = _row(
+        _text("a password"), None, _ENGINE, "PASSWORD",
+        "The password for Valkey, instead of one in the address. A command line can be read by "
+        "others on the machine: use the variable or a file.",
+        unset="what the address says",
+    )  # fmt: skip
+    engine_password_file: str | None = _row(
+        _readable_file(), None, _ENGINE, "FILE",
+        "A file that holds the password for Valkey.",
+        unset="what the address says",
+    )  # fmt: skip
+    engine_ca: str | None = _row(
+        _readable_file(), None, _ENGINE, "FILE",
+        "The certificates (PEM) that those of Valkey's servers must go back to.",
+        unset="those that the system trusts",
+    )  # fmt: skip
+    engine_cert: str | None = _row(
+        _readable_file(), None, _ENGINE, "FILE",
+        "The certificate chain (PEM) to show to Valkey; needs the key as well.",
+        unset="none",
+    )  # fmt: skip
+    engine_key: str | None = _row(
+        _readable_file(), None, _ENGINE, "FILE",
+        "The private key (PEM, not encrypted) of that certificate.",
+        unset="none",
+    )  # fmt: skip
+    engine_timeout: float = _row(
+        _seconds(0.05, 60), 2.0, _ENGINE, "SECONDS",
+        "How long Valkey may take to answer before a request gets 503.",
+    )  # fmt: skip
+    valkey_wait: int = _row(
+        _whole(0, 16), 0, _ENGINE, "NUMBER",
+        "Acknowledge a write only when so many replicas have it, too; otherwise it gets 503.",
+    )  # fmt: skip
+    valkey_may_evict: bool = _row(
+        _switch(), False, _ENGINE, "",
+        "Use a Valkey that removes keys of its own accord when it is full: keys, locks and "
+        "remembered answers go without an event.",
     )  # fmt: skip
     max_connections: int | None = _row(
         _whole(1, 10_000_000), None, _LIMITS, "NUMBER",
@@ -373,6 +435,13 @@ class _Given(NamedTuple):
     value: object
 
 
+def _told(name: str, value: object) -> str:
+    """Return a value as messages may show it: without a password."""
+    if name == "engine_password":
+        return "'***'"
+    return re.sub(r"//[^/@]*@", "//***@", repr(value))
+
+
 def load(
     flags: Mapping[str, object], environ: Mapping[str, str] = os.environ
 ) -> tuple[Settings, list[str]]:
@@ -385,7 +454,7 @@ def load(
     given = _from_file(str(file)) if file else {}
     given |= _from_environment(environ)
     given |= {
-        name: _Given(f"{flag(name)} {value!r}", value)
+        name: _Given(f"{flag(name)} {_told(name, value)}", value)
         for name, value in flags.items()
         if name in ROWS
     }
@@ -393,6 +462,7 @@ def load(
     _check_body(values, given)
     _check_tls(values, given)
     _check_data_directory(values, given)
+    _check_engine(values, given)
     return Settings(**values), list(_warnings(environ))
 
 
@@ -414,12 +484,12 @@ def _from_file(path: str) -> dict[str, _Given]:
         raise SettingsError(f"The file {path!r} is not TOML: {error}.") from None
     for key in table.keys() - ROWS.keys():
         raise SettingsError(f"{key!r} in {path!r} is no setting{_meant(key, ROWS)}.")
-    return {name: _Given(f"{name} = {value!r} in {path!r}", value) for name, value in table.items()}
+    return {name: _Given(f"{name} = {_told(name, value)} in {path!r}", value) for name, value in table.items()}
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
     return {
-        name: _Given(f"{key}={value!r}", value)
+        name: _Given(f"{key}={_told(name, value)}", value)
         for name in ROWS
         if (value := environ.get(key := variable(name))) and not _is_service_link(key, value)
     }
@@ -451,6 +521,18 @@ def _check_data_directory(values: Mapping[str, Any], given: Mapping[str, _Given]
             f"{given['data_dir'].where} is of no use with --durability none; choose --durability "
             "snapshot or commit."
         )
+
+
+def _check_engine(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:
+    for one, other in (("engine_cert", "engine_key"), ("engine_key", "engine_cert")):
+        if one in values and other not in values:
+            raise SettingsError(f"{given[one].where} was given alone; it needs {flag(other)}.")
+    if "engine_password" in values and "engine_password_file" in values:
+        raise SettingsError("Give --engine-password or --engine-password-file, not both.")
+    if values.get("engine", "embedded") == "embedded":
+        for name in values:
+            if name.startswith(("engine_", "valkey_")):
+                raise SettingsError(f"{given[name].where} means something only with --engine.")
 
 
 def _check_tls(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:

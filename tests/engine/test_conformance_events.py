@@ -105,6 +105,7 @@ def test_events_of_a_key_are_told_newest_first(engine: Engine) -> None:
 
 def test_events_of_a_key_go_on_where_they_were_cut(engine: Engine) -> None:
     """Also in the middle of what was committed together."""
+    needs_all_keys_together(engine)
     for _ in range(3):
         done(engine, Set(b"a", b""), Set(b"k", b""), Delete(b"k"), Set(b"k", b""), Set(b"b", b""))
     events = [event for event in engine.events() if event.key == b"k"]

@@ -11,9 +11,9 @@ import uvloop
 from engine_support.world import EVENTS_KEPT, SteadyClock
 from valkey_support.servers import alone, cluster, watched, wipe
 
-from keyrack.engines.valkey import ValkeyEngine
 from keyrack.engines.valkey.address import parse
 from keyrack.engines.valkey.client import Login
+from keyrack.engines.valkey.engine import ValkeyEngine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -89,6 +89,11 @@ class Synchronous:
         while found := self.events_after(after, 1):
             yield from found
             after = found[-1].revision
+
+    def events_of(
+        self, key: bytes, before: int | None, limit: int
+    ) -> tuple[list[Event], int | None]:
+        return self.call(self.waiting.events_of, key, before, limit)
 
     def history(self) -> tuple[int, int]:
         return self.call(self.waiting.history)

@@ -325,6 +325,7 @@ _TABLE: Final = (
             "bad-ttl",
             "bad-number",
             "batch-refused",
+            "keys-in-several-shards",
             "idempotency-key-reused",
         ),
         (_IDEMPOTENCY,),

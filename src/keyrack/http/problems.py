@@ -185,6 +185,14 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The Idempotency-Key belongs to another request",
         "A key names one request, body included. A retry repeats it exactly.",
     ),
+    "keys-in-several-shards": Kind(
+        422,
+        "The keys are in several shards",
+        "A store in a Valkey cluster is spread over shards, and only keys of the same shard can be "
+        "changed together. Where a key has a part in braces that part alone decides on its shard: "
+        "`{order:17}/state` and `{order:17}/lines` are always in the same one. "
+        "`atomic_across_keys` under `/v1/info` says whether a store is spread.",
+    ),
     "head-too-large": Kind(
         431,
         "The header section is too large",

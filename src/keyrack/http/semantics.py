@@ -222,6 +222,12 @@ def refused(refusal: Refusal) -> Problem:
 _OTHERS: Final = {
     Why.MISSING: ("key-not-found", "There is no such key, or its time is over."),
     Why.NUMBER: ("not-a-number", "The key's value is no decimal number of 64 bits."),
+    Why.SPREAD: (
+        "keys-in-several-shards",
+        "These keys are in different shards of the store, which nothing changes together. Give "
+        "them a part in braces in common, like {order:17}/state and {order:17}/lines: only that "
+        "part decides on a key's shard.",
+    ),
     Why.OVERFLOW: ("overflow", "The sum has more than 64 bits; nothing was changed."),
     Why.REUSED: (
         "idempotency-key-reused",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keyrack import __version__
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.directory import Place
+    from keyrack.server.stores import Held
     from keyrack.settings import Settings
 
 _FIRST = "/v1/keys/greeting"
@@ -16,28 +16,29 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 """Addresses to listen on that nobody connects to, and what to connect to instead."""
 
 
-def facts(settings: Settings, place: Place, urls: list[str]) -> dict[str, Any]:
+def facts(settings: Settings, place: Held, urls: list[str]) -> dict[str, Any]:
     """Return what the log says of a service that is ready; `memory` is in bytes."""
     return {
         "event": "ready",
         "version": __version__,
         "urls": urls,
-        "engine": "embedded",
+        "engine": "embedded" if place.memory else "valkey",
         "store": place.path,
         "memory": place.memory,
         "workers": settings.workers,
     }
 
 
-def greeting(settings: Settings, place: Place, urls: list[str]) -> str:
+def greeting(settings: Settings, place: Held, urls: list[str]) -> str:
     """Return the text: where the service is, what it holds, how to stop it, what to try first."""
     fate = "kept at the end" if place.named else "removed at the end"
+    memory = f"{place.memory >> 20} MiB at most" if place.memory else "as Valkey is set"
     curl = _curl(settings, urls[0])
     return f"""\
 Keyrack {__version__} is ready: {"  ".join(urls)}
 
   store    {place.path} ({fate})
-  memory   {place.memory >> 20} MiB at most
+  memory   {memory}
   workers  {settings.workers}
   stop     Ctrl-C
 

@@ -16,8 +16,14 @@ from keyrack.server.remote_upkeep import RemoteUpkeep
 from keyrack.server.upkeep import Upkeep
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyrack.engines.contract import Engine, Reads, WaitingEngine
     from keyrack.http.turn import Perform
+
+
+def _nobody(wanted: bool, told: Callable[[], None]) -> None:
+    """Changes are made by workers of this service alone, which wake one another."""
 
 
 class Serving(NamedTuple):
@@ -28,6 +34,8 @@ class Serving(NamedTuple):
     perform: Perform
     protocol: type[Connection]
     upkeep: type[Upkeep]
+    listen: Callable[[bool, Callable[[], None]], None] = _nobody
+    """Has the function called whenever somebody elsewhere changes something, or no longer."""
 
 
 def direct(engine: Engine) -> Serving:
@@ -40,6 +48,8 @@ def acknowledged_later(engine: Engine, perform: Perform) -> Serving:
     return Serving(engine, engine, perform, LateWrites, Upkeep)
 
 
-def remote(engine: WaitingEngine) -> Serving:
+def remote(
+    engine: WaitingEngine, listen: Callable[[bool, Callable[[], None]], None] = _nobody
+) -> Serving:
     """Serve an engine all of whose answers come later."""
-    return Serving(engine, Asked(engine), over_there(engine), LateReads, RemoteUpkeep)
+    return Serving(engine, Asked(engine), over_there(engine), LateReads, RemoteUpkeep, listen)

@@ -32,13 +32,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from keyrack.engines.contract import StoreError
-from keyrack.engines.embedded.directory import prepare
 from keyrack.server import logs
 from keyrack.server.counters import Counters
-from keyrack.server.durability import prepare as prepare_durability
 from keyrack.server.greeting import facts, greeting
 from keyrack.server.heartbeat import INTERVAL, Silence
 from keyrack.server.listeners import ListenError, Listeners, open_listeners
+from keyrack.server.stores import kind_of
 from keyrack.server.takeover import (
     Handover,
     Inheritance,
@@ -51,11 +50,11 @@ from keyrack.server.takeover import (
     offer_of,
     open_control,
 )
-from keyrack.system import memory_limit, raise_file_limit
+from keyrack.system import raise_file_limit
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.directory import Place
     from keyrack.server.durability import Durability
+    from keyrack.server.stores import Held
     from keyrack.settings import Settings
 
 Entry: TypeAlias = Callable[..., None]
@@ -108,7 +107,7 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
         try:
             found = _taken_over(settings, stack) if settings.takeover else None
             prepared = found or _prepared(settings, stack)
-            durability = prepare_durability(settings, prepared.place, running=found is not None)
+            durability = kind_of(settings).keep(settings, prepared.place, found is not None)
         except (ListenError, StoreError, TakeoverRefused) as error:
             _log.error("%s", error)
             return 1
@@ -135,10 +134,12 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
 def _prepared(settings: Settings, stack: contextlib.ExitStack) -> Inheritance:
     listeners = open_listeners(settings)
     stack.callback(listeners.close)
-    place = prepare(settings.store, settings.memory, memory_limit(), settings.events)
+    place = kind_of(settings).prepare(settings)
     stack.callback(place.close)
     for note in place.notes:
         _log.warning("%s", note)
+    if place.lock < 0:
+        return Inheritance(listeners, place, None, None)
     try:
         control = open_control(place.path)
     except OSError as error:
@@ -188,7 +189,7 @@ class Supervisor:
         self,
         settings: Settings,
         listeners: Listeners,
-        place: Place,
+        place: Held,
         counters: Counters,
         entry: Entry,
         worker_mask: set[Any] | None = None,

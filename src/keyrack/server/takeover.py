@@ -347,7 +347,7 @@ def _differ(pid: int, what: str, theirs: str, mine: str) -> str:
 
 
 def offer_of(
-    settings: Settings, listeners: Listeners, place: Place, control: socket.socket
+    settings: Settings, listeners: Listeners, place: Held, control: socket.socket
 ) -> tuple[Offer, list[int]]:
     """Return what a service has to hand over, and the descriptors."""
     sockets = (one.fileno() for one in listeners.all())
@@ -410,7 +410,7 @@ class Inheritance(NamedTuple):
     """What a service begins with; what another one has handed over is not owned until adopted."""
 
     listeners: Listeners
-    place: Place
+    place: Held
     control: socket.socket | None
     predecessor: Predecessor | None
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final, cast
 import uvicorn
 import uvloop
 
-from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.app import Application
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
@@ -21,20 +20,19 @@ from keyrack.http.turn import Turn
 from keyrack.server.counters import STARTS
 from keyrack.server.crowd import Crowd, most_connections
 from keyrack.server.heartbeat import Pulse
-from keyrack.server.kept_writes import KeptWrites
-from keyrack.server.serving import acknowledged_later, direct
 from keyrack.server.snapshots import Snapshots
+from keyrack.server.stores import kind_of
 from keyrack.system import file_limit
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator
 
-    from keyrack.engines.embedded.directory import Place
     from keyrack.http.connection import Connection
     from keyrack.http.message import Request
     from keyrack.server.counters import Counters
     from keyrack.server.serving import Serving
+    from keyrack.server.stores import Held
     from keyrack.settings import Settings
 
 _NEIGHBOURS_SECONDS: Final = 0.02
@@ -51,38 +49,23 @@ def run(
     settings: Settings,
     slot: int,
     listeners: list[socket.socket],
-    place: Place,
+    place: Held,
     counters: Counters,
     lifeline_fd: int,
 ) -> None:
     """Serve until told to end, or until the supervisor is gone (`lifeline_fd` reads its end)."""
-    engine = EmbeddedEngine(place.path, place.memory, settings.events, kept=place.kept)
-    try:
-        with (
-            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-            _served(engine, place, runner.get_loop()) as serving,
-        ):
-            runner.run(_serve(settings, slot, listeners, place, serving, counters, lifeline_fd))
-    finally:
-        engine.close()
 
+    async def serve(serving: Serving) -> None:
+        await _serve(settings, slot, listeners, place, serving, counters, lifeline_fd)
 
-@contextlib.contextmanager
-def _served(
-    engine: EmbeddedEngine, place: Place, loop: asyncio.AbstractEventLoop
-) -> Iterator[Serving]:
-    if place.kept is None or not place.kept.strict:
-        yield direct(engine)
-        return
-    with contextlib.closing(KeptWrites(engine, loop)) as kept:
-        yield acknowledged_later(engine, kept.perform)
+    kind_of(settings).serve(settings, place, serve)
 
 
 async def _serve(
     settings: Settings,
     slot: int,
     listeners: list[socket.socket],
-    place: Place,
+    place: Held,
     serving: Serving,
     counters: Counters,
     lifeline_fd: int,
@@ -92,7 +75,12 @@ async def _serve(
     count[STARTS] += 1
     turn = Turn(loop, serving.reads, count, serving.perform)
     engine = serving.store
-    feed = Feed(loop, engine, turn, lambda interested: counters.set_interested(slot, interested))
+
+    def interested(some: bool) -> None:
+        counters.set_interested(slot, some)
+        serving.listen(some, feed.wake)
+
+    feed = Feed(loop, engine, turn, interested)
     pulse = Pulse(counters, slot, settings.worker_timeout)
     crowd = _crowd(settings, slot, counters, len(listeners))
     limits = _limits(settings)

@@ -1,5 +1,4 @@
-"""The Valkey engine: one store for Keyrack processes on any number of machines."""
+"""The Valkey engine: one store for Keyrack processes on any number of machines.
 
-from keyrack.engines.valkey.engine import ValkeyEngine
-
-__all__ = ["ValkeyEngine"]
+Nothing is imported here: addresses are read where the client library may be missing.
+"""

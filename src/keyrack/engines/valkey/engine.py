@@ -23,6 +23,8 @@ from libvalkey import ReplyError
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
     Capabilities,
+    Change,
+    Event,
     Refusal,
     Space,
     StoreAway,
@@ -44,7 +46,7 @@ from keyrack.engines.valkey.wire import Call, Lost, code_of, encode
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
-    from keyrack.engines.contract import Event, Outcome, Page, Record, Write
+    from keyrack.engines.contract import Outcome, Page, Record, Write
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.client import Login, Servers
 
@@ -60,6 +62,9 @@ a bigger write is a call of its own."""
 _HEARTBEAT: Final = 1.0
 """Seconds between two looks at the server's clock, which also finds a server that hangs."""
 _LEASE_MS: Final = 200
+_STORE_LEASE_MS: Final = 500
+_ENTRIES_A_LOOK: Final = b"1000"
+"""Groups of events that one call reads to find those of a key."""
 _WAIT_PART: Final = 0.8
 """Replicas get this part of the deadline to confirm."""
 _TROUBLE: Final = frozenset(("MISCONF", "NOREPLICAS", "LOADING", "CLUSTERDOWN", "MASTERDOWN"))
@@ -264,6 +269,11 @@ class ValkeyEngine:
             await self._writers.close()
         for _ in range(3):
             await asyncio.sleep(0)  # lets connections end before the loop does
+
+    def listen(self, wanted: bool, told: Callable[[], None]) -> None:
+        """Have `told` called when anybody, anywhere, may have changed something; or no longer."""
+        self.on_change = told
+        self.notices.want(wanted)
 
     # Time
 
@@ -527,6 +537,20 @@ class ValkeyEngine:
             self._loop.call_soon(self._notice)
         return complete[:limit]
 
+    async def events_of(
+        self, key: bytes, before: int | None, limit: int
+    ) -> tuple[list[Event], int | None]:
+        """Return at most `limit` events of one key, newest first, and where to go on, if at all.
+
+        All of them are in the key's shard, so only its events are read.
+        """
+        below = b"" if before is None else b"%d" % before
+        following, *found = await self._function(
+            self.layout.shard_of(key), "events_of", key, below, b"%d" % limit, _ENTRIES_A_LOOK
+        )
+        events = [Event(revision, Change(change), key, at) for revision, change, at in found]
+        return events, following
+
     async def _events(self, revision: int, limit: int) -> tuple[list[Event], int]:
         shards = self.layout.shards
         arguments = [b"%d" % revision, b"%d" % limit]
@@ -556,6 +580,8 @@ class ValkeyEngine:
         if self.layout.shards == 1:
             _, expired, due, _ = await self._sweep(0, limit)
             return Sweep(expired, due)
+        if not await self._leads():
+            return Sweep(0, None)
         replies = await self._each("due", b"%d" % limit)
         over = sorted((end, shard) for shard, reply in enumerate(replies) for end in reply[2:])
         chosen = _counts(shard for _, shard in over[:limit])
@@ -564,6 +590,11 @@ class ValkeyEngine:
         dues |= {shard: reply[2] for shard, reply in zip(chosen, sweeps, strict=True)}
         ends = [due for due in dues.values() if due is not None]
         return Sweep(sum(reply[1] for reply in sweeps), min(ends, default=None))
+
+    async def _leads(self) -> bool:
+        """Take or keep the lease of the whole store: asking all shards is one process's work."""
+        lease = b"%d" % _STORE_LEASE_MS
+        return bool(await self._function(0, "lease", self._me, lease))
 
     async def _sweep(self, shard: int, limit: int) -> list[Any]:
         seen, lease = b"%d" % self._highest, b"%d" % _LEASE_MS
@@ -578,6 +609,8 @@ class ValkeyEngine:
         kept = b"%d" % self.events_kept
         if self.layout.shards == 1:
             return int(await self._function(0, "trim", b"%d" % limit, kept))
+        if not await self._leads():
+            return 0
         events = sum(reply[3] for reply in await self._each("state"))
         if events <= self.events_kept:
             return 0

@@ -596,6 +596,16 @@ local function sweep(keys, args)
   return {shard.now, removed, due, shard.last}
 end
 
+-- Arguments: who wants to see to the whole store, ms for which the others leave it to them.
+-- Reply: whether they have it.
+local function lease(keys, args)
+  local name = string.sub(keys[1], 1, -2) .. 'w'
+  local holder = redis.call('GET', name)
+  if holder and holder ~= args[4] then return 0 end
+  redis.call('SET', name, args[4], 'PX', args[5])
+  return 1
+end
+
 -- Argument: limit. Reply: clock, when the next one ends, then the ends of those that are over.
 local function due(keys, args)
   local shard = open(keys, args)
@@ -684,6 +694,47 @@ local function events_raising(keys, args)
   return events(keys, args)
 end
 
+-- Arguments: a key, a revision to stay below (empty: none), limit, how many entries to read at most.
+-- Reply: what to stay below to go on, then revision, change and time of each event, newest first.
+local function events_of(keys, args)
+  local shard = open(keys, args)
+  local key, limit, most = args[4], tonumber(args[6]), tonumber(args[7])
+  local stream, start, before = shard.base .. 'e', '+', tonumber(args[5])
+  if before then
+    local first = call('XRANGE', stream, args[5], '+', 'COUNT', 1)[1]
+    start = first and first[1] or '+'
+  end
+  local entries, reply = call('XREVRANGE', stream, start, '-', 'COUNT', most), {false}
+  for _, entry in ipairs(entries) do
+    local last, packed = tonumber(string.match(entry[1], '^%d+')), entry[2][2]
+    if string.find(packed, key, 1, true) then
+      local time, number, at = unpack_struct('>I8I4', packed)
+      local found = {}
+      for i = number - 1, 0, -1 do
+        local change, size = unpack_struct('>BI2', packed, at)
+        local revision = last - i * shard.step
+        if sub(packed, at + 3, at + 2 + size) == key and (not before or revision < before) then
+          found[#found + 1] = {revision, change, time}
+        end
+        at = at + 3 + size
+      end
+      for i = #found, 1, -1 do
+        reply[#reply + 1] = found[i]
+        if #reply > limit then
+          reply[1] = found[i][1]
+          return reply
+        end
+      end
+    end
+  end
+  if #entries == most then
+    local entry = entries[most]
+    local last = tonumber(string.match(entry[1], '^%d+'))
+    reply[1] = last - (size_of(entry) - 1) * shard.step
+  end
+  return reply
+end
+
 -- Reply: clock, last revision, revision up to which events are gone, events, keys, keys that end.
 local function state(keys, args)
   local shard = open(keys, args)
@@ -695,12 +746,16 @@ end
 redis.register_function('keyrack_write_@', write)
 redis.register_function{function_name = 'keyrack_remove_@', callback = write, flags = {'allow-oom'}}
 redis.register_function{function_name = 'keyrack_sweep_@', callback = sweep, flags = {'allow-oom'}}
+redis.register_function{function_name = 'keyrack_lease_@', callback = lease, flags = {'allow-oom'}}
 redis.register_function{function_name = 'keyrack_trim_@', callback = trim, flags = {'allow-oom'}}
 redis.register_function{function_name = 'keyrack_raise_@', callback = raise, flags = {'allow-oom'}}
 redis.register_function{
   function_name = 'keyrack_events_raising_@', callback = events_raising, flags = {'allow-oom'}
 }
 redis.register_function{function_name = 'keyrack_events_@', callback = events, flags = {'no-writes'}}
+redis.register_function{
+  function_name = 'keyrack_events_of_@', callback = events_of, flags = {'no-writes'}
+}
 redis.register_function{function_name = 'keyrack_scan_@', callback = scan, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_count_@', callback = count, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_due_@', callback = due, flags = {'no-writes'}}

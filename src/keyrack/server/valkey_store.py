@@ -1,0 +1,135 @@
+"""A store in Valkey, as the server takes and serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Final
+
+import uvloop
+
+from keyrack.engines.contract import StoreAway, StoreError
+from keyrack.engines.valkey.address import parse, shown
+from keyrack.server.serving import remote
+
+if TYPE_CHECKING:
+    import ssl
+    from keyrack.engines.valkey.address import Address
+    from keyrack.engines.valkey.engine import ValkeyEngine
+    from keyrack.engines.embedded.durable import Kept
+    from keyrack.server.stores import Work
+    from keyrack.settings import Settings
+
+_PATIENCE: Final = 10.0
+"""Seconds in which Valkey, which may be starting as well, has to be there."""
+_PAUSE: Final = 0.25
+
+
+class Elsewhere:
+    """A store that is in no directory of ours, and whose memory is not ours to limit."""
+
+    lock = -1
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.memory = 0
+        self.named = True
+        self.notes: list[str] = []
+        self.kept: Kept | None = None
+
+    def hand_over(self) -> None:
+        """Any number of services may have it, so there is nothing to do."""
+
+    def adopt(self) -> None:
+        """Likewise."""
+
+    def close(self) -> None:
+        """Give it up; there is nothing to give."""
+
+
+def prepare(settings: Settings) -> Elsewhere:
+    """Make sure that the store can be used. Raises `StoreError`.
+
+    The loop that this takes is gone again before workers are forked.
+    """
+    place = Elsewhere(shown(_address(settings)))
+    if settings.store is not None or settings.memory is not None:
+        place.notes.append("--store and --memory mean nothing with a store in Valkey")
+    asyncio.run(_try(settings))
+    return place
+
+
+async def _try(settings: Settings) -> None:
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        engine = _engine(settings)
+        try:
+            await engine.open()
+        except StoreAway:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(_PAUSE)
+        else:
+            await engine.close()
+            return
+
+
+def keep(settings: Settings, place: Elsewhere, running: bool) -> None:
+    """Keep nothing on a disk: that is Valkey's to do."""
+
+
+def serve(settings: Settings, _: Elsewhere, work: Work) -> None:
+    """Run a worker's event loop with the store open."""
+
+    async def run() -> None:
+        engine = _engine(settings)
+        await engine.open()
+        try:
+            await work(remote(engine, engine.listen))
+        finally:
+            await engine.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(run())
+
+
+def _address(settings: Settings) -> Address:
+    address = parse(settings.engine)
+    if settings.engine_password is not None:
+        return address._replace(password=settings.engine_password)
+    if settings.engine_password_file is not None:
+        try:
+            with open(settings.engine_password_file, encoding="utf-8") as file:
+                return address._replace(password=file.read().strip())
+        except (OSError, UnicodeDecodeError) as error:
+            raise StoreError(f"The password of the engine cannot be read: {error}.") from None
+    return address
+
+
+def _engine(settings: Settings) -> ValkeyEngine:
+    try:
+        from keyrack.engines.valkey.client import Login
+        from keyrack.engines.valkey.engine import ValkeyEngine
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"{error.name} is missing, which a store in Valkey needs: "
+            "pip install 'keyrack[valkey]'."
+        ) from None
+    address = _address(settings)
+    tls = _tls(settings) if address.tls else None
+    login = Login(address.user, address.password, tls, settings.engine_timeout)
+    return ValkeyEngine(
+        address, login, settings.events, settings.valkey_wait, settings.valkey_may_evict
+    )
+
+
+def _tls(settings: Settings) -> ssl.SSLContext:
+    import ssl  # costs 10 ms, and most services do without
+
+    try:
+        context = ssl.create_default_context(cafile=settings.engine_ca)
+        if settings.engine_cert is not None:
+            context.load_cert_chain(settings.engine_cert, settings.engine_key, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        raise StoreError(f"The certificates for the engine cannot be used: {error}.") from None
+    return context
