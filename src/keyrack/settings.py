@@ -484,7 +484,10 @@ def _from_file(path: str) -> dict[str, _Given]:
         raise SettingsError(f"The file {path!r} is not TOML: {error}.") from None
     for key in table.keys() - ROWS.keys():
         raise SettingsError(f"{key!r} in {path!r} is no setting{_meant(key, ROWS)}.")
-    return {name: _Given(f"{name} = {_told(name, value)} in {path!r}", value) for name, value in table.items()}
+    return {
+        name: _Given(f"{name} = {_told(name, value)} in {path!r}", value)
+        for name, value in table.items()
+    }
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[str, _Given]:
@@ -530,9 +533,17 @@ def _check_engine(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Non
     if "engine_password" in values and "engine_password_file" in values:
         raise SettingsError("Give --engine-password or --engine-password-file, not both.")
     if values.get("engine", "embedded") == "embedded":
-        for name in values:
-            if name.startswith(("engine_", "valkey_")):
-                raise SettingsError(f"{given[name].where} means something only with --engine.")
+        return
+    if values.get("takeover"):
+        raise SettingsError(
+            f"{given['takeover'].where} is for a store in this machine's memory. With one in "
+            "Valkey, start the new service beside the old one, and end that."
+        )
+    if "data_dir" in values:
+        raise SettingsError(
+            f"{given['data_dir'].where} is for a store in this machine's memory. What Valkey keeps "
+            "on a disk is set there: appendonly, save."
+        )
 
 
 def _check_tls(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:

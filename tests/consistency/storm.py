@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from keyrack_server import Server, request
+from keyrack_server import ENGINE, ON_VALKEY, Server, request
 
 from keyrack.engines.embedded import EmbeddedEngine
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from keyrack_server import Answer, Wire
+
+    from keyrack.engines.contract import Engine
 
 ROUNDS = int(os.environ.get("KEYRACK_TEST_ROUNDS", "1"))
 """How many times as long as in a plain run the storms last."""
@@ -84,13 +86,21 @@ def store() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def opened(directory: str) -> Iterator[EmbeddedEngine]:
+def opened(directory: str) -> Iterator[Engine]:
     """Open a store beside or after its service."""
-    engine = EmbeddedEngine(directory, _MEMORY)
+    engine = _open(directory)
     try:
         yield engine
     finally:
         engine.close()
+
+
+def _open(directory: str) -> Engine:
+    if ON_VALKEY:
+        from valkey_support.store import opened_for  # not for tests that do without
+
+        return opened_for(ENGINE, directory)
+    return EmbeddedEngine(directory, _MEMORY)
 
 
 def audit(directory: str) -> list[str]:

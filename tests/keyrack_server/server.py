@@ -24,7 +24,20 @@ ENGINES: dict[str, tuple[str, ...]] = {
     "remote": ("keyrack_server.stand_ins", "remote", "serve"),
 }
 """The engines that the tests over HTTP can be run with, and the program that serves each. Another
-one is a row here; KEYRACK_TEST_ENGINE names the one of a run."""
+one is a row here; KEYRACK_TEST_ENGINE names the one of a run. `valkey`, `valkey-sentinel` and
+`valkey-cluster` are served by the first of them, each service with a store of its own in servers
+that `valkey_support` starts."""
+ENGINE = os.environ.get("KEYRACK_TEST_ENGINE", "embedded")
+ON_VALKEY = ENGINE.startswith("valkey")
+
+
+def _store_flags(*flags: str) -> tuple[str, ...]:
+    if not ON_VALKEY:
+        return flags
+    from valkey_support.store import translated  # not for tests that do without
+
+    return translated(ENGINE, flags)
+
 
 _START_SECONDS = 20.0
 _END_SECONDS = 15.0
@@ -48,11 +61,10 @@ class Server:
     ) -> None:
         self._told = False
         self._log = tempfile.NamedTemporaryFile(prefix="keyrack-test-", suffix=".log")  # noqa: SIM115 - closed in stop
-        program = ENGINES[os.environ.get("KEYRACK_TEST_ENGINE", "embedded")]
+        program = ENGINES["embedded" if ON_VALKEY else ENGINE]
         command = [*prefix, sys.executable, "-m", *program, "--port", "0"]
-        command += ["--workers", str(workers), *flags]
-        if memory is not None:
-            command += ["--memory", memory]
+        limit = () if memory is None else ("--memory", memory)
+        command += ["--workers", str(workers), *_store_flags(*flags, *limit)]
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")
         }

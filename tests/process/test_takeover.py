@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from consistency.storm import store, until
 from faults.generation import Address, Generations
-from keyrack_server import Server, request
+from keyrack_server import ON_VALKEY, Server, request
 
 from keyrack import __version__
 from keyrack.engines.embedded.engine import FORMAT
@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
     from faults.generation import Generation
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = [
+    pytest.mark.timeout(60),
+    pytest.mark.skipif(ON_VALKEY, reason="a store in Valkey needs no taking over"),
+]
 
 ADDRESS = {"host": "127.0.0.1", "port": "0", "uds": "None"}
 

@@ -1,1 +1,1 @@
-"""Valkey servers for tests: one, one behind Sentinel, a cluster; and the engine, made synchronous."""
+"""Valkey servers for tests (one, one behind Sentinel, a cluster), and the engine on them."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import uvloop
 from engine_support.world import EVENTS_KEPT, SteadyClock
-from valkey_support.servers import alone, cluster, watched, wipe
 
 from keyrack.engines.valkey.address import parse
 from keyrack.engines.valkey.client import Login
 from keyrack.engines.valkey.engine import ValkeyEngine
+from valkey_support.servers import alone, cluster, watched, wipe
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -36,6 +36,8 @@ from keyrack.settings import ROWS, Settings, flag, shown_size
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from keyrack.server.stores import Held
+
 _NAME: Final = "control"
 _PROTOCOL: Final = 1
 _ANSWER_SECONDS: Final = 10.0

@@ -46,14 +46,16 @@ def parse(url: str) -> Address:
     login, _, hosts = parts.netloc.rpartition("@")
     user, _, password = login.partition(":")
     default_port = SENTINEL_PORT if kind == "sentinel" else DEFAULT_PORT
+    options = _options(parts, kind)
     address = Address(
         kind,
         bool(scheme[1]),
         tuple(_host(text, default_port) for text in hosts.split(",")),
         _prefix(parts),
-        user=unquote(user),
-        password=unquote(password),
-        **_options(parts, kind),
+        _shards(options, kind),
+        options.get("master", ""),
+        unquote(user),
+        unquote(password),
     )
     if kind == "single" and len(address.hosts) > 1:
         raise ValueError("one host; several are a valkey-cluster:// or a valkey-sentinel://")
@@ -77,25 +79,31 @@ def _prefix(parts: SplitResult) -> bytes:
     return prefix.encode()
 
 
-def _options(parts: SplitResult, kind: str) -> dict[str, int | str]:
-    options: dict[str, int | str] = {"shards": CLUSTER_SHARDS if kind == "cluster" else 1}
+def _options(parts: SplitResult, kind: str) -> dict[str, str]:
     given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     allowed = {"single": set(), "cluster": {"shards"}, "sentinel": {"master"}}[kind]
     if unknown := given.keys() - allowed:
-        raise ValueError(f"no parameter {sorted(unknown)[0]!r} in a {kind} address")
-    if kind == "sentinel":
-        if not given.get("master"):
-            raise ValueError("the name under which Sentinel knows the servers: /?master=name")
-        options["master"] = given["master"]
-    if "shards" in given:
-        if not re.fullmatch(r"[1-9][0-9]{0,3}", given["shards"]) or int(given["shards"]) > MAX_SHARDS:
-            raise ValueError(f"a number of shards from 1 to {MAX_SHARDS}")
-        options["shards"] = int(given["shards"])
-    return options
+        raise ValueError(f"no parameter {min(unknown)!r} in a {kind} address")
+    if kind == "sentinel" and not given.get("master"):
+        raise ValueError("the name under which Sentinel knows the servers: /?master=name")
+    return given
+
+
+def _shards(options: dict[str, str], kind: str) -> int:
+    if "shards" not in options:
+        return CLUSTER_SHARDS if kind == "cluster" else 1
+    shards = int(options["shards"]) if re.fullmatch("[1-9][0-9]{0,3}", options["shards"]) else 0
+    if not 0 < shards <= MAX_SHARDS:
+        raise ValueError(f"a number of shards from 1 to {MAX_SHARDS}")
+    return shards
 
 
 def shown(address: Address) -> str:
     """Return the address without its password, for logs and `/v1/info`."""
-    scheme = f"valkey{'s' if address.tls else ''}{'' if address.kind == 'single' else '-' + address.kind}"
-    hosts = ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in address.hosts)
-    return f"{scheme}://{hosts}/{address.prefix.decode()}"
+    scheme = "valkeys" if address.tls else "valkey"
+    if address.kind != "single":
+        scheme += f"-{address.kind}"
+    hosts = (f"[{host}]" if ":" in host else host for host, _ in address.hosts)
+    ports = (port for _, port in address.hosts)
+    servers = ",".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    return f"{scheme}://{servers}/{address.prefix.decode()}"

@@ -63,9 +63,7 @@ class Login:
         """Connect to a server and say who we are."""
         loop = asyncio.get_running_loop()
         host = place[0] if self.tls else None
-        await loop.create_connection(
-            lambda: connection, *place, ssl=self.tls, server_hostname=host
-        )
+        await loop.create_connection(lambda: connection, *place, ssl=self.tls, server_hostname=host)
         if self._secret:
             await ask(connection, b"AUTH", *self._secret)
         await ask(connection, b"CLIENT", b"SETNAME", name)
@@ -147,7 +145,8 @@ class Link:
 
     def away(self) -> StoreAway:
         """Return what to tell those whose command cannot be sent."""
-        where = "%s:%d" % self.place if self.place[1] else "Valkey"
+        host, port = self.place
+        where = f"{host}:{port}" if port else "Valkey"
         return StoreAway(f"{where} cannot be used: {self.trouble}. Try again in a moment.")
 
     def drop(self, why: str) -> None:
@@ -406,9 +405,7 @@ class Cluster(Servers):
         """Find out who holds which slot."""
         await self._refresh()
         if self._slots - self._map.keys():
-            raise StoreAway(
-                f"No server of the cluster tells where all slots are: {self._trouble}."
-            )
+            raise StoreAway(f"No server of the cluster tells where all slots are: {self._trouble}.")
 
     def link_of(self, slot: int) -> Link:
         """Return the primary of a slot."""

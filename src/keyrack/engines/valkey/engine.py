@@ -401,9 +401,7 @@ class ValkeyEngine:
             size += length
         self._send_piece(piece, function, arguments, now)
 
-    def _send_piece(
-        self, batch: _Batch, function: str, arguments: list[bytes], now: float
-    ) -> None:
+    def _send_piece(self, batch: _Batch, function: str, arguments: list[bytes], now: float) -> None:
         seen = b"%d" % self._highest
         data = self._function_call(batch.shard, function, seen, *arguments)
         slot = self.layout.slots[batch.shard]
@@ -428,7 +426,9 @@ class ValkeyEngine:
         elif batch.call is not None and batch.call.tries:
             # It went elsewhere meanwhile; what was sent behind it waited in the wrong place.
             batch.call = None
-            call = Call(self.layout.slots[batch.shard], self._wait_call(), partial(self._waited, batch))
+            call = Call(
+                self.layout.slots[batch.shard], self._wait_call(), partial(self._waited, batch)
+            )
             self._writers.submit(call, self._loop.time())
             self._flush_soon()
 
@@ -500,7 +500,9 @@ class ValkeyEngine:
     async def _count(self, shard: int, prefix: bytes, begin: bytes, steps: int) -> int:
         total, following = 0, begin
         while True:
-            _, number, last = await self._function(shard, "count", prefix, following, b"%d" % steps)
+            reply = await self._function(shard, "count", prefix, following, b"%d" % steps)
+            number: int = reply[1]
+            last: bytes | None = reply[2]
             total += number
             if last is None:
                 return total
@@ -620,7 +622,7 @@ class ValkeyEngine:
                 break
             events -= size
             chosen.append(shard)
-        trims = [
+        trims: list[asyncio.Future[int]] = [
             self._function(shard, "trim", b"%d" % number, b"0")
             for shard, number in _counts(chosen).items()
         ]

@@ -7,7 +7,7 @@ in code. Letters name operations and spaces; a condition follows them in the sam
 from __future__ import annotations
 
 from struct import Struct
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
@@ -21,7 +21,6 @@ from keyrack.engines.contract import (
     Remember,
     Result,
     Set,
-    Space,
     Touch,
     Why,
 )

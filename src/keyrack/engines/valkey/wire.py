@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Done: TypeAlias = "Callable[[Any], None]"
 """Called once: with the reply, with a `ReplyError`, or with `Lost`."""
 
+
 class Lost(Exception):
     """The connection ended before the reply: the command may have been carried out or not."""
 
