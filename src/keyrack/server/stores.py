@@ -62,6 +62,7 @@ class Kind(NamedTuple):
 
     prepare: Callable[[Settings], Held]
     keep: Callable[[Settings, Any, bool], Durability | None]
+    """Told whether the store is in use already, by a service that is being taken over."""
     serve: Callable[[Settings, Any, Work], None]
 
 
@@ -72,6 +73,10 @@ def kind_of(settings: Settings) -> Kind:
 
 def _prepare_embedded(settings: Settings) -> Place:
     return prepare_directory(settings.store, settings.memory, memory_limit(), settings.events)
+
+
+def _keep_embedded(settings: Settings, place: Place, running: bool) -> Durability | None:
+    return prepare_durability(settings, place, running=running)
 
 
 def _serve_embedded(settings: Settings, place: Place, work: Work) -> None:
@@ -96,6 +101,6 @@ def _served(
 
 
 _KINDS = {
-    "embedded": Kind(_prepare_embedded, prepare_durability, _serve_embedded),
+    "embedded": Kind(_prepare_embedded, _keep_embedded, _serve_embedded),
     "valkey": Kind(valkey_store.prepare, valkey_store.keep, valkey_store.serve),
 }

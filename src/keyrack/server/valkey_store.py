@@ -14,9 +14,10 @@ from keyrack.server.serving import remote
 
 if TYPE_CHECKING:
     import ssl
+
+    from keyrack.engines.embedded.durable import Kept
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.engine import ValkeyEngine
-    from keyrack.engines.embedded.durable import Kept
     from keyrack.server.stores import Work
     from keyrack.settings import Settings
 

@@ -9,7 +9,6 @@ import signal
 from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
-import uvloop
 
 from keyrack.http.app import Application
 from keyrack.http.feed import Feed
