@@ -15,6 +15,6 @@ function request()
     return wrk.format("DELETE", key)
   end
   local size = kind <= 90 and math.random(400) or math.random(16384)
-  local ttl = kind <= 75 and ("?ttl=" .. math.random(20)) or ""
+  local ttl = kind <= 75 and ("?ttl=" .. math.random(5)) or ""
   return wrk.format("PUT", key .. ttl, hosts, value:sub(1, size))
 end

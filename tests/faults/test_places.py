@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from consistency.lives import kill_everything, stored
 from consistency.storm import Client, Service, audit, store
-from keyrack_server import Server
+from keyrack_server import Server, refused_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,13 +116,8 @@ def test_what_is_killed_in_a_full_file_system_is_found_again() -> None:
 
 
 def refused(directory: str, *flags: str) -> str:
-    """Start a service that cannot start; return its one line."""
-    command = [sys.executable, "-m", "keyrack", "serve", "--port", "0", "--store", directory]
-    done = subprocess.run([*command, *flags], capture_output=True, text=True, timeout=30)
-    assert done.returncode == 1, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stderr
+    """Return what a service says that cannot start on a store."""
+    return refused_start("--port", "0", "--store", directory, *flags)
 
 
 def test_a_read_only_file_system_is_refused_with_a_sentence() -> None:
@@ -204,9 +198,5 @@ def test_a_store_that_is_full_stays_within_the_memory_of_its_control_group() -> 
 def test_a_limit_beyond_the_control_group_s_is_refused(tmp_path: Path) -> None:
     with memory_group(160 * MIB) as group:
         enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
-        command = [sys.executable, "-m", "keyrack", "serve", "--port", "0", "--memory", "200m"]
-        done = subprocess.run(
-            ["sh", "-c", enter, "sh", *command], capture_output=True, text=True, timeout=30
-        )
-        assert done.returncode == 1
-        assert "this machine or container allows 160 MiB" in done.stderr
+        said = refused_start("--port", "0", "--memory", "200m", prefix=("sh", "-c", enter, "sh"))
+        assert "this machine or container allows 160 MiB" in said

@@ -43,6 +43,27 @@ _START_SECONDS = 20.0
 _END_SECONDS = 15.0
 
 
+def clean_environment() -> dict[str, str]:
+    """Return this process's environment without settings of the service."""
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")
+    }
+    paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    return environment
+
+
+def refused_start(*flags: str, prefix: tuple[str, ...] = ()) -> str:
+    """Start a service that cannot start; return the one line in which it says why."""
+    command = [*prefix, sys.executable, "-m", "keyrack", "serve", "--workers", "1", *flags]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=30, check=False, env=clean_environment()
+    )
+    assert done.returncode == 1, done
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
 class Server:
     """`keyrack serve` with the given flags, on a port of its own; ends with `stop`.
 
@@ -65,12 +86,7 @@ class Server:
         command = [*prefix, sys.executable, "-m", *program, "--port", "0"]
         limit = () if memory is None else ("--memory", memory)
         command += ["--workers", str(workers), *_store_flags(*flags, *limit)]
-        environment = {
-            name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")
-        }
-        paths = [str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-        environment |= environ or {}
+        environment = clean_environment() | (environ or {})
         self.process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log, env=environment
         )
@@ -90,7 +106,15 @@ class Server:
                     with contextlib.suppress(OSError):
                         return self._answering(line["urls"])
             time.sleep(0.02)
-        raise AssertionError(f"the service is not ready after a while:\n{self.log()}")
+        raise AssertionError(f"not ready after {_START_SECONDS} s: {self._doing()}\n{self.log()}")
+
+    def _doing(self) -> str:
+        """Return what the service's first process has done and waits for: a machine can be busy."""
+        process = Path(f"/proc/{self.process.pid}")
+        words = (process / "stat").read_text().rpartition(")")[2].split()
+        seconds = (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+        waits = (process / "wchan").read_text()
+        return f"state {words[0]} ({waits}), {seconds} s of processor time, {os.getloadavg()}"
 
     def _answering(self, urls: list[str]) -> int:
         port = int(urls[0].rpartition(":")[2])

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from consistency.storm import store, until
 from faults.generation import Address, Generations
-from keyrack_server import ON_VALKEY, Server, request
+from keyrack_server import ON_VALKEY, Server, refused_start, request
 
 from keyrack import __version__
 from keyrack.engines.embedded.engine import FORMAT
@@ -71,12 +72,8 @@ def ask(
 
 
 def refused(*flags: str) -> str:
-    """Start a service that cannot take over; return what it says."""
-    command = [sys.executable, "-m", "keyrack", "serve", "--takeover", "--workers", "1", *flags]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    assert done.returncode == 1, done
-    assert done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
+    """Return what a service says that cannot take over."""
+    return refused_start("--takeover", *flags)
 
 
 def complaints(service: Generation) -> list[str]:
@@ -239,6 +236,28 @@ def test_killing_the_old_supervisor_while_it_leaves_harms_nobody(
         until(lambda: new.says("taken_over"), 5, "the new one notices")
     assert address.ask("PUT", "/v1/keys/k", b"v").status == 201
     new.stop()
+
+
+def test_the_new_service_goes_on_alone_when_the_old_one_is_killed_meanwhile(
+    generations: Generations, address: Address
+) -> None:
+    old = generations.start()
+    address.ask("PUT", "/v1/keys/k", b"v")
+
+    def kill() -> None:
+        until(lambda: old.says("takeover_asked"), 10, "it is asked")
+        os.kill(old.process.pid, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    new = generations.start(workers=6)
+    killer.join()
+    old.process.wait()
+    assert address.ask("GET", "/v1/keys/k").body == b"v"
+    until(lambda: new.says("taken_over"), 5, "it notices")
+    # What it has now it can hand over itself.
+    generations.start()
+    assert new.process.wait(20) == 0
 
 
 # It cannot be
