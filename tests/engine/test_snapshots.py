@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support.children import only
 from engine_support.contents import contents
 from engine_support.kept import KeptStore
 from engine_support.processes import Child
@@ -153,7 +154,7 @@ def test_the_clock_does_not_go_back_when_the_wall_clock_was_set_back(
 
 def test_a_snapshot_is_the_store_at_one_moment_however_it_is_written_to(kept: KeptStore) -> None:
     for number in range(20_000):
-        put(kept.engine, b"filler %d" % number, b"x" * 50)
+        put(kept.engine, b"%05d" % number, b"x" * 50)
     kept.close()
     with Child("lockstep", kept.memory, kept.size, kept.disk) as child:
         assert child.hear() == "open"
@@ -166,12 +167,11 @@ def test_a_snapshot_is_the_store_at_one_moment_however_it_is_written_to(kept: Ke
             latest: dict[bytes, bytes | None] = {}
             for _, block in snapshot.read(path):
                 latest |= {key: raw for place, key, raw in block if place == Space.KEYS}
-            numbers = {raw[9:] for key, raw in latest.items() if raw and key.startswith(b"step ")}
-            deleted = [key for key, raw in latest.items() if raw is None]
+            numbers = {raw[9:] for key, raw in latest.items() if raw and key.endswith(b" step")}
             assert len(numbers) == 1, numbers
             # In each step the key of the one before it is deleted.
-            present = [k for k, raw in latest.items() if k.startswith(b"only ") and raw]
-            assert present == [b"only %b" % numbers.pop()], (present, deleted[-3:])
+            present = [key for key, raw in latest.items() if b" only " in key and raw]
+            assert present == [only(int(numbers.pop()))]
     kept.open()
 
 

@@ -82,6 +82,11 @@ def _kept(directory: str, memory: str, disk: str, strict: bool = False) -> Embed
     return EmbeddedEngine(directory, int(memory), kept=Kept(look(disk), strict))
 
 
+def only(step: int) -> bytes:
+    """Return the key that is there after a step and no other; it is anywhere among the rest."""
+    return b"%05d only %d" % (step * 7919 % 20_000, step)
+
+
 def lockstep(directory: str, memory: str, disk: str) -> None:
     """Change thirty keys together for ever, and have one more that moves on with each step."""
     engine = _kept(directory, memory, disk)
@@ -93,9 +98,9 @@ def lockstep(directory: str, memory: str, disk: str) -> None:
         (outcome,) = engine.write(
             [
                 (
-                    *(Set(b"step %d" % number, value) for number in range(30)),
-                    Delete(b"only %d" % (step - 1)),
-                    Set(b"only " + value, b"here"),
+                    *(Set(b"%05d step" % (number * 666), value) for number in range(30)),
+                    Delete(only(step - 1)),
+                    Set(only(step), b"here"),
                 )
             ]
         )
@@ -110,6 +115,22 @@ def take_snapshot(directory: str, memory: str, disk: str) -> None:
     taken = take_a_snapshot(hold, look(disk), 2, gently=True)
     tell("taken", taken.number, hold.env.info()["last_txnid"] - before - 3)
     engine.close()
+
+
+def die_kept(directory: str, memory: str, disk: str, when: str) -> None:
+    """Kill itself inside a write that is kept: its entry in the journal is `made` or not yet."""
+    engine = _kept(directory, memory, disk, strict=True)
+    assert engine.journal is not None
+    write_down = engine.journal.write_down
+
+    def die(*arguments: Any) -> None:
+        if when == "made":
+            write_down(*arguments)
+        tell("dying")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(engine.journal, "write_down", die)  # noqa: B010  # as below
+    put(engine, b"never", b"acknowledged")
 
 
 def die_writing(directory: str, memory: str, when: str) -> None:

@@ -54,7 +54,7 @@ class KeptStore:
 
     def open(self) -> None:
         """Begin a life of the service, as the supervisor does."""
-        self.memory.mkdir(exist_ok=True)
+        self.memory.mkdir(parents=True, exist_ok=True)
         self.data, self._lock = data.take(str(self.disk), self.files)
         kept = Kept(self.data, self.strict)
         try:

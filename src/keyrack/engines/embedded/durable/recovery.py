@@ -8,6 +8,7 @@ what follows was never acknowledged.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -103,38 +104,39 @@ def _journal_entries(
 ) -> Iterator[bytes]:
     """Yield the entries after a snapshot, each its packed changes."""
     sequence = summary.sequence
-    numbers = [found for found in data.journals() if found >= number]
-    for current, following in pairwise([*numbers, 0]):
-        try:
-            end = _first_of(data, following) if following else 0
-            reader = journal.Reader(data, current)
-        except journal.Damaged as error:
-            troubles.append(f"In {data.path}: {error}; nothing behind it is used.")
-            return
-        try:
-            if current != number and reader.header.first != sequence + 1:
+    with contextlib.ExitStack() as stack:
+        readers = [
+            stack.enter_context(contextlib.closing(reader))
+            for reader in _readable(data, number, troubles)
+        ]
+        for reader, following in pairwise([*readers, None]):
+            assert reader is not None, "only the last one is followed by none"
+            offset = journal.START
+            if reader.header.number == number:
+                offset = summary.offset
+            elif reader.header.first != sequence + 1:
                 troubles.append(
-                    f"In {data.path}: what journal {current} holds does not follow on what was "
-                    "read before it; it is not used."
+                    f"In {data.path}: what journal {reader.header.number} holds does not follow on "
+                    "what was read before it; it is not used."
                 )
                 return
-            offset = summary.offset if current == number else journal.START
             for _, payload in reader.entries(offset, sequence):
-                if end and sequence + 1 >= end:
+                if following is not None and sequence + 1 >= following.header.first:
                     break
                 sequence += 1
                 yield payload
-        finally:
-            reader.close()
 
 
-def _first_of(data: DataDirectory, number: int) -> int:
-    """Return the first sequence number of a journal; 0 when it was made and never begun."""
-    if os.path.getsize(data.journal(number)) < journal.START:
-        return 0
-    reader = journal.Reader(data, number)
-    reader.close()
-    return reader.header.first
+def _readable(data: DataDirectory, number: int, troubles: list[str]) -> Iterator[journal.Reader]:
+    """Yield the journals from a number on, without those that were made and never begun."""
+    for found in data.journals():
+        if found < number:
+            continue
+        try:
+            yield journal.Reader(data, found)
+        except journal.Damaged as error:
+            if os.path.getsize(data.journal(found)) >= journal.START:
+                troubles.append(f"In {data.path}: {error}; what it holds is not used.")
 
 
 class _Loader:

@@ -1,0 +1,223 @@
+"""A disk that is full or fails: writes are refused, nothing is promised, and later it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_support.contents import contents
+from engine_support.kept import KeptStore
+from engine_support.world import attempt, put, value_of
+
+from keyrack.engines.contract import Delete, Refusal, Set, Why
+from keyrack.engines.embedded.durable.files import Files
+from keyrack.engines.embedded.durable.journal import JournalFailed
+from keyrack.server.kept_writes import KeptWrites
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from keyrack.engines.contract import Outcome
+
+
+class TroubledFiles(Files):
+    """The system's files, on a disk that fails when it is told to."""
+
+    def __init__(self) -> None:
+        self.write_error = 0
+        self.sync_error = 0
+        self.syncs = 0
+
+    def write(self, descriptor: int, data: bytes, offset: int) -> None:
+        if self.write_error:
+            # As a disk that gets full does: a part of it is there.
+            os.pwrite(descriptor, data[: len(data) // 2], offset)
+            raise OSError(self.write_error, os.strerror(self.write_error))
+        super().write(descriptor, data, offset)
+
+    def sync(self, descriptor: int) -> None:
+        self.syncs += 1
+        if self.sync_error:
+            raise OSError(self.sync_error, os.strerror(self.sync_error))
+        super().sync(descriptor)
+
+
+@pytest.fixture
+def files() -> TroubledFiles:
+    return TroubledFiles()
+
+
+@pytest.fixture
+def kept(shm: Path, tmp_path: Path, files: TroubledFiles) -> Iterator[KeptStore]:
+    """A store whose every write is kept; every test ends with its audit."""
+    store = KeptStore(shm, tmp_path, strict=True, files=files)
+    put(store.engine, b"before")
+    assert store.sync()
+    yield store
+    problems = store.engine.check()
+    store.close()
+    assert problems == []
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (errno.ENOSPC, Why.DISK_FULL),
+        (errno.EDQUOT, Why.DISK_FULL),
+        (errno.EIO, Why.DISK),
+        (errno.EROFS, Why.DISK),
+    ],
+)
+def test_what_cannot_be_written_down_is_not_done(
+    kept: KeptStore, files: TroubledFiles, error: int, why: Why
+) -> None:
+    before = contents(kept.engine)
+    files.write_error = error
+    assert attempt(kept.engine, Set(b"k", b"v" * 100)) == Refusal(why)
+    assert attempt(kept.engine, Delete(b"before")) == Refusal(why)
+    assert contents(kept.engine) == before
+    files.write_error = 0
+    put(kept.engine, b"k", b"later")
+    assert kept.sync()
+    before = contents(kept.engine)
+    kept.lose_memory()
+    assert contents(kept.engine) == before
+
+
+def test_expiry_waits_for_the_disk(kept: KeptStore, files: TroubledFiles) -> None:
+    put(kept.engine, b"short", ttl_ms=1)
+    kept.clock.advance(2)
+    files.write_error = errno.ENOSPC
+    with pytest.raises(JournalFailed):
+        kept.engine.expire(10)
+    assert value_of(kept.engine, b"short") is None, "it is over all the same"
+    files.write_error = 0
+    assert kept.engine.expire(10).expired == 1
+
+
+def test_after_a_sync_that_failed_nothing_is_taken_until_all_of_it_is_in_a_snapshot(
+    kept: KeptStore, files: TroubledFiles
+) -> None:
+    put(kept.engine, b"k", b"may be lost")
+    files.sync_error = errno.EIO
+    assert not kept.sync()
+    assert attempt(kept.engine, Set(b"k", b"v")) == Refusal(Why.DISK)
+    assert value_of(kept.engine, b"k") == b"may be lost"
+    files.sync_error = 0
+    assert not kept.sync(), "that a later sync succeeds means nothing"
+    assert attempt(kept.engine, Set(b"k", b"v")) == Refusal(Why.DISK)
+    kept.take()
+    put(kept.engine, b"k", b"kept")
+    assert kept.sync()
+    # The journal whose sync failed is needed by nobody any more.
+    broken = kept.data.journal(kept.data.journals()[0])
+    with open(broken, "r+b") as file:
+        file.truncate(0)
+    before = contents(kept.engine)
+    kept.lose_memory()
+    assert contents(kept.engine) == before
+    assert kept.started.troubles == []
+
+
+def test_a_snapshot_that_fails_too_lets_nothing_be_written(
+    kept: KeptStore, files: TroubledFiles
+) -> None:
+    put(kept.engine, b"k")
+    files.sync_error = errno.EIO
+    assert not kept.sync()
+    for _ in range(2):
+        with pytest.raises(OSError, match="Input/output error"):
+            kept.take()
+        assert attempt(kept.engine, Set(b"k", b"v")) == Refusal(Why.DISK)
+    files.sync_error = 0
+    kept.take()
+    put(kept.engine, b"k", b"again")
+    assert kept.sync()
+
+
+def test_a_store_that_outlived_a_service_with_a_broken_journal_begins_with_a_snapshot(
+    kept: KeptStore, files: TroubledFiles
+) -> None:
+    put(kept.engine, b"k", b"only in memory")
+    files.sync_error = errno.EIO
+    assert not kept.sync()
+    files.sync_error = 0
+    snapshots = kept.data.snapshots()
+    kept.restart()
+    assert value_of(kept.engine, b"k") == b"only in memory"
+    assert kept.data.snapshots()[-1] > snapshots[-1]
+    kept.lose_memory()
+    assert value_of(kept.engine, b"k") == b"only in memory"
+
+
+# As a worker has it
+
+
+def outcomes_of(kept: KeptStore, *calls: Sequence[bytes]) -> list[list[Outcome]]:
+    """Have values set as a worker does, a call for each list of keys, all at once."""
+
+    async def run() -> list[list[Outcome]]:
+        loop = asyncio.get_running_loop()
+        writes = KeptWrites(kept.engine, loop)
+        futures = []
+        for keys in calls:
+            future: asyncio.Future[list[Outcome]] = loop.create_future()
+            futures.append(future)
+            writes.perform(
+                [(Set(key, b"v"),) for key in keys],
+                lambda found, future=future: future.set_result(list(found)),  # type: ignore[misc]
+            )
+        found = await asyncio.gather(*futures)
+        writes.close()
+        return found
+
+    return asyncio.run(run())
+
+
+def test_writes_that_wait_together_share_a_sync(kept: KeptStore, files: TroubledFiles) -> None:
+    files.syncs = 0
+    found = outcomes_of(kept, [b"first"], *([b"%d" % n, b"x"] for n in range(50)))
+    assert [len(outcomes) for outcomes in found] == [1, *(2 for _ in range(50))]
+    assert not any(isinstance(one, Refusal) for outcomes in found for one in outcomes)
+    assert files.syncs == 2, "one for the first, one for all that came meanwhile"
+
+
+def test_a_failed_sync_is_no_success_for_anybody(
+    kept: KeptStore, files: TroubledFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    files.sync_error = errno.EIO
+    found = outcomes_of(kept, [b"a"], [b"b", b"c"])
+    assert found == [[Refusal(Why.DISK)], [Refusal(Why.DISK)] * 2]
+    assert [record.message for record in caplog.records] == [
+        f"the disk under {kept.data.path} has failed; writes are refused"
+    ]
+
+
+def test_a_full_disk_is_told_once_and_so_is_its_end(
+    kept: KeptStore, files: TroubledFiles, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> list[object]:
+        loop = asyncio.get_running_loop()
+        writes = KeptWrites(kept.engine, loop)
+        found: list[object] = []
+        for error in (0, errno.ENOSPC, errno.ENOSPC, 0, 0):
+            files.write_error = error
+            future: asyncio.Future[object] = loop.create_future()
+            writes.perform(
+                [(Set(b"k", b"v"),)], lambda outcomes, f=future: f.set_result(outcomes[0])
+            )  # type: ignore[misc]
+            found.append(await future)
+        writes.close()
+        return found
+
+    full = Refusal(Why.DISK_FULL)
+    found = asyncio.run(run())
+    assert [outcome == full for outcome in found] == [False, True, True, False, False]
+    assert [record.message for record in caplog.records] == [
+        f"the disk under {kept.data.path} is full; writes are refused",
+        "writes are kept on the disk again",
+    ]

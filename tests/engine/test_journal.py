@@ -1,0 +1,306 @@
+"""The journal: what was committed is in it, and what is not an entry is not taken for one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING
+
+import lmdb
+import pytest
+from engine_support.contents import contents
+from engine_support.kept import KeptStore
+from engine_support.processes import Child
+from engine_support.world import attempt, done, drop, put, value_of
+
+from keyrack.engines.contract import (
+    ANY,
+    Check,
+    Condition,
+    Delete,
+    Refusal,
+    Set,
+    StoreFormatUnknown,
+    Touch,
+    Why,
+)
+from keyrack.engines.embedded.durable import changes, journal
+from keyrack.engines.embedded.durable.journal import Recorded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from keyrack.engines.embedded.durable.changes import Change
+
+
+@pytest.fixture
+def kept(shm: Path, tmp_path: Path) -> Iterator[KeptStore]:
+    """A store whose every write is kept; every test ends with its audit."""
+    store = KeptStore(shm, tmp_path, strict=True)
+    yield store
+    problems = store.engine.check()
+    store.close()
+    assert problems == []
+
+
+def path_of(store: KeptStore) -> str:
+    """Return the path of the journal that is written to."""
+    return store.data.journal(store.data.journals()[-1])
+
+
+def entries(store: KeptStore) -> list[list[Change]]:
+    """Return the changes of each entry of the journal that is written to."""
+    position = store.engine.hold().position()
+    reader = journal.Reader(store.data, position.number)
+    first = reader.header.first
+    found = [list(changes.unpack(e)) for _, e in reader.entries(journal.START, first - 1)]
+    reader.close()
+    return found
+
+
+# Its bytes
+
+
+def test_the_bytes_of_version_1_stay_as_they_are() -> None:
+    entry = journal.pack_entry(
+        b"12345678", 7, changes.pack([(0, b"k", b"record"), (1, b"l", None)])
+    )
+    assert entry.hex(" ") == (
+        "00 00 00 16 c1 16 9f 0f 00 00 00 00 00 00 00 07 "
+        "00 00 01 00 00 00 06 6b 72 65 63 6f 72 64 "
+        "81 00 01 00 00 00 00 6c"
+    )
+
+
+def test_another_version_is_refused_with_a_sentence(
+    kept: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "VERSION", 2)
+    with pytest.raises(StoreFormatUnknown, match=r"has the format 1, and this version .* reads 2"):
+        journal.Reader(kept.data, 1)
+
+
+# What is in it
+
+
+def test_each_transaction_is_one_entry_with_what_is_there_after_it(kept: KeptStore) -> None:
+    put(kept.engine, b"a", b"1")
+    done(kept.engine, Set(b"b", b"2"), Set(b"b", b"3"), Delete(b"a"))
+    first, second = entries(kept)
+    assert [(place, key) for place, key, _ in first] == [(0, b"a"), (3, first[1][1])]
+    assert {(place, key): raw and raw[9:] for place, key, raw in second[:-1]} == {
+        (0, b"b"): b"3",
+        (0, b"a"): None,
+    }
+
+
+def test_what_changes_nothing_is_not_written_down(kept: KeptStore) -> None:
+    attempt(kept.engine, Check(b"missing", Condition(match=ANY)))
+    attempt(kept.engine, Set(b"a", b"1"), Check(b"missing", Condition(match=ANY)))
+    drop(kept.engine, b"missing")
+    for changed in entries(kept):
+        assert all(raw is None for _, _, raw in changed)
+
+
+def test_every_way_of_changing_a_record_is_written_down(kept: KeptStore) -> None:
+    put(kept.engine, b"ends", ttl_ms=10)
+    put(kept.engine, b"touched")
+    done(kept.engine, Touch(b"touched", 5_000))
+    put(kept.engine, b"long", os.urandom(200_000))
+    put(kept.engine, b"long and touched", os.urandom(50_000))
+    done(kept.engine, Touch(b"long and touched", 5_000))
+    kept.clock.advance(20)
+    assert kept.engine.expire(10).expired == 1
+    before = contents(kept.engine)
+    assert kept.sync()
+    kept.lose_memory()
+    assert contents(kept.engine) == before
+
+
+def test_old_events_that_were_trimmed_do_no_harm_when_they_come_back(
+    shm: Path, tmp_path: Path
+) -> None:
+    store = KeptStore(shm, tmp_path, strict=True, events=10)
+    for number in range(500):
+        put(store.engine, b"%d" % (number % 20))
+    while store.engine.trim(100):
+        pass
+    revision = store.engine.usage().revision
+    assert store.sync()
+    store.lose_memory()
+    assert store.engine.usage().events >= 10
+    while store.engine.trim(100):
+        pass
+    events = list(store.engine.events())
+    assert events[-1].revision == revision
+    assert [e.revision for e in events] == list(range(events[0].revision, revision + 1))
+    assert store.engine.check() == []
+    store.close()
+
+
+# What is not in it
+
+
+def test_the_tail_that_is_torn_is_not_read(kept: KeptStore) -> None:
+    for number in range(3):
+        put(kept.engine, b"%d" % number)
+    path, size = path_of(kept), os.path.getsize(path_of(kept))
+    kept.close()
+    os.truncate(path, size - 1)
+    for file in kept.memory.iterdir():
+        file.unlink()
+    kept.open()
+    assert [value_of(kept.engine, b"%d" % number) for number in range(3)] == [b"v", b"v", None]
+
+
+def test_after_a_damaged_entry_nothing_is_read(kept: KeptStore) -> None:
+    ends = []
+    for number in range(3):
+        put(kept.engine, b"%d" % number)
+        ends.append(os.path.getsize(path_of(kept)))
+    path = path_of(kept)
+    kept.close()
+    with open(path, "r+b") as file:
+        file.seek(ends[1] - 1)
+        file.write(b"X")
+    for file in kept.memory.iterdir():
+        file.unlink()
+    kept.open()
+    assert [value_of(kept.engine, b"%d" % number) for number in range(3)] == [b"v", None, None]
+    # What this life adds stands where the damaged entry was; what stood behind it stays dead.
+    put(kept.engine, b"new")
+    assert kept.sync()
+    kept.lose_memory()
+    assert value_of(kept.engine, b"new") == b"v"
+    assert value_of(kept.engine, b"2") is None
+
+
+def test_a_transaction_that_is_given_up_leaves_no_entry(kept: KeptStore) -> None:
+    put(kept.engine, b"first")
+    with contextlib.suppress(ZeroDivisionError), kept.engine._transaction() as txn:
+        txn.put(b"never", b"x" * 20, db=kept.engine._records)
+        raise ZeroDivisionError
+    put(kept.engine, b"second")
+    assert kept.sync()
+    kept.lose_memory()
+    assert [value_of(kept.engine, key) for key in (b"first", b"second", b"never")] == [
+        b"v",
+        b"v",
+        None,
+    ]
+
+
+def test_an_entry_whose_commit_failed_is_taken_back(
+    kept: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(kept.engine, b"first")
+    real = Recorded.__init__
+
+    class NoRoom:
+        """A transaction that cannot be committed."""
+
+        def __init__(self, txn: lmdb.Transaction[bytes]) -> None:
+            self._txn = txn
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._txn, name)
+
+        def commit(self) -> None:
+            self._txn.abort()
+            raise lmdb.MapFullError("no room")
+
+    def init(self: Recorded, journal: object, txn: object, *rest: object) -> None:
+        real(self, journal, NoRoom(txn), *rest)  # type: ignore[arg-type]  # stands in for one
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorded, "__init__", init)
+        assert attempt(kept.engine, Set(b"refused", b"v")) == Refusal(Why.FULL)
+    assert len(entries(kept)) == 1
+    kept.lose_memory()
+    assert value_of(kept.engine, b"refused") is None
+
+
+@pytest.mark.parametrize("when", ["made", "before"])
+def test_a_writer_that_is_killed_holding_the_lock_leaves_nothing_that_counts(
+    kept: KeptStore, when: str
+) -> None:
+    put(kept.engine, b"first")
+    with Child("die_kept", kept.memory, kept.size, kept.disk, when) as child:
+        assert child.hear() == "dying"
+        child.hear_all()
+    put(kept.engine, b"second", b"longer than what the dead one wrote")
+    assert kept.sync()
+    before = contents(kept.engine)
+    assert b"never" not in before["KEYS"]
+    kept.lose_memory()
+    assert contents(kept.engine) == before
+
+
+def test_what_a_dead_writer_left_at_the_end_is_not_read_when_the_next_life_goes_on(
+    kept: KeptStore,
+) -> None:
+    put(kept.engine, b"first")
+    with Child("die_kept", kept.memory, kept.size, kept.disk, "made") as child:
+        assert child.hear() == "dying"
+        child.hear_all()
+    kept.restart()
+    put(kept.engine, b"second")
+    assert kept.sync()
+    before = contents(kept.engine)
+    assert b"never" not in before["KEYS"]
+    kept.lose_memory()
+    assert contents(kept.engine) == before
+
+
+def test_bytes_of_another_journal_are_no_entry(kept: KeptStore) -> None:
+    """A user may store what looks like an entry; without the file's salt it is none."""
+    put(kept.engine, b"k")
+    position = kept.engine.hold().position()
+    payload = changes.pack([(0, b"forged", b"\0" * 8 + b"\0v")])
+    forged = journal.pack_entry(b"\0" * 8, position.sequence + 1, payload)
+    with open(path_of(kept), "r+b") as file:
+        file.seek(position.offset)
+        file.write(forged)
+    assert len(entries(kept)) == 1
+
+
+def test_a_journal_that_does_not_follow_on_the_one_before_it_is_told_and_not_used(
+    kept: KeptStore,
+) -> None:
+    put(kept.engine, b"first")
+    assert kept.sync()
+    missing = path_of(kept)
+    kept.restart()
+    put(kept.engine, b"second")
+    assert kept.sync()
+    kept.close()
+    os.unlink(missing)
+    for file in kept.memory.iterdir():
+        file.unlink()
+    kept.open()
+    assert value_of(kept.engine, b"second") is None
+    assert "does not follow on what was read before it" in kept.started.troubles[0]
+
+
+def test_with_a_damaged_newest_snapshot_nothing_is_lost(kept: KeptStore) -> None:
+    put(kept.engine, b"first")
+    kept.take()
+    put(kept.engine, b"second")
+    kept.take()
+    put(kept.engine, b"third")
+    assert kept.sync()
+    os.truncate(kept.data.snapshot(kept.data.snapshots()[-1]), 90)
+    before = contents(kept.engine)
+    kept.lose_memory()
+    assert contents(kept.engine) == before
+    assert len(kept.started.troubles) == 1
+
+
+def test_journals_are_kept_as_long_as_a_snapshot_needs_them(kept: KeptStore) -> None:
+    for _ in range(4):
+        put(kept.engine, b"k")
+        kept.take()
+    snapshots = kept.data.snapshots()
+    assert len(snapshots) == 2
+    assert kept.data.journals() == snapshots
