@@ -37,7 +37,7 @@ from keyrack.engines.contract import (
 from keyrack.engines.valkey import library, log
 from keyrack.engines.valkey.address import shown
 from keyrack.engines.valkey.client import Cluster, Single, information
-from keyrack.engines.valkey.layout import FORMAT, KINDS, STATE, Layout
+from keyrack.engines.valkey.layout import FORMAT, KINDS, STATE, Layout, slot_of
 from keyrack.engines.valkey.notices import Notices
 from keyrack.engines.valkey.operations import arguments_of, only_removes, outcome_of
 from keyrack.engines.valkey.pages import Pages
@@ -192,7 +192,8 @@ class ValkeyEngine:
 
     def _connect(self) -> Servers:
         if self.address.kind == "cluster":
-            return Cluster(self.address, self._login, self._changed, self.layout.slots)
+            slots = [*self.layout.slots, slot_of(self.layout.meta)]
+            return Cluster(self.address, self._login, self._changed, slots)
         return Single(self.address, self._login, self._changed)
 
     def _changed(self) -> None:
@@ -226,8 +227,10 @@ class ValkeyEngine:
             b"shards": b"%d" % self.layout.shards,
             b"id": secrets.token_hex(8).encode(),
         }
-        await asyncio.gather(*(self._ask(0, b"HSETNX", meta, *item) for item in mine.items()))
-        flat = await self._ask(0, b"HGETALL", meta)
+        slot = slot_of(meta)
+        made = [encode((b"HSETNX", meta, *item)) for item in mine.items()]
+        await asyncio.gather(*(self._future(slot, one) for one in made))
+        flat = await self._future(slot, encode((b"HGETALL", meta)))
         found = dict(zip(flat[::2], flat[1::2], strict=True))
         where = shown(self.address)
         if found[b"format"] != mine[b"format"]:
@@ -678,7 +681,7 @@ class ValkeyEngine:
 
     def _function(self, shard: int, name: str, *arguments: bytes) -> asyncio.Future[Any]:
         """Call a function of the library in a shard, with the next flush."""
-        return self._future(shard, self._function_call(shard, name, *arguments))
+        return self._future(self.layout.slots[shard], self._function_call(shard, name, *arguments))
 
     def _function_call(self, shard: int, name: str, *arguments: bytes) -> bytes:
         return encode(
@@ -696,14 +699,14 @@ class ValkeyEngine:
 
     def _ask(self, shard: int, *parts: bytes) -> asyncio.Future[Any]:
         """Send a command to the server of a shard, with the next flush."""
-        return self._future(shard, encode(parts))
+        return self._future(self.layout.slots[shard], encode(parts))
 
     async def _ask_servers(self, *parts: bytes) -> list[Any]:
         """Send a command to every server that holds a shard."""
         one_of = {id(self._servers.link_of(slot)): s for s, slot in enumerate(self.layout.slots)}
         return await asyncio.gather(*(self._ask(shard, *parts) for shard in one_of.values()))
 
-    def _future(self, shard: int, data: bytes) -> asyncio.Future[Any]:
+    def _future(self, slot: int, data: bytes) -> asyncio.Future[Any]:
         future: asyncio.Future[Any] = self._loop.create_future()
 
         def done(reply: Any) -> None:
@@ -714,7 +717,7 @@ class ValkeyEngine:
             else:
                 future.set_result(reply)
 
-        self._submit(Call(self.layout.slots[shard], data, done))
+        self._submit(Call(slot, data, done))
         return future
 
     def _submit(self, call: Call) -> None:

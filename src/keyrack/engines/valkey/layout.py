@@ -26,8 +26,8 @@ MAX_SHARDS: Final = 1024
 FORMAT: Final = 1
 
 STATE: Final = b"s"
-META: Final = b"m"
-"""A hash in the first shard: format, number of shards, the store's id."""
+META: Final = b"{meta}m"
+"""A hash: format, number of shards, the store's id. Its slot does not depend on any of them."""
 INDEX: Final = b"i"
 EVENTS: Final = b"e"
 CHANNEL: Final = b"n"
@@ -69,7 +69,7 @@ class Layout:
         self.bases = [b"%b{%b}" % (prefix, tag) for tag in _tags(shards)]
         self.slots = [slot_of(base) for base in self.bases]
         self.records = [base + KINDS[Space.KEYS] for base in self.bases]
-        self.meta = self.bases[0] + META
+        self.meta = prefix + META
 
     def shard_of(self, key: bytes) -> int:
         """Return the shard of a user's key or a lock's name."""
