@@ -58,11 +58,25 @@ def until(condition: Any, what: str, patience: float = _PATIENCE) -> Any:
         time.sleep(0.02)
 
 
-class Server:
-    """One server process."""
+def _ask(connection: socket.socket, *parts: bytes) -> Any:
+    connection.sendall(encode(parts))
+    reader = Reader()
+    while (reply := reader.gets()) is False:
+        data = connection.recv(1 << 16)
+        if not data:
+            raise EOFError
+        reader.feed(data)
+    if isinstance(reply, ReplyError):
+        raise reply
+    return reply
 
-    def __init__(self, *options: str, port: int | None = None) -> None:
-        self.port = port or free_port()
+
+class Server:
+    """One server process; `password` is what `ask` gives it."""
+
+    def __init__(self, *options: str, password: str = "") -> None:
+        self.port = free_port()
+        self._password = password
         self.directory = Path(tempfile.mkdtemp(prefix="test-of-keyrack-valkey-"))
         self.options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -84,17 +98,9 @@ class Server:
     def ask(self, *parts: str | bytes) -> Any:
         """Send a command on a connection of its own and return the reply."""
         with socket.create_connection((HOST, self.port), timeout=5) as connection:
-            raw = [part if isinstance(part, bytes) else part.encode() for part in parts]
-            connection.sendall(encode(raw))
-            reader = Reader()
-            while (reply := reader.gets()) is False:
-                data = connection.recv(1 << 16)
-                if not data:
-                    raise EOFError
-                reader.feed(data)
-        if isinstance(reply, ReplyError):
-            raise reply
-        return reply
+            if self._password:
+                _ask(connection, b"AUTH", self._password.encode())
+            return _ask(connection, *(p if isinstance(p, bytes) else p.encode() for p in parts))
 
     def signal(self, number: int) -> None:
         """Send the process a signal."""
