@@ -178,7 +178,10 @@ class ClusterOfSix:
     """Three primaries, each with a replica."""
 
     def __init__(self) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "1500")
+        options = (
+            *("--cluster-enabled", "yes", "--cluster-node-timeout", "1500"),
+            *("--cluster-require-full-coverage", "no"),
+        )
         self.servers = [Server(*options) for _ in range(6)]
         first = self.servers[0]
         for number, server in enumerate(self.servers):
