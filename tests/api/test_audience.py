@@ -90,6 +90,61 @@ def test_a_round_leaves_time_for_others(inside: Inside) -> None:
         leave()
 
 
+def test_readers_of_one_key_are_woken_a_few_at_a_time(inside: Inside) -> None:
+    looks: list[int] = []
+    leaves = [inside.feed.wait(b"a", 30, lambda last: looks.append(1)) for _ in range(200)]
+    inside.spin(0.02)
+    looks.clear()
+    change(inside, "a")
+    assert most_in_a_step(inside, looks, 200) <= SLICE
+    for leave in leaves:
+        leave()
+    assert not inside.feed.active
+
+
+def test_who_stopped_waiting_meanwhile_is_not_woken(inside: Inside) -> None:
+    """The first to be woken makes all others leave, most of whom are to be woken next."""
+    looks: list[int] = []
+    leaves: list[Callable[[], None]] = []
+
+    def look(last: bool) -> None:
+        looks.append(1)
+        if len(looks) > 200:
+            for leave in leaves:
+                leave()
+
+    leaves += [inside.feed.wait(b"a", 30, look) for _ in range(200)]
+    inside.spin(0.02)
+    assert len(looks) == 200
+    change(inside, "a")
+    inside.spin(0.05)
+    assert len(looks) == 201
+    assert not inside.feed.active
+
+
+@pytest.mark.usefixtures("trying_again_at_once")
+def test_a_defect_is_not_the_end_of_all_rounds(inside: Inside) -> None:
+    def look(last: bool) -> None:
+        if inside.engine.get(b"bad") is not None:
+            raise RuntimeError("a defect")
+
+    leave_bad = inside.feed.wait(b"bad", 30, look)
+    sink = Sink()
+    leave = watch(inside, sink)
+    change(inside, "bad")
+    inside.spin(0.05)
+    change(inside, "b")
+    inside.spin(0.05)
+    assert sink.keys == ["bad", "b"]
+    leave()
+    leave_bad()
+
+
+@pytest.fixture
+def trying_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeds, "_AWAY_PAUSE", 0.001)
+
+
 @pytest.mark.usefixtures("beats_now")
 def test_signs_of_life_leave_time_for_others(inside: Inside) -> None:
     moments: list[int] = []

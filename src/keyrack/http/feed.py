@@ -12,6 +12,7 @@ write a round, and not one a change. Others are served between the slices of a r
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from functools import partial
@@ -38,11 +39,24 @@ _LONGEST_PAUSE: Final = 0.005
 _EVENTS_A_ROUND: Final = 500
 _PIECE: Final = 1 << 18
 """Bytes of events that are sent at once."""
+_READERS_A_STEP: Final = 64
 _SLOW_PAUSE: Final = 0.02
 _AWAY_PAUSE: Final = 0.5
 """Until a store that did not answer is asked again."""
 _BEAT: Final = 15.0
 """Seconds between two signs of life on a stream on which nothing happens."""
+
+_log = logging.getLogger("keyrack.http")
+
+
+class Reader:
+    """A client that waits for a key to change. `gone` means that it does not any more."""
+
+    __slots__ = ("gone", "look")
+
+    def __init__(self, look: Callable[[bool], None]) -> None:
+        self.look = look
+        self.gone = False
 
 
 class LockWaiter:
@@ -78,7 +92,9 @@ class Feed:
         self._interested = interested
         self._audience = Audience(self._fall_behind)
         self._catching_up: set[Watcher] = set()
-        self._readers: dict[bytes, list[Callable[[], None]]] = {}
+        self._readers: dict[bytes, dict[Reader, None]] = {}
+        self._looking: deque[Reader] = deque()
+        """Those whose key has changed."""
         self._queues: dict[bytes, deque[LockWaiter]] = {}
         self._lock_timers: dict[bytes, asyncio.TimerHandle] = {}
         self._seen = 0
@@ -112,7 +128,7 @@ class Feed:
         self._more = True
         if self._started and self._round is None and not self._in_round:
             pause = max(0.0, self._rests_until - time.monotonic())
-            self._round = self._loop.call_later(pause, self._run)
+            self._round = self._loop.call_later(pause, self._guarded, self._run)
 
     def _join(self) -> None:
         """Become interested: from the present revision on nothing is missed."""
@@ -151,6 +167,15 @@ class Feed:
                 self._beat = None
 
     # Rounds
+
+    def _guarded(self, step: Callable[[], None]) -> None:
+        """Take a step of a round. A defect must not be the end of all rounds."""
+        try:
+            step()
+        except Exception:
+            _log.exception("telling what has changed failed; it is tried again")
+            self._in_round = False
+            self._loop.call_later(_AWAY_PAUSE, self.wake)
 
     def _run(self) -> None:
         self._round = None
@@ -199,9 +224,18 @@ class Feed:
         self._tell_some()
 
     def _tell_some(self) -> None:
-        """Tell a slice of the watchers; what is written to them goes out before the next step."""
-        left = self._audience.tell_some()
-        self._loop.call_soon(self._tell_more if left else self._end_round)
+        """Tell a few dozen; what is written to them goes out before the next step."""
+        readers_left = self._look_some()
+        left = self._audience.tell_some() or readers_left
+        self._loop.call_soon(self._guarded, self._tell_more if left else self._end_round)
+
+    def _look_some(self) -> bool:
+        """Let some of those whose key has changed look at it; say whether others are left."""
+        for _ in range(min(_READERS_A_STEP, len(self._looking))):
+            reader = self._looking.popleft()
+            if not reader.gone:
+                reader.look(False)
+        return bool(self._looking)
 
     def _tell_more(self) -> None:
         if self._more and self._started and not self._audience.crowded:
@@ -243,9 +277,8 @@ class Feed:
         """Something happened that cannot be told any more: begin anew, or look again."""
         for watcher in self._audience:
             self._reset(watcher)
-        for readers in list(self._readers.values()):
-            for look in readers[:]:
-                look()
+        for readers in self._readers.values():
+            self._looking += readers
         for name in list(self._queues):
             self._try_lock(name)
 
@@ -253,8 +286,7 @@ class Feed:
         if event.change is Change.UNLOCK:
             self._try_lock(event.key)
         elif event.change <= Change.EVICT:
-            for look in self._readers.get(event.key, ())[:]:
-                look()
+            self._looking += self._readers.get(event.key, ())
 
     # Watchers
 
@@ -349,27 +381,25 @@ class Feed:
         it before.
         """
         self._join()
-        readers = self._readers.setdefault(key, [])
+        reader = Reader(look)
+        self._readers.setdefault(key, {})[reader] = None
 
         def leave() -> None:
+            if reader.gone:
+                return
+            reader.gone = True
             timer.cancel()
-            found = self._readers.get(key)
-            if found is not None and again in found:
-                found.remove(again)
-                if not found:
-                    del self._readers[key]
+            del self._readers[key][reader]
+            if not self._readers[key]:
+                del self._readers[key]
             self._part()
-
-        def again() -> None:
-            look(False)
 
         def over() -> None:
             leave()
             look(True)
 
-        readers.append(again)
         timer = self._loop.call_later(seconds, over)
-        self._when_started(again)
+        self._when_started(partial(look, False))
         return leave
 
     # Waiting for locks
