@@ -278,6 +278,11 @@ class Settings:
         "The most that the store may take, bookkeeping included.",
         unset="half of what the machine or container allows, or what the directory can hold",
     )  # fmt: skip
+    when_full: str = _row(
+        _one_of("reject", "evict"), "reject", _STORE, "POLICY",
+        "When the store is full: answer 507 to writes that need room, or evict keys that were not "
+        "used lately.",
+    )  # fmt: skip
     events: int = _row(
         _whole(1, 100_000_000), 100_000, _STORE, "NUMBER",
         "How many of the last changes the store remembers, for watches and histories.",
@@ -538,6 +543,11 @@ def _check_engine(values: Mapping[str, Any], given: Mapping[str, _Given]) -> Non
         raise SettingsError(
             f"{given['takeover'].where} is for a store in this machine's memory. With one in "
             "Valkey, start the new service beside the old one, and end that."
+        )
+    if values.get("when_full") == "evict":
+        raise SettingsError(
+            f"{given['when_full'].where} is for a store in this machine's memory. Valkey removes "
+            "keys itself where its maxmemory-policy says so; see --valkey-may-evict."
         )
     if "data_dir" in values:
         raise SettingsError(

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from engine_support.world import put
-from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set
+from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.directory import prepare
 from keyrack.engines.embedded.durable import Kept
@@ -183,6 +183,30 @@ def serve(directory: str, memory: str) -> None:
         else:
             answer = getattr(engine, name)(*arguments)
             tell(repr(answer if isinstance(answer, int | list) else str(answer)))
+    engine.close()
+
+
+def overfill(directory: str, memory: str, name: str, times: str) -> None:
+    """Set so many keys of a store that evicts, and tell how many of them were refused."""
+    engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
+    tell("open")
+    wait()
+    refused = 0
+    for number in range(int(times)):
+        key = name.encode() + b"-%d" % number
+        outcome = engine.write([(Set(key, key * (number * 37 % 700)),)])[0]
+        refused += isinstance(outcome, Refusal)
+        tell(number)
+    engine.close()
+    tell("refused", refused)
+
+
+def read_often(directory: str, memory: str, *keys: str) -> None:
+    """Read each of some keys of a store that evicts, whenever told to, until told no more."""
+    engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
+    tell("open")
+    for _ in sys.stdin:
+        tell(sum(engine.get(key.encode()) is not None for key in keys))
     engine.close()
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
-from keyrack.engines.contract import Condition, Delete, Refusal, Result, Set
+from keyrack.engines.contract import Condition, Delete, Refusal, Result, Set, WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
 
 if TYPE_CHECKING:
@@ -78,8 +78,15 @@ class World(Protocol):
 class EmbeddedWorld:
     """The embedded engine in a directory of its own."""
 
-    def __init__(self, parent: Path, memory: int = 64 * MIB, events: int = EVENTS_KEPT) -> None:
+    def __init__(
+        self,
+        parent: Path,
+        memory: int = 64 * MIB,
+        events: int = EVENTS_KEPT,
+        when_full: WhenFull = WhenFull.REJECT,
+    ) -> None:
         self.directory = parent / "store"
+        self.when_full = when_full
         self.memory = memory
         self.events = events
         self.clock = SteadyClock()
@@ -87,7 +94,10 @@ class EmbeddedWorld:
 
     def _open(self) -> EmbeddedEngine:
         self.directory.mkdir(exist_ok=True)
-        engine = EmbeddedEngine(str(self.directory), self.memory, self.events, self.clock)
+        directory = str(self.directory)
+        engine = EmbeddedEngine(
+            directory, self.memory, self.events, self.clock, when_full=self.when_full
+        )
         engine.begin_life()
         return engine
 

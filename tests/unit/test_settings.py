@@ -259,3 +259,10 @@ def test_the_help_names_every_flag_and_variable() -> None:
     for name in ROWS:
         assert settings.flag(name) in text
         assert settings.variable(name) in text
+
+
+def test_eviction_is_refused_for_a_store_that_is_elsewhere() -> None:
+    for policy in ({}, {"when_full": "reject"}):
+        load({"engine": "valkey://localhost", **policy}, {})
+    with pytest.raises(SettingsError, match=r"--when-full 'evict' is for .*--valkey-may-evict"):
+        load({"engine": "valkey://localhost", "when_full": "evict"}, {})

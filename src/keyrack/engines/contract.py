@@ -249,11 +249,24 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     revision: int
     limit: int
     used: int
-    """Pages that hold something: records, indexes, events."""
+    """Pages that hold something (records, indexes, events), and the small files."""
     free: int
-    """What is left of the limit, freed pages that can be used again included."""
+    """What is left of the limit."""
     reserved: int
-    """What the file has claimed from the system so far; it only grows, up to the limit."""
+    """What the files have claimed from the system so far; it only grows, up to the limit."""
+    reclaimable: int = 0
+    """The part of `free` that held something before, and is used again first."""
+    evicted: int = 0
+    """How many keys were evicted in the store's life."""
+
+
+class WhenFull(enum.Enum):
+    """What happens to writes that need room when there is none."""
+
+    REJECT = "reject"
+    """They are refused, with `Why.FULL`."""
+    EVICT = "evict"
+    """Keys that were not used lately go, each with its event. Locks and answers stay."""
 
 
 class Capabilities(msgspec.Struct, frozen=True):
@@ -322,6 +335,9 @@ class Engine(Reads, Protocol):
 
         Fewer where all of them would take longer than a fraction of a millisecond.
         """
+
+    def evict(self) -> int:
+        """Evict some keys if a full store owes that for what was written; say how many went."""
 
     def trim(self, limit: int) -> int:
         """Remove at most `limit` groups of events beyond those that are kept; say how many.

@@ -130,6 +130,11 @@ def is_long(raw: bytes) -> bool:
     return raw[8] & ~_TTL == _LONG
 
 
+def size(raw: bytes) -> int:
+    """Return about how many bytes the record takes, its value included wherever that is."""
+    return unpack_long(raw)[1] if raw[8] & ~_TTL == _LONG else len(raw)
+
+
 def with_end(raw: bytes, expires_at: int) -> bytes:
     """Return the bytes of the same record with another end, 0 for none."""
     rest = raw[17 if raw[8] & _TTL else 9 :]

@@ -245,10 +245,12 @@ class Application:
                 "keys_with_ttl": usage.keys_with_ttl,
                 "revision": str(usage.revision),
                 "events": usage.events,
+                "evicted": usage.evicted,
                 "memory": {
                     "limit": usage.limit,
                     "used": usage.used,
                     "free": usage.free,
+                    "reclaimable": usage.reclaimable,
                     "reserved": usage.reserved,
                 },
                 "workers": self._counters.ready_workers(),

@@ -148,6 +148,11 @@ class Metrics(Collector):
             ("store_limit_bytes", usage.limit, "The store's memory limit."),
             ("store_used_bytes", usage.used, "Memory in use: records, indexes, events."),
             ("store_free_bytes", usage.free, "Memory that can still be used."),
+            ("store_reclaimable_bytes", usage.reclaimable, "The part of it that was used before."),
             ("store_reserved_bytes", usage.reserved, "Memory claimed from the system."),
         ):
             yield GaugeMetricFamily(f"keyrack_{name}", text, value)
+        # Counted where keys are evicted, in the store, and not by worker: any of them may do it.
+        yield CounterMetricFamily(
+            "keyrack_keys_evicted", "Keys removed to make room for others.", usage.evicted
+        )

@@ -220,7 +220,7 @@ KINDS: Final[Mapping[str, Kind]] = {
         507,
         "The store is full",
         "Nothing was written. Reads and deletes go on; writes work again when there is room, or "
-        "with a larger `--memory`.",
+        "with a larger `--memory`. With `--when-full evict` room is made by evicting keys.",
     ),
 }
 

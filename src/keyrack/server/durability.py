@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import lmdb
 
-from keyrack.engines.contract import StoreError
+from keyrack.engines.contract import StoreError, WhenFull
 from keyrack.engines.embedded.directory import try_lock
 from keyrack.engines.embedded.durable import Kept
 from keyrack.engines.embedded.durable import data as data_directory
@@ -70,10 +70,21 @@ def prepare(settings: Settings, place: Place, *, running: bool = False) -> Durab
 
 def _end_journal(settings: Settings, place: Place) -> None:
     """What changes in this life is not written down: a later one must not think that it was."""
-    with contextlib.closing(EmbeddedEngine(place.path, place.memory, settings.events)) as engine:
+    with contextlib.closing(open_store(settings, place, None)) as engine:
         hold = engine.hold()
         if hold.position().on:
             hold.move(lambda position: position._replace(on=False))
+
+
+def open_store(settings: Settings, place: Place, kept: Kept | None) -> EmbeddedEngine:
+    """Open a service's store: all of its processes do so in the same way."""
+    return EmbeddedEngine(
+        place.path,
+        place.memory,
+        settings.events,
+        kept=kept,
+        when_full=WhenFull(settings.when_full),
+    )
 
 
 class Durability:
@@ -107,8 +118,7 @@ class Durability:
             _log.error("%s", trouble)
 
     def _open(self) -> EmbeddedEngine:
-        place = self._place
-        return EmbeddedEngine(place.path, place.memory, self._settings.events, kept=self._kept)
+        return open_store(self._settings, self._place, self._kept)
 
     # While the service runs
 

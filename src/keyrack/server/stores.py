@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
 import uvloop
 
-from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.engines.contract import WhenFull
 from keyrack.engines.embedded.directory import prepare as prepare_directory
 from keyrack.server import valkey_store
+from keyrack.server.durability import open_store
 from keyrack.server.durability import prepare as prepare_durability
 from keyrack.server.kept_writes import KeptWrites
 from keyrack.server.serving import acknowledged_later, direct
@@ -23,6 +24,7 @@ from keyrack.system import memory_limit
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from keyrack.engines.embedded import EmbeddedEngine
     from keyrack.engines.embedded.directory import Place
     from keyrack.engines.embedded.durable import Kept
     from keyrack.server.durability import Durability
@@ -72,7 +74,13 @@ def kind_of(settings: Settings) -> Kind:
 
 
 def _prepare_embedded(settings: Settings) -> Place:
-    return prepare_directory(settings.store, settings.memory, memory_limit(), settings.events)
+    return prepare_directory(
+        settings.store,
+        settings.memory,
+        memory_limit(),
+        settings.events,
+        when_full=WhenFull(settings.when_full),
+    )
 
 
 def _keep_embedded(settings: Settings, place: Place, running: bool) -> Durability | None:
@@ -80,7 +88,7 @@ def _keep_embedded(settings: Settings, place: Place, running: bool) -> Durabilit
 
 
 def _serve_embedded(settings: Settings, place: Place, work: Work) -> None:
-    engine = EmbeddedEngine(place.path, place.memory, settings.events, kept=place.kept)
+    engine = open_store(settings, place, place.kept)
     with (
         contextlib.closing(engine),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,

@@ -100,10 +100,13 @@ class Upkeep:
         began = time.monotonic_ns()
         sweep = self._engine.expire(_MOST)
         trimmed = self._engine.trim(_MOST)
+        evicted = self._engine.evict()
         took = time.monotonic_ns() - began
         if sweep.expired:
             self._count_expired(sweep.expired)
-        if not sweep.expired and not trimmed:
+        if evicted:
+            self._turn.committed()
+        if not sweep.expired and not trimmed and not evicted:
             return self._until(sweep.next_due)
         return max(took / 1e9, 0.001)
 

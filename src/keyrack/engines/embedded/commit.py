@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Step: TypeAlias = Result | Refusal
 
 _KEYS: Final = Space.KEYS
+_EVICT: Final = Change.EVICT
 _NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})").fullmatch
 _SET_IN_THIS_WRITE: Final = -2
 _LEAST: Final = -(1 << 63)
@@ -82,6 +83,7 @@ class Commit:
 
     __slots__ = (
         "_before", "_databases", "_expiry", "_left", "_made", "_pieces", "_txn", "_undo", "draft",
+        "evicted",
         "now",
     )  # fmt: skip
 
@@ -103,6 +105,7 @@ class Commit:
         self._made: list[tuple[Space, int]] = []
         self._left: list[tuple[Space, int]] = []
         self._before = last
+        self.evicted = 0
         self.now = now
         self.draft = Draft(last)
 
@@ -319,6 +322,20 @@ class Commit:
         if raw is not None and wire.is_long(raw):
             self._pieces.drop(space, number)
         self._note(_EXPIRE_CHANGE, key, space)
+
+    def evict(self, gone: list[tuple[bytes, bytes]]) -> None:
+        """Note that keys (with their records) were evicted, and take away what depended on them."""
+        note = self.draft.note
+        # Only transactions that are written down have to be told.
+        removed = getattr(self._txn, "removed", None)
+        for key, raw in gone:
+            if removed is not None:
+                removed(key, self._databases[_KEYS])
+            if wire.is_plain(raw) or self._let_go(raw, _KEYS):
+                self.evicted += 1
+                note(_EVICT, key)
+            else:
+                note(Change.EXPIRE, key)
 
     # Helpers
 

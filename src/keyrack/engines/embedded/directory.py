@@ -18,7 +18,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall
+from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall, WhenFull
+from keyrack.engines.embedded import heat
 from keyrack.engines.embedded.engine import EmbeddedEngine
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ _SHARED_MEMORY: Final = Path("/dev/shm")
 _SLACK: Final = 1 << 20
 """Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
 _PATIENCE_SECONDS: Final = 3.0
-_FILES: Final = frozenset(("data.mdb", "lock.mdb", "words", "lock", "sync", "control", _UNNAMED))
+_FILES: Final = frozenset(
+    ("data.mdb", "lock.mdb", "words", heat.FILE, "lock", "sync", "control", _UNNAMED)
+)
 
 
 class Place:
@@ -76,6 +79,7 @@ def prepare(
     available: int,
     events: int,
     default_directory: Path | None = None,
+    when_full: WhenFull = WhenFull.REJECT,
 ) -> Place:
     """Take or make the store's directory, and check that it can hold its limit.
 
@@ -92,15 +96,15 @@ def prepare(
     try:
         place.memory = _limit(path, memory, available, notes)
         _note_file_system(path, notes)
-        _open_once(place, events)
+        _open_once(place, events, when_full)
     except BaseException:
         place.close()
         raise
     return place
 
 
-def _open_once(place: Place, events: int) -> None:
-    engine = EmbeddedEngine(place.path, place.memory, events)
+def _open_once(place: Place, events: int, when_full: WhenFull) -> None:
+    engine = EmbeddedEngine(place.path, place.memory, events, when_full=when_full)
     try:
         engine.begin_life()
     finally:

@@ -38,6 +38,7 @@ from keyrack.engines.contract import (
     StoreFormatUnknown,
     Sweep,
     Usage,
+    WhenFull,
     Why,
     Write,
 )
@@ -48,12 +49,15 @@ from keyrack.engines.embedded.commit import Commit, are_plain, read_due
 from keyrack.engines.embedded.durable.hold import Hold
 from keyrack.engines.embedded.durable.journal import Journal, JournalFailed, Watched
 from keyrack.engines.embedded.durable.syncing import Syncer
+from keyrack.engines.embedded.evict import Evictor, keys_of, likely_pages
+from keyrack.engines.embedded.heat import Heat, forget, size_for
 from keyrack.engines.embedded.memory import (
     PAGE,
     PAGES_A_COMMIT,
     PAGES_A_REMOVAL,
     PAGES_A_TTL,
     PAGES_A_WRITE,
+    RESERVE,
     Memory,
 )
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces, pages_of
@@ -88,12 +92,13 @@ _STATE: Final = Struct(">QQQ")
 
 _MOST_PAGES: Final = 1536
 """A commit's bound: about 120 small writes or 6 MiB, well under a millisecond."""
-_MOST_PLAIN: Final = (_MOST_PAGES - PAGES_A_COMMIT) // PAGES_A_WRITE
 _NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"pieces", b"events"))
 _SMALL_FILES: Final = (1 << 16) + (1 << 14)
 """The table of readers, the words, the lock."""
 _PAGES_AN_OUTCOME: Final = 48
 """An outcome that is remembered: 64 KiB of values that were read, and a thousand results."""
+_MOST_ROUNDS: Final = 512
+"""Rounds of eviction for one write, after which it is refused."""
 _LOG_PART: Final = 16
 """The event log takes at most this part of the memory."""
 _MOST_BYTES_AN_EVENT: Final = 640
@@ -136,8 +141,11 @@ class EmbeddedEngine:
         events: int = DEFAULT_EVENTS,
         steady: Callable[[], int] = steady_ns,
         kept: Kept | None = None,
+        when_full: WhenFull = WhenFull.REJECT,
     ) -> None:
-        self._env = _open(directory, limit)
+        evicting = when_full is WhenFull.EVICT
+        others = _SMALL_FILES + (size_for(limit) if evicting else 0)
+        self._env = _open(directory, (limit - others) // PAGE * PAGE)
         self._begin = self._env.begin
         self._refuse_others()
         self._records = self._env.open_db(b"records")
@@ -156,7 +164,20 @@ class EmbeddedEngine:
         self._log_bytes = min(limit // _LOG_PART, self.events_kept * _MOST_BYTES_AN_EVENT)
         # What the log may hold, with the slack in its pages and what commits let it grow beyond.
         self._log_pages = self._log_bytes * 5 // 4 // PAGE + 8
-        self._memory = Memory(self._env, self._words, self._live_pages, self._log_pages)
+        self._limit, self._others = limit, others
+        pages = self._env.info()["map_size"] // PAGE
+        self._most_pages = _MOST_PAGES
+        self._evictor: Evictor | None = None
+        if evicting:
+            heat = Heat(directory, limit)
+            self._evictor = Evictor(heat, self._records, self._log, pages)
+            self._most_pages = min(_MOST_PAGES, pages // 8)
+            # In place of the method, so that who rejects pays nothing for it.
+            setattr(self, "get", heat.warming(self.get))  # noqa: B010  # else mypy objects
+            self.capabilities = msgspec.structs.replace(self.capabilities, eviction=True)
+        self._most_plain = (self._most_pages - PAGES_A_COMMIT) // PAGES_A_WRITE
+        look = self._evictor.look if self._evictor else None
+        self._memory = Memory(self._env, self._words, self._live_pages, self._log_pages, look)
         self.now = self._start().clock(steady)
         self._env.reader_check()
         self._transaction: Begin = partial(self._begin, None, None, True)
@@ -262,6 +283,10 @@ class EmbeddedEngine:
         was lost (a restored copy, a store made anew) is never handed out again.
         """
         self._memory.claim_again()
+        if self._evictor:
+            self._evictor.begin_life()
+        else:
+            forget(self._env.path())
         with self._begin(write=True) as txn:
             revision, events, size = self._state(txn)
             revision = max(revision, time.time_ns() // 1000)
@@ -271,6 +296,8 @@ class EmbeddedEngine:
         """Let go of the store. Data stays."""
         if self.journal is not None:
             self.journal.close()
+        if self._evictor:
+            self._evictor.heat.close()
         self._words.release()
         self._env.close()
 
@@ -390,15 +417,19 @@ class EmbeddedEngine:
             others = sum(txn.stat(space)["entries"] for space in self._spaces[1:])
             # Locks and answers have a TTL, every one of them.
             keys_with_ttl = txn.stat(self._expiry)["entries"] - others
+            taken = self._env.info()["last_pgno"] + 1
+        used = live * PAGE + self._others
         return Usage(
             keys=keys,
             keys_with_ttl=keys_with_ttl,
             events=events,
             revision=revision,
-            limit=self._memory.limit * PAGE,
-            used=live * PAGE,
-            free=max(0, self._memory.limit - live) * PAGE,
-            reserved=int(self._words[PAGES_CLAIMED]) * PAGE,
+            limit=self._limit,
+            used=used,
+            free=max(0, self._limit - used),
+            reclaimable=max(0, taken - live) * PAGE,
+            reserved=int(self._words[PAGES_CLAIMED]) * PAGE + self._others,
+            evicted=self._evictor.evicted if self._evictor else 0,
         )
 
     def check(self) -> list[str]:
@@ -416,7 +447,7 @@ class EmbeddedEngine:
 
         They share commits, of at most so many pages that the write lock is held only briefly.
         """
-        if 0 < len(writes) <= _MOST_PLAIN and are_plain(writes):
+        if 0 < len(writes) <= self._most_plain and are_plain(writes):
             pages = PAGES_A_COMMIT + PAGES_A_WRITE * len(writes)
             return self._commit(writes, pages, True, Commit.set_each)
         outcomes: list[Outcome] = []
@@ -439,7 +470,7 @@ class EmbeddedEngine:
                     need += PAGES_A_TTL
                     if type(operation) is Remember:
                         need += _PAGES_AN_OUTCOME
-            if group and pages + need > _MOST_PAGES:
+            if group and pages + need > self._most_pages:
                 outcomes += self._commit(group, pages, grows)
                 group, pages, grows = [], PAGES_A_COMMIT, False
             group.append(write)
@@ -458,12 +489,48 @@ class EmbeddedEngine:
         except JournalFailed as error:
             return [Refusal(error.why)] * len(writes)
         except (lmdb.MapFullError, lmdb.TxnFullError):
+            outcomes = self._make_room_and_commit(writes, apply) if grows else None
+            if outcomes is not None:
+                return outcomes
             if len(writes) == 1:
                 # A reader that was killed keeps pages from being used again until it is cleared.
                 if self._env.reader_check():
                     return self.write(writes)
                 return [Refusal(Why.FULL)]
         return [outcome for write in writes for outcome in self.write((write,))]
+
+    def _make_room_and_commit(self, writes: Sequence[Write], apply: Apply) -> list[Outcome] | None:
+        """Do writes after evicting others for them; None where that cannot be done."""
+        if self._evictor is None:
+            return None
+        spared, likely = keys_of(writes), likely_pages(writes)
+        for pages in (likely, 2 * likely):
+            try:
+                if not self._make_room(pages, spared):
+                    return None
+                return self._transact(writes, pages, True, apply)
+            except lmdb.MapFullError:
+                continue
+            except JournalFailed as error:
+                return [Refusal(error.why)] * len(writes)
+        return None
+
+    def _make_room(self, pages: int, spared: frozenset[bytes]) -> bool:
+        """Evict until so many pages are free beyond the reserve; say whether they are."""
+        most = self._memory.limit - RESERVE
+        if pages > most - self._log_pages:
+            return False
+        for _ in range(_MOST_ROUNDS):
+            missing = self._live_pages() + pages - most
+            if missing <= 0:
+                break
+            if not self._evict(missing * PAGE, spared):
+                return False
+        for _ in range(2):
+            # What a transaction frees can be used by the one after the next.
+            with self._begin(write=True) as txn:
+                txn.put(_STATE_KEY, txn.get(_STATE_KEY, b""))
+        return missing <= 0
 
     def _transact(
         self, writes: Sequence[Write], pages: int, grows: bool, apply: Apply
@@ -478,6 +545,8 @@ class EmbeddedEngine:
             last, events, size = self._state(txn)
             commit = self._new_commit(txn, last)
             outcomes = apply(commit, writes)
+            if self._evictor is not None:
+                self._evictor.pay(txn, commit, writes, outcomes)
             if commit.draft.last != last:
                 self._finish(txn, commit, events, size)
         return outcomes
@@ -500,8 +569,36 @@ class EmbeddedEngine:
             stop = self._steady() + _STEP_NS
             _, events, size = self._trim(txn, events, size, _TRIMS_A_COMMIT, stop)
         txn.put(_STATE_KEY, _STATE.pack(draft.last, events, size))
+        if self._evictor is not None:
+            self._evictor.count(commit.evicted)
 
     # Upkeep
+
+    def evict(self) -> int:
+        """Evict what a full store owes for what was written to it; say how many keys went.
+
+        Commits do so themselves, as far as it holds nobody up; this does the rest.
+        """
+        if self._evictor is None or not self._evictor.owed:
+            return 0
+        before = self._evictor.evicted
+        self._evict(self._evictor.owed, frozenset())
+        return self._evictor.evicted - before
+
+    def _evict(self, owed: int, spared: frozenset[bytes]) -> bool:
+        """Evict about `owed` bytes of records, in a transaction; say whether any key went."""
+        assert self._evictor is not None
+        try:
+            with self._transaction() as txn:
+                self._claim_removals(self._evictor.most_keys)
+                last, events, size = self._state(txn)
+                commit = self._new_commit(txn, last)
+                self._evictor.evict(txn, commit, owed, spared)
+                if commit.draft.last != last:
+                    self._finish(txn, commit, events, size)
+        except (lmdb.MapFullError, JournalFailed):
+            return False
+        return commit.draft.last != last
 
     def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys whose time is over, each with its event.
@@ -628,10 +725,10 @@ class EmbeddedEngine:
         return 2 + sum(_pages(txn.stat(database)) for database in self._databases)
 
 
-def _open(directory: str, limit: int) -> lmdb.Environment:
+def _open(directory: str, map_size: int) -> lmdb.Environment:
     claim_readers(directory)
     try:
-        return _opened(directory, limit)
+        return _opened(directory, map_size)
     except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
         raise StoreFormatUnknown(
             f"the store in {directory} cannot be read ({error}). "
@@ -639,10 +736,10 @@ def _open(directory: str, limit: int) -> lmdb.Environment:
         ) from None
 
 
-def _opened(directory: str, limit: int) -> lmdb.Environment:
+def _opened(directory: str, map_size: int) -> lmdb.Environment:
     return lmdb.open(
         directory,
-        map_size=map_size(limit),
+        map_size=map_size,
         max_dbs=6,
         max_readers=1022,
         mode=0o600,
@@ -668,8 +765,3 @@ def _seek_below(cursor: lmdb.Cursor[bytes], revision: int) -> bool:
 
 def _pages(stat: lmdb._StatDict) -> int:
     return stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"]
-
-
-def map_size(limit: int) -> int:
-    """Return the database's part of a memory limit, both in bytes; the rest is for small files."""
-    return (limit - _SMALL_FILES) // PAGE * PAGE

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _HEAD: Final = Struct(">QI")
 _ITEM: Final = Struct(">BH")
+_IS_SET: Final = int(Change.SET)
 _SET: Final = [_ITEM.pack(Change.SET, length) for length in range(512)]
 
 
@@ -104,6 +105,23 @@ def unpack(last: bytes, entry: bytes) -> Iterator[Event]:
         revision += 1
         yield Event(revision, Change(change), entry[position : position + length], time)
         position += length
+
+
+def sets(last: bytes, entry: bytes, after: int) -> list[tuple[int, bytes]]:
+    """Return revision and key of an entry's sets with a revision above `after`, oldest first.
+
+    It looks at every key that is ever set in a full store, and so does without `Event`.
+    """
+    number = _HEAD.unpack_from(entry)[1]
+    first = int.from_bytes(last, "big") - number + 1
+    position, found = _HEAD.size, []
+    for revision in range(first, first + number):
+        # Written out for `_ITEM`: change, and two bytes of length.
+        end = position + 3 + (entry[position + 1] << 8 | entry[position + 2])
+        if entry[position] == _IS_SET and revision > after:
+            found.append((revision, entry[position + 3 : end]))
+        position = end
+    return found
 
 
 def encode_revision(revision: int) -> bytes:

@@ -26,6 +26,7 @@ PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 RESERVE: Final = 128
 """Pages that only deletes may use: enough for a few of them, one after the other, in any tree."""
 MINIMUM_PAGES: Final = 1024
+_LIKELY_PART: Final = 4
 _STEP: Final = 256
 """Pages that are claimed beyond need: 1 MiB, a fifth of a millisecond under the write lock."""
 
@@ -46,6 +47,7 @@ class Memory:
 
     `live_pages` counts the pages in use; it is called only when the file is near its limit.
     `log_pages` are kept for the event log from the start: deletes must still have room for theirs.
+    `look`, where keys are evicted, is told the room that is left and says when to tell it again.
     """
 
     def __init__(
@@ -54,11 +56,13 @@ class Memory:
         words: memoryview,
         live_pages: Callable[[], int],
         log_pages: int,
+        look: Callable[[int], int] | None = None,
     ) -> None:
         self._env = env
         self._words = words
         self._live_pages = live_pages
         self._kept = RESERVE + log_pages
+        self._look = look
         self._file = os.path.join(env.path(), "data.mdb")
         self.limit = env.info()["map_size"] // PAGE
 
@@ -96,7 +100,13 @@ class Memory:
             # the database from reaching behind them into memory that is not.
             return not grows and never_used >= pages
         # The whole map is backed; from here on the database itself says when it is full.
-        return not grows or self.limit - self._live_pages() >= pages + RESERVE
+        if self._look is None:
+            return not grows or self.limit - self._live_pages() >= pages + RESERVE
+        room = self.limit - self._live_pages() - RESERVE
+        self._words[PAGES_LEFT] = self._look(room)
+        # The bound is far above what most commits take, and there is a way out when it is not:
+        # room is made, and the commit tried again.
+        return not grows or room >= pages // _LIKELY_PART
 
     def _back(self, pages: int) -> int:
         """Have memory behind the file's first `pages` pages; return how many have."""

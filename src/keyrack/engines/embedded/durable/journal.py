@@ -280,6 +280,10 @@ class Recorded:
             self._changes[self._places[db], key] = None
         return self._txn.delete(key, value, db)
 
+    def removed(self, key: bytes, db: lmdb._Database) -> None:
+        """Take note of a record that was removed by way of a cursor."""
+        self._changes[self._places[db], key] = None
+
 
 # The file
 
