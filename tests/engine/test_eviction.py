@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support.kept import KeptStore
 from engine_support.processes import Child
 from engine_support.world import (
     MIB,
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from keyrack.engines.contract import Operation
+    from keyrack.engines.contract import Operation, Record
 
 MEMORY = 8 * MIB
 A_PAGE = 3000
@@ -82,6 +83,16 @@ def present(engine: EmbeddedEngine, keys: Sequence[bytes]) -> int:
     """Count keys without warming them."""
     with engine._begin(engine._records) as txn:
         return sum(txn.get(key) is not None for key in keys)
+
+
+def contents(engine: EmbeddedEngine) -> dict[bytes, Record]:
+    found, after = {}, None
+    while True:
+        page = engine.scan(after=after)
+        found.update(page.entries)
+        if page.next is None:
+            return found
+        after = page.next
 
 
 def use(engine: EmbeddedEngine, keys: Sequence[bytes]) -> None:
@@ -407,6 +418,31 @@ def test_a_store_may_begin_and_cease_to_evict(shm: Path) -> None:
     stream(world.engine, FIT, name=b"next")
     assert blocks(world.directory) < MEMORY * 1.02
     world.close()
+
+
+@pytest.mark.parametrize("strict", [False, True], ids=["snapshot", "commit"])
+def test_what_was_evicted_does_not_come_back_from_the_disk(
+    shm: Path, tmp_path: Path, strict: bool
+) -> None:
+    """Evictions are written down like every other change, by sets and by steps of their own."""
+    store = KeptStore(shm, tmp_path, strict, size=MEMORY, events=100_000, when_full=WhenFull.EVICT)
+    stream(store.engine, 300)
+    store.take()
+    keys = stream(store.engine, FIT, name=b"young")
+    for number in range(4):
+        put(store.engine, b"long-%d" % number, bytes(MIB))
+        store.engine.evict()
+    if strict:
+        assert store.sync()
+    else:
+        store.take()
+    held = contents(store.engine)
+    assert len(held) < len(keys)
+    store.lose_memory()
+    assert contents(store.engine) == held
+    stream(store.engine, FIT, name=b"next")
+    assert store.engine.check() == []
+    store.close()
 
 
 def test_who_rejects_pays_nothing_for_reads(embedded: EmbeddedWorld) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from unittest import mock
 
 from engine_support.world import EVENTS_KEPT, MIB, SteadyClock
+from keyrack.engines.contract import WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.durable import Kept, data, taking
 from keyrack.engines.embedded.durable.files import FILES
@@ -40,6 +41,7 @@ class KeptStore:
         events: int = 1000,
         keep: int = 2,
         files: Files = FILES,
+        when_full: WhenFull = WhenFull.REJECT,
     ) -> None:
         self.memory = memory / "store"
         self.disk = disk / "data"
@@ -48,6 +50,7 @@ class KeptStore:
         self.events = events
         self.keep = keep
         self.files = files
+        self.when_full = when_full
         self.clock = SteadyClock()
         self.syncer: Syncer | None = None
         self.open()
@@ -58,7 +61,9 @@ class KeptStore:
         self.data, self._lock = data.take(str(self.disk), self.files)
         kept = Kept(self.data, self.strict)
         try:
-            self.engine = EmbeddedEngine(str(self.memory), self.size, self.events, self.clock, kept)
+            self.engine = EmbeddedEngine(
+                str(self.memory), self.size, self.events, self.clock, kept, self.when_full
+            )
             try:
                 self.engine.begin_life()
                 self.syncer = self.engine.syncer() if self.strict else None
