@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import socket
 import time
 from typing import TYPE_CHECKING
 
@@ -91,6 +92,32 @@ def test_a_lock_is_still_held_after_a_kill(disk: str) -> None:
         assert other.status == 409
         assert other.json["owner"] == "me"
         assert server.ask("DELETE", f"/v1/locks/job?token={token}").status == 204
+
+
+def test_a_service_that_takes_over_keeps_every_write_and_takes_the_snapshots(disk: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = ("--port", str(free.getsockname()[1]))
+    first = KeptService("commit", disk, *address)
+    first.put("before", b"v")
+    second: list[KeptService] = []
+
+    def take_over() -> None:
+        time.sleep(0.3)
+        second.append(KeptService("commit", disk, *address, "--takeover"))
+        time.sleep(0.5)
+        for server in (second[0], first):
+            server.kill_all()
+
+    answered = written_until(first, "life", take_over)
+    with KeptService("commit", disk) as server:
+        assert {*answered, "before"} - server.stored().keys() == set()
+    first = KeptService("commit", disk, *address)
+    with KeptService("commit", disk, *address, "--takeover") as server:
+        first.process.wait(20)
+        first._log.close()
+        server.put("after", b"v")
+        assert server.ask("GET", "/v1/snapshot").status == 200
+        assert len(server.said("snapshot")) == 1
 
 
 # Mode snapshot

@@ -12,7 +12,7 @@ from engine_support.contents import contents
 from engine_support.kept import KeptStore
 from engine_support.world import attempt, put, value_of
 
-from keyrack.engines.contract import Delete, Refusal, Set, Why
+from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Why
 from keyrack.engines.embedded.durable.files import Files
 from keyrack.engines.embedded.durable.journal import JournalFailed
 from keyrack.server.kept_writes import KeptWrites
@@ -154,11 +154,18 @@ def test_a_store_that_outlived_a_service_with_a_broken_journal_begins_with_a_sna
     assert value_of(kept.engine, b"k") == b"only in memory"
 
 
+def test_a_read_may_see_what_is_not_on_the_disk_yet(kept: KeptStore, files: TroubledFiles) -> None:
+    syncs = files.syncs
+    put(kept.engine, b"k", b"seen")
+    assert value_of(kept.engine, b"k") == b"seen"
+    assert files.syncs == syncs
+
+
 # As a worker has it
 
 
-def outcomes_of(kept: KeptStore, *calls: Sequence[bytes]) -> list[list[Outcome]]:
-    """Have values set as a worker does, a call for each list of keys, all at once."""
+def outcomes_of(kept: KeptStore, *calls: Sequence[bytes | Set]) -> list[list[Outcome]]:
+    """Have values set as a worker does, a call for each list of keys or sets, all at once."""
 
     async def run() -> list[list[Outcome]]:
         loop = asyncio.get_running_loop()
@@ -168,7 +175,7 @@ def outcomes_of(kept: KeptStore, *calls: Sequence[bytes]) -> list[list[Outcome]]
             future: asyncio.Future[list[Outcome]] = loop.create_future()
             futures.append(future)
             writes.perform(
-                [(Set(key, b"v"),) for key in keys],
+                [(Set(key, b"v") if isinstance(key, bytes) else key,) for key in keys],
                 lambda found, future=future: future.set_result(list(found)),  # type: ignore[misc]
             )
         found = await asyncio.gather(*futures)
@@ -195,6 +202,17 @@ def test_a_failed_sync_is_no_success_for_anybody(
     assert [record.message for record in caplog.records] == [
         f"the disk under {kept.data.path} has failed; writes are refused"
     ]
+
+
+def test_a_refusal_waits_for_the_disk_too(kept: KeptStore, files: TroubledFiles) -> None:
+    """The condition does not hold because of a write that is not on the disk."""
+    create = Set(b"k", b"v", condition=Condition(none_match=ANY))
+    put(kept.engine, b"k")
+    files.sync_error = errno.EIO
+    assert outcomes_of(kept, [create]) == [[Refusal(Why.DISK)]]
+    files.sync_error = 0
+    kept.take()
+    assert outcomes_of(kept, [create])[0][0].why is Why.CONDITION  # type: ignore[union-attr]
 
 
 def test_a_full_disk_is_told_once_and_so_is_its_end(
