@@ -215,7 +215,8 @@ def snapshot_windows(disk: Path, keys: int) -> list[Window]:
     for window in (calm, taking):
         text = (
             "{what}: {requests} requests in {seconds:.1f} s, p50 {p50_ms:.2f} ms, "
-            "p99 {p99_ms:.2f}, worst {worst_ms:.1f}, {over_20_ms} over 20 ms; private memory +{mb:.1f} MB"
+            "p99 {p99_ms:.2f}, worst {worst_ms:.1f}, {over_20_ms} over 20 ms; "
+            "private memory +{mb:.1f} MB"
         )
         print(text.format(**asdict(window), mb=window.most_private / 1e6), flush=True)
     return [calm, taking]
