@@ -81,7 +81,7 @@ def test_a_round_leaves_time_for_others(inside: Inside) -> None:
     moments: list[int] = []
     sinks = [Sink(lambda: moments.append(1)) for _ in range(200)]
     leaves = [watch(inside, sink) for sink in sinks]
-    inside.spin(0.02)
+    inside.settle()
     moments.clear()
     change(inside, "a")
     assert most_in_a_step(inside, moments, 200) <= SLICE
@@ -93,7 +93,7 @@ def test_a_round_leaves_time_for_others(inside: Inside) -> None:
 def test_readers_of_one_key_are_woken_a_few_at_a_time(inside: Inside) -> None:
     looks: list[int] = []
     leaves = [inside.feed.wait(b"a", 30, lambda last: looks.append(1)) for _ in range(200)]
-    inside.spin(0.02)
+    inside.settle()
     looks.clear()
     change(inside, "a")
     assert most_in_a_step(inside, looks, 200) <= SLICE
@@ -114,10 +114,10 @@ def test_who_stopped_waiting_meanwhile_is_not_woken(inside: Inside) -> None:
                 leave()
 
     leaves += [inside.feed.wait(b"a", 30, look) for _ in range(200)]
-    inside.spin(0.02)
+    inside.settle()
     assert len(looks) == 200
     change(inside, "a")
-    inside.spin(0.05)
+    inside.settle()
     assert len(looks) == 201
     assert not inside.feed.active
 
@@ -132,9 +132,9 @@ def test_a_defect_is_not_the_end_of_all_rounds(inside: Inside) -> None:
     sink = Sink()
     leave = watch(inside, sink)
     change(inside, "bad")
-    inside.spin(0.05)
+    inside.settle()
     change(inside, "b")
-    inside.spin(0.05)
+    inside.settle()
     assert sink.keys == ["bad", "b"]
     leave()
     leave_bad()
@@ -167,11 +167,11 @@ def test_who_is_told_late_in_a_round_is_told_what_came_meanwhile(inside: Inside)
     sinks = [Sink() for _ in range(200)]
     first = Sink(lambda: change(inside, "b") if first.keys == ["a"] else None)
     leaves = [watch(inside, sink) for sink in (first, *sinks)]
-    inside.spin(0.02)
+    inside.settle()
     for sink in sinks:
         sink.chunks.clear()
     change(inside, "a")
-    inside.spin(0.1)
+    inside.settle()
     assert all(sink.keys == ["a", "b"] for sink in (first, *sinks))
     pieces = [len(sink.chunks) for sink in sinks]
     assert pieces[: SLICE // 2] == [2] * (SLICE // 2)
@@ -185,9 +185,9 @@ def test_equal_interests_share_bytes(inside: Inside) -> None:
     other = Sink()
     leaves = [watch(inside, sink) for sink in sinks]
     leaves.append(watch(inside, other, Interests((b"a",), values=True)))
-    inside.spin(0.02)
+    inside.settle()
     change(inside, "a")
-    inside.spin(0.05)
+    inside.settle()
     assert len({id(sink.chunks[-1]) for sink in sinks}) == 1
     assert other.chunks[-1].data != sinks[0].chunks[-1].data
     for leave in leaves:
@@ -197,10 +197,10 @@ def test_equal_interests_share_bytes(inside: Inside) -> None:
 def test_more_than_fits_in_one_piece_is_told_in_several(inside: Inside) -> None:
     sinks = [Sink() for _ in range(3)]
     leaves = [watch(inside, sink, Interests((b"",), values=True)) for sink in sinks]
-    inside.spin(0.02)
+    inside.settle()
     for number in range(20):
         change(inside, f"{number:02}", b"v" * 100_000)
-    inside.spin(0.3)
+    inside.settle()
     for sink in sinks:
         assert sink.keys == [f"{number:02}" for number in range(20)]
         assert max(len(chunk.data) for chunk in sink.chunks) < 400_000
@@ -212,8 +212,8 @@ def test_told_messages_are_let_go(inside: Inside) -> None:
     leave = watch(inside, Sink())
     for number in range(50):
         change(inside, f"{number}")
-        inside.spin(0.002)
-    inside.spin(0.05)
+        inside.settle()
+    inside.settle()
     (group,) = inside.feed._audience._groups.values()
     assert group.size == 0
     assert group._messages == group._revisions == []
@@ -319,7 +319,7 @@ def test_everybody_is_told_everything_once_whoever_comes_leaves_or_stalls(
             inside.spin()
     for client in clients:
         client.sink.full = False
-    inside.spin(0.2)
+    inside.settle()
     for client in clients:
         client.must_have_been_told(everything=True)
         client.leave()

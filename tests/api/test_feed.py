@@ -63,7 +63,8 @@ def turn(inside: Inside, *keys: bytes) -> None:
     """Write as a request does, and let the feed tell it."""
     for key in keys:
         inside.feed.submit((Set(key, b"v"),), lambda outcome: None)
-    inside.spin(0.05)
+    inside.spin()
+    inside.pass_round()
 
 
 # Signs of life
@@ -73,8 +74,7 @@ def turn(inside: Inside, *keys: bytes) -> None:
 def test_a_quiet_stream_gets_comments(inside: Inside) -> None:
     sink = Sink()
     leave = inside.feed.watch(ALL, None, sink)
-    inside.spin(0.1)
-    assert sink.data.count(b": still here\n\n") >= 2
+    inside.until(lambda: sink.data.count(b": still here\n\n") >= 2)
     leave()
     before = sink.data
     inside.spin(0.1)
@@ -87,6 +87,7 @@ def test_a_watcher_of_quiet_prefixes_gets_bookmarks(inside: Inside) -> None:
     leave = inside.feed.watch(Interests((b"quiet/",), values=False), None, sink)
     turn(inside, b"busy/1", b"busy/2")
     newest = inside.engine.history()[1]
+    inside.until(lambda: b"bookmark" in sink.data)
     assert b'id: %d\nevent: bookmark\ndata: {"revision":"%d"}\n\n' % (newest, newest) in sink.data
     assert sink.data.count(b"bookmark") == 1
     leave()
@@ -125,7 +126,7 @@ def test_one_that_is_behind_is_told_later_and_others_at_once(inside: Inside) -> 
     assert slow.keys() == []
     assert quick.keys() == ["a", "b"]
     slow.full = False
-    inside.spin(0.1)
+    inside.settle()
     assert slow.keys() == ["a", "b"]
     turn(inside, b"c")
     assert slow.keys() == quick.keys() == ["a", "b", "c"]
@@ -143,7 +144,7 @@ def test_who_catches_up_is_not_forgotten_when_another_leaves(inside: Inside) -> 
     leave = inside.feed.watch(ALL, start, sink)
     assert b"synced" not in sink.data, "the history is told in several pieces"
     leave_first()
-    inside.spin(0.2)
+    inside.settle()
     assert b"synced" in sink.data
     assert inside.interested[-1] is True
     turn(inside, b"news")

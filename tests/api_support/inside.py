@@ -11,7 +11,7 @@ from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn, at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
 
 _MIB = 1 << 20
@@ -57,6 +57,24 @@ class Inside:
     def spin(self, seconds: float = 0.0) -> None:
         """Let the loop run for a while."""
         self.run(asyncio.sleep(seconds))
+
+    def settle(self) -> None:
+        """Run the loop until all are up to date, however slow the machine is just now."""
+        self.pass_round()
+        self.until(lambda: not self.feed._catching_up)
+
+    def pass_round(self) -> None:
+        """Run the loop until those who keep up are up to date."""
+        feed = self.feed
+        self.until(lambda: not (feed._in_round or feed._round or feed._audience.waits))
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        """Run the loop until something holds, for some seconds at most."""
+        for _ in range(2000):
+            self.spin(0.002)
+            if holds():
+                return
+        raise AssertionError("it never came to hold")
 
     def close(self) -> None:
         """End, with the engine's audit of itself."""
