@@ -1,4 +1,4 @@
--- wrk's load for the soak: sets with and without an end, reads and deletes, of 35 000 keys.
+-- wrk's load for the soak: sets with and without an end, reads and deletes, of 90 000 keys.
 local value = string.rep("x", 16384)
 local hosts = { ["Content-Type"] = "text/plain" }
 
@@ -7,7 +7,7 @@ function init(args)
 end
 
 function request()
-  local key = "/v1/keys/soak-" .. math.random(35000)
+  local key = "/v1/keys/soak-" .. math.random(90000)
   local kind = math.random(100)
   if kind <= 45 then
     return wrk.format("GET", key)

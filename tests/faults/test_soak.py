@@ -1,7 +1,7 @@
 """Hours of churn, in short: memory stays, the store keeps its limit, nobody is left behind.
 
 wrk works at the service with all it has for four fifths of the time, with values of all sizes that
-end, are overwritten and deleted; the store is mostly full.
+end, are overwritten, deleted and evicted.
 """
 
 from __future__ import annotations
@@ -44,6 +44,12 @@ class Sample(NamedTuple):
     """Of all workers, without the store."""
     held: int
     """What the store takes of its file system."""
+
+
+def serving(directory: str) -> Service:
+    """Serve from a store that evicts when it is full."""
+    flags = ("--store", directory, "--when-full", "evict")
+    return Service(*flags, workers=2, memory=str(MEMORY))
 
 
 def sample(server: Server, directory: str) -> Sample:
@@ -97,7 +103,7 @@ def test_memory_stays_where_it_is_under_churn() -> None:
     samples: list[Sample] = []
     stale: set[int] = set()
     with store() as directory:
-        with Service("--store", directory, workers=2, memory=str(MEMORY)) as server:
+        with serving(directory) as server:
             pids = server.worker_pids()
             over = time.monotonic() + SECONDS
             while time.monotonic() < over:
@@ -110,17 +116,20 @@ def test_memory_stays_where_it_is_under_churn() -> None:
             assert len(server.log_lines()) == 1, server.log()
             expired = total(server, "keyrack_keys_expired_total")
             requests = total(server, "keyrack_http_requests_total")
+            evicted = total(server, "keyrack_keys_evicted_total")
             full = total(server, 'keyrack_http_requests_total{code="507"')
         assert audit(directory) == []
     resident, private = (
         drift([getattr(one, name) for one in samples]) for name in Sample._fields[:2]
     )
     most = max(one.held for one in samples)
-    print(f"\n{SECONDS} s: {requests} requests, {expired} keys ended, {full} answers 507")
+    print(f"\n{SECONDS} s: {requests} requests, {expired} keys ended, {evicted} evicted, ", end="")
+    print(f"{full} answers 507")
     print(f"resident {samples[-1].resident / 1e6:.1f} MB, drift {resident:+.2%}; ", end="")
     print(f"without the store {samples[-1].private / 1e6:.1f} MB, drift {private:+.2%}; ", end="")
     print(f"the store held {most / MEMORY:.1%} of its limit at most")
     assert expired > 20 * SECONDS
+    assert evicted > 20 * SECONDS
     assert stale == set()
     assert most <= MEMORY * _FILE_SYSTEM_SLACK
     assert resident < _DRIFT

@@ -1,6 +1,7 @@
-"""A supervisor with stand-ins for workers: `stand_in.py BEHAVIOUR WORKERS [SHUTDOWN_TIMEOUT]`.
+"""A supervisor with stand-ins for workers: `stand_in.py BEHAVIOUR WORKERS [SHUTDOWN [WORKER]]`.
 
-Everything it does is told in JSON log lines on standard error.
+The last two are `shutdown_timeout` and `worker_timeout`. Everything it does is told in JSON log
+lines on standard error.
 """
 
 from __future__ import annotations
@@ -94,6 +95,17 @@ def broken(slot: int, listeners: list[socket.socket], counters: Counters, lifeli
     raise RuntimeError("this worker is broken")
 
 
+def looping(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
+    """Give signs of life for a moment, then loop for ever; in the second life, go on with them."""
+    counters.set_ready(slot)
+    over = time.monotonic() + 1
+    while counters.slot(slot)[4] > 1 or time.monotonic() < over:
+        counters.beat(slot)
+        time.sleep(0.1)
+    while True:
+        pass
+
+
 def ailing(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
     """Be ready once, and then never live long."""
     if counters.slot(slot)[4] == 1:
@@ -140,7 +152,8 @@ def told(message: str, **extra: Any) -> None:
 
 
 BEHAVIOURS: dict[str, Worker] = {
-    one.__name__: one for one in (serve, deaf_at_first, stubborn, silent, broken, ailing, parent)
+    one.__name__: one
+    for one in (serve, deaf_at_first, stubborn, silent, broken, looping, ailing, parent)
 }
 
 
@@ -159,7 +172,10 @@ def main() -> int:
         signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     )
     timeout = float(sys.argv[3]) if len(sys.argv) > 3 else 8.0
-    settings = Settings(port=0, workers=int(sys.argv[2]), shutdown_timeout=timeout)
+    silence = float(sys.argv[4]) if len(sys.argv) > 4 else 10.0
+    settings = Settings(
+        port=0, workers=int(sys.argv[2]), shutdown_timeout=timeout, worker_timeout=silence
+    )
     listeners = open_listeners(settings)
     counters = Counters.create(settings.workers)
     place: Any = FakePlace()

@@ -148,6 +148,19 @@ def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(start: Any) 
     assert service.end() == 0
 
 
+def test_a_worker_in_a_loop_without_end_is_killed_and_replaced(start: Any) -> None:
+    service = start("looping", "1", "8", "1")
+    (worker,) = service.ready()
+    service.wait_for("worker 0 was killed by SIGKILL; it is replaced")
+    stuck = service.told[-2]
+    assert (stuck["level"], stuck["worker_pid"]) == ("error", worker)
+    assert "(it is busy): it is killed" in stuck["message"]
+    assert service.wait_for("started")["life"] == 2
+    time.sleep(3)
+    assert service.end() == 0
+    assert len(service.all("started")) == 2
+
+
 # Starting
 
 

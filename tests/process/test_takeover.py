@@ -185,6 +185,23 @@ def test_whoever_waits_at_the_old_service_is_told_by_the_new_one(
     new.stop()
 
 
+def test_a_watch_that_reaches_the_old_service_late_is_sent_elsewhere_at_once(
+    generations: Generations, address: Address
+) -> None:
+    old = generations.start()
+    with address.connect() as early, address.connect() as late:
+        early.ask(request())
+        early.send(request("GET", "/v1/watch"))
+        late.ask(request())
+        new = generations.start()
+        until(lambda: old.says("leaving"), 5, "the old service leaves")
+        assert early.rest().endswith(b"0\r\n\r\n")
+        late.send(request("GET", "/v1/watch"))
+        assert late.rest().endswith(b"0\r\n\r\n")
+        old.wait_for_its_end()
+    new.stop()
+
+
 def test_a_third_service_takes_over_while_the_first_still_leaves(
     generations: Generations, address: Address
 ) -> None:

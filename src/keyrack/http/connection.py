@@ -805,6 +805,8 @@ class Connection(asyncio.Protocol):
             return
         self._streams = True
         self._call_off = stream.start(self)
+        if self._leaving:
+            self._break_off_stream()
 
     def push(self, chunk: Chunk) -> bool:
         """Send a piece of the stream; False when the client is too far behind to get it."""
@@ -823,6 +825,14 @@ class Connection(asyncio.Protocol):
         if self._chunked:
             reset = b"%x\r\n%b\r\n%b" % (len(reset), reset, _LAST_CHUNK)
         self._transport.write(reset)
+        self._end_stream()
+
+    def _break_off_stream(self) -> None:
+        """End the stream where it is; the client goes on with another connection."""
+        if self._call_off is None:
+            return  # it has ended already, and the client is about to know
+        if self._chunked:
+            self._transport.write(_LAST_CHUNK)
         self._end_stream()
 
     def _end_stream(self) -> None:
@@ -977,10 +987,11 @@ class Connection(asyncio.Protocol):
         self._known = False
         if self._cycle is not None:
             self._cycle.keep_alive = False
+        # Waits and streams would outlast any grace; their clients ask again elsewhere.
+        if self._streams:
+            self._break_off_stream()
+            return
         if self._call_off is not None:
-            # Waits and streams would outlast any grace; their clients ask again elsewhere.
-            if self._streams and self._chunked:
-                self._transport.write(_LAST_CHUNK)
             self._end_stream()
             return
         self._rest()
@@ -997,9 +1008,7 @@ class Connection(asyncio.Protocol):
         if self._cycle is not None:
             self._cycle.keep_alive = False
         if self._streams:
-            if self._chunked:
-                self._transport.write(_LAST_CHUNK)
-            self._end_stream()
+            self._break_off_stream()
 
     def check_deadlines(self, now: float) -> None:
         """Close what has been waited for long enough; `now` in coarse seconds."""
