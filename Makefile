@@ -27,6 +27,7 @@ LATE_TESTS ?= tests/http/test_seed_api.py tests/http/test_resource_api.py tests/
 test-late: $(VENV)/.dev
 	KEYRACK_TEST_ENGINE=late-writes $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
 	KEYRACK_TEST_ENGINE=remote $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
+	KEYRACK_TEST_ENGINE=commit $(BIN)/python -m pytest $(LATE_TESTS) $(ARGS)
 
 ## test-faults: kill, fill, starve and take over (ROUNDS=15 for 300 kills and half an hour of soak)
 ROUNDS ?= 1

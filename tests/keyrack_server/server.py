@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,11 +22,13 @@ if TYPE_CHECKING:
 
 ENGINES: dict[str, tuple[str, ...]] = {
     "embedded": ("keyrack", "serve"),
+    "commit": ("keyrack", "serve"),
     "late-writes": ("keyrack_server.stand_ins", "writes", "serve"),
     "remote": ("keyrack_server.stand_ins", "remote", "serve"),
 }
 """The engines that the tests over HTTP can be run with, and the program that serves each. Another
-one is a row here; KEYRACK_TEST_ENGINE names the one of a run. `valkey`, `valkey-sentinel` and
+one is a row here; KEYRACK_TEST_ENGINE names the one of a run. `commit` is the embedded one with
+every write kept on a disk. `valkey`, `valkey-sentinel` and
 `valkey-cluster` are served by the first of them, each service with a store of its own in servers
 that `valkey_support` starts."""
 ENGINE = os.environ.get("KEYRACK_TEST_ENGINE", "embedded")
@@ -32,11 +36,19 @@ ON_VALKEY = ENGINE.startswith("valkey")
 
 
 def _store_flags(*flags: str) -> tuple[str, ...]:
+    if ENGINE == "commit" and "--durability" not in flags:
+        return *flags, "--durability", "commit", "--data-dir", _new_data_directory()
     if not ON_VALKEY:
         return flags
     from valkey_support.store import translated  # not for tests that do without
 
     return translated(ENGINE, flags)
+
+
+def _new_data_directory() -> str:
+    path = tempfile.mkdtemp(prefix="keyrack-test-data-")
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path
 
 
 _START_SECONDS = 20.0
