@@ -78,6 +78,8 @@ def test_a_full_disk_costs_snapshots_and_not_writes(small_disk: Path) -> None:
             assert answer.status == 201
     until(lambda: bool(server.said("snapshot_failed")), 10, "a snapshot that fails")
     assert server.ask("GET", "/v1/snapshot").status == 503
+    assert b"keyrack_snapshots_failed_total 0.0" not in server.ask("GET", "/metrics").body
+    assert b"keyrack_snapshots_failed_total" in server.ask("GET", "/metrics").body
     server.put("late", b"v")
     (small_disk / "ballast").unlink()
     taken = len(server.said("snapshot"))

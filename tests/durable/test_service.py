@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import socket
 import time
 from typing import TYPE_CHECKING
@@ -165,6 +166,12 @@ def test_snapshots_are_taken_at_intervals_and_only_when_something_has_changed(di
         until(lambda: len(server.said("snapshot")) == 1, 5, "the first snapshot")
         time.sleep(2.5)
         assert len(server.said("snapshot")) == 1
+        (stamp,) = re.findall(
+            r"^keyrack_snapshot_last_success_timestamp_seconds (\S+)$",
+            server.ask("GET", "/metrics").body.decode(),
+            re.MULTILINE,
+        )
+        assert 0 <= time.time() - float(stamp) < 60
         server.put("k", b"w")
         until(lambda: len(server.said("snapshot")) == 2, 5, "the second snapshot")
 

@@ -78,6 +78,7 @@ class Metrics(Collector):
         yield self._latency()
         yield from self._hits_and_writes()
         yield from self._processes()
+        yield from self._snapshots()
         yield from self._store()
 
     def _requests(self) -> Metric:
@@ -135,6 +136,19 @@ class Metrics(Collector):
         )
         yield CounterMetricFamily(
             "keyrack_worker_starts", "Workers started, replacements included.", total(STARTS)
+        )
+
+    def _snapshots(self) -> Iterator[Metric]:
+        last, failed = self._counters.last_snapshot_ms, self._counters.snapshots_failed
+        if not last and not failed:
+            return
+        yield GaugeMetricFamily(
+            "keyrack_snapshot_last_success_timestamp_seconds",
+            "When a snapshot last held everything.",
+            last / 1000,
+        )
+        yield CounterMetricFamily(
+            "keyrack_snapshots_failed", "Snapshots that could not be taken.", failed
         )
 
     def _store(self) -> Iterator[Metric]:

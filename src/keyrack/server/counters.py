@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import time
 from typing import Final
 
 OPERATIONS: Final = (
@@ -45,6 +46,8 @@ _HEADER: Final = 8
 _DRAINING: Final = 0
 _SUPERVISOR_BEATS: Final = 1
 _SHARED: Final = 2
+_LAST_SNAPSHOT: Final = 3
+_SNAPSHOTS_FAILED: Final = 4
 _SNAPSHOTS_WANTED: Final = 5
 _SNAPSHOTS_ANSWERED: Final = 6
 _SNAPSHOTS_TAKEN: Final = 7
@@ -158,7 +161,20 @@ class Counters:
         """Say that those who have asked up to a number have a snapshot, or get none."""
         if taken:
             self._words[_SNAPSHOTS_TAKEN] = number
+            self._words[_LAST_SNAPSHOT] = time.time_ns() // 1_000_000
+        else:
+            self._words[_SNAPSHOTS_FAILED] += 1
         self._words[_SNAPSHOTS_ANSWERED] = number
+
+    @property
+    def last_snapshot_ms(self) -> int:
+        """When a snapshot last held everything, in ms since 1970; 0 before that."""
+        return self._words[_LAST_SNAPSHOT]
+
+    @property
+    def snapshots_failed(self) -> int:
+        """How many snapshots could not be taken."""
+        return self._words[_SNAPSHOTS_FAILED]
 
     def snapshot_answered(self, number: int) -> bool | None:
         """Tell whether a snapshot was taken for a number; None while that is not known."""
