@@ -257,7 +257,24 @@ def test_a_claim_has_no_label_that_changes() -> None:
         "--values", GOLDEN / "persistent.values.yaml", "--set-string", "image.tag=other"
     )
     assert workload(later)["spec"]["volumeClaimTemplates"] == [claim]
-    assert "volumes" not in pod(later)
+
+
+def test_a_volume_keeps_what_stays_in_memory() -> None:
+    found = of_set("persistent")
+    (claim,) = workload(found)["spec"]["volumeClaimTemplates"]
+    assert [volume["emptyDir"]["medium"] for volume in pod(found)["volumes"]] == ["Memory"]
+    mounts = {mount["name"]: Path(mount["mountPath"]) for mount in server(found)["volumeMounts"]}
+    assert mounts.keys() == {"store", claim["metadata"]["name"]}
+    settings = environment(found)
+    assert settings["KEYRACK_DURABILITY"] == "commit"
+    assert Path(settings["KEYRACK_DATA_DIR"]).parent == mounts[claim["metadata"]["name"]]
+    assert Path(settings["KEYRACK_STORE"]).parent == mounts["store"]
+    other = objects("--set", "persistence.enabled=true", "--set", "persistence.durability=snapshot")
+    assert environment(other)["KEYRACK_DURABILITY"] == "snapshot"
+    loaded, _ = load({}, environment(other))
+    defaults = Settings()
+    assert loaded.snapshot_interval == defaults.snapshot_interval
+    assert loaded.snapshot_keep == defaults.snapshot_keep
 
 
 def test_another_version_of_the_chart_alone_does_not_restart_the_pod(tmp_path: Path) -> None:
@@ -437,7 +454,7 @@ REFUSALS = {
     "a tiny store": ({"memory": "4Mi"}, "memory: 4Mi is too little: a store needs at least 8Mi."),
     "a volume that is too small": (
         {"persistence": {"enabled": True, "size": "256Mi"}},
-        "persistence.size: 256Mi cannot hold a store of 256Mi: set it to at least 320Mi, or lower "
+        "persistence.size: 256Mi cannot keep a store of 256Mi: set it to at least 1024Mi, or lower "
         "memory.",
     ),
     "a volume with valkey": (
@@ -589,6 +606,10 @@ LEFT_TO_THE_CHART = {
     "tls_key": "TLS ends at the Ingress",
     "workers": "workers",
     "store": "the volume",
+    "durability": "persistence.durability",
+    "data_dir": "the volume",
+    "snapshot_interval": "persistence.snapshotInterval",
+    "snapshot_keep": "persistence.snapshotKeep",
     "memory": "memory",
     # The end of a pod tells Kubernetes by itself; and where there is no other pod, one that ends is
     # still used, but only for as long as it is ready.
@@ -809,7 +830,7 @@ def test_the_table_of_values_is_current_and_every_value_has_a_comment() -> None:
     [
         ("default", ["it ends with the pod", "http://kr-keyrack.team:8088"]),
         ("ingress", ["From outside: https://keyrack.example.org"]),
-        ("persistent", ["leaves the claim store-kr-keyrack-0"]),
+        ("persistent", ["leaves the claim data-kr-keyrack-0"]),
         ("valkey", ["The store is a Valkey server."]),
     ],
 )

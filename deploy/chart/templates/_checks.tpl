@@ -28,8 +28,8 @@ says what to set instead, before anything in the cluster is changed.
 {{- fail (printf "memory: %s is too little: a store needs at least 8Mi." .Values.memory) -}}
 {{- end -}}
 {{- $volume := include "keyrack.mebibytes" .Values.persistence.size | int64 -}}
-{{- if and .Values.persistence.enabled (lt $volume (add $store 64)) -}}
-{{- fail (printf "persistence.size: %s cannot hold a store of %s: set it to at least %dMi, or lower memory." .Values.persistence.size .Values.memory (add $store 64)) -}}
+{{- if and .Values.persistence.enabled (lt $volume (mul $store 4)) -}}
+{{- fail (printf "persistence.size: %s cannot keep a store of %s: set it to at least %dMi, or lower memory." .Values.persistence.size .Values.memory (mul $store 4)) -}}
 {{- end -}}
 {{- end }}
 

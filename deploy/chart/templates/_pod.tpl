@@ -94,8 +94,12 @@ spec:
       volumeMounts:
         - name: store
           mountPath: /var/lib/keyrack
+        {{- if .Values.persistence.enabled }}
+        - name: data
+          mountPath: /var/lib/keyrack-data
+        {{- end }}
       {{- end }}
-  {{- if not (or (include "keyrack.valkey" .) .Values.persistence.enabled) }}
+  {{- if not (include "keyrack.valkey" .) }}
   volumes:
     - name: store
       emptyDir:
@@ -140,6 +144,16 @@ spec:
 # level below the volume, whose top may hold a lost+found and belongs to root.
 - name: KEYRACK_STORE
   value: /var/lib/keyrack/store
+{{- if .Values.persistence.enabled }}
+- name: KEYRACK_DURABILITY
+  value: {{ .Values.persistence.durability }}
+- name: KEYRACK_DATA_DIR
+  value: /var/lib/keyrack-data/data
+- name: KEYRACK_SNAPSHOT_INTERVAL
+  value: {{ .Values.persistence.snapshotInterval | quote }}
+- name: KEYRACK_SNAPSHOT_KEEP
+  value: {{ .Values.persistence.snapshotKeep | quote }}
+{{- end }}
 - name: KEYRACK_MEMORY
   value: {{ include "keyrack.mebibytes" .Values.memory }}m
 {{- end }}
