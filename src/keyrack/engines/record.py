@@ -75,6 +75,15 @@ def pack(revision: int, value: bytes, media_type: str = TEXT, expires_at: int = 
     return b"%b%c%b%b" % (head or _pack_head(revision, code), len(name), name, value)
 
 
+def pack_rest(value: bytes, media_type: str = TEXT) -> bytes:
+    """Return what `pack` makes without the revision, for a record that does not end."""
+    code = _CODES.get(media_type, _INLINE)
+    if code != _INLINE:
+        return b"%c%b" % (code, value)
+    name = media_type.encode("ascii")
+    return b"%c%c%b%b" % (code, len(name), name, value)
+
+
 def pack_long(revision: int, size: int, media_type: str = TEXT, expires_at: int = 0) -> bytes:
     """Return the bytes that are stored for a record whose value, of `size` bytes, is elsewhere."""
     code = _CODES.get(media_type, _INLINE)

@@ -41,7 +41,7 @@ from keyrack.engines.valkey.layout import FORMAT, KINDS, STATE, Layout, slot_of
 from keyrack.engines.valkey.notices import Notices
 from keyrack.engines.valkey.operations import arguments_of, only_removes, outcome_of
 from keyrack.engines.valkey.pages import Pages
-from keyrack.engines.valkey.wire import Call, Lost, code_of, encode
+from keyrack.engines.valkey.wire import Call, Lost, code_of, encode, encode_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -391,22 +391,25 @@ class ValkeyEngine:
 
     def _send_batch(self, batch: _Batch, function: str, now: float) -> None:
         """Send a batch, in pieces when its values are many bytes."""
-        piece, size = _Batch(batch.shard), 0
+        piece, size, count = _Batch(batch.shard), 0, 0
         arguments: list[bytes] = []
         for write, sink in zip(batch.writes, batch.sinks, strict=True):
-            more = arguments_of(write)
-            length = sum(map(len, more))
-            if piece.writes and size + length > _MOST_BYTES:
-                self._send_piece(piece, function, arguments, now)
-                piece, size, arguments = _Batch(batch.shard), 0, []
+            more, encoded = arguments_of(write)
+            if piece.writes and size + len(encoded) > _MOST_BYTES:
+                self._send_piece(piece, function, count, arguments, now)
+                piece, size, count, arguments = _Batch(batch.shard), 0, 0, []
             piece.add(write, sink)
-            arguments += more
-            size += length
-        self._send_piece(piece, function, arguments, now)
+            arguments.append(encoded)
+            count += more
+            size += len(encoded)
+        self._send_piece(piece, function, count, arguments, now)
 
-    def _send_piece(self, batch: _Batch, function: str, arguments: list[bytes], now: float) -> None:
-        seen = b"%d" % self._highest
-        data = self._function_call(batch.shard, function, seen, *arguments)
+    def _send_piece(
+        self, batch: _Batch, function: str, count: int, arguments: list[bytes], now: float
+    ) -> None:
+        head = self._function_parts(batch.shard, function, b"%d" % self._highest)
+        number = b"*%d\r\n" % (len(head) + count)
+        data = b"".join((number, encode_arguments(head), *arguments))
         slot = self.layout.slots[batch.shard]
         batch.call = Call(slot, data, partial(self._write_reply, batch))
         self._writers.submit(batch.call, now)
@@ -681,20 +684,20 @@ class ValkeyEngine:
 
     def _function(self, shard: int, name: str, *arguments: bytes) -> asyncio.Future[Any]:
         """Call a function of the library in a shard, with the next flush."""
-        return self._future(self.layout.slots[shard], self._function_call(shard, name, *arguments))
+        return self._future(
+            self.layout.slots[shard], encode(self._function_parts(shard, name, *arguments))
+        )
 
-    def _function_call(self, shard: int, name: str, *arguments: bytes) -> bytes:
-        return encode(
-            (
-                b"FCALL",
-                library.function(name),
-                b"1",
-                self.layout.bases[shard] + STATE,
-                self._time_argument(),
-                b"%d" % shard,
-                b"%d" % self.layout.shards,
-                *arguments,
-            )
+    def _function_parts(self, shard: int, name: str, *arguments: bytes) -> tuple[bytes, ...]:
+        return (
+            b"FCALL",
+            library.function(name),
+            b"1",
+            self.layout.bases[shard] + STATE,
+            self._time_argument(),
+            b"%d" % shard,
+            b"%d" % self.layout.shards,
+            *arguments,
         )
 
     def _ask(self, shard: int, *parts: bytes) -> asyncio.Future[Any]:

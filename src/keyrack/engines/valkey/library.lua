@@ -33,6 +33,7 @@ local EXPIRES = {k = EXPIRE, l = UNLOCK}
 local ENDS = {k = 'x', l = 'y'}
 local STATE = '>I8I8I8I2I2'
 local MOST_STEPS = 5000
+local SHORT = 4096
 
 -- While a library is loaded nothing is there but `register_function`: the rest is bound later.
 local call, byte, char, sub, format, floor, pack, unpack_struct
@@ -332,6 +333,22 @@ local function operate(shard, args, at)
   return result, why, head
 end
 
+-- A set without condition, outside of a batch, while no key ends: nearly every write. Setting tells
+-- whether the key was there, for the price of a copy of the old value; where that may be long, the
+-- index is asked instead.
+local function set_plainly(shard, key, rest)
+  local name, revision = shard.base .. 'k' .. key, note(shard, SET, key)
+  local raw = pack('>I8', revision) .. rest
+  if #rest > SHORT then
+    local new = call('ZADD', shard.base .. 'i', '0', key)
+    call('SET', name, raw)
+    return revision * 2 + 1 - new
+  end
+  if call('SET', name, raw, 'GET') then return revision * 2 + 1 end
+  call('ZADD', shard.base .. 'i', '0', key)
+  return revision * 2
+end
+
 -- Writes. An outcome is the result of the only operation when that is a number, else a list of
 -- results, or {why, index, revision or -1}.
 
@@ -340,6 +357,9 @@ local function refusal(why, index, head)
 end
 
 local function write_one(shard, args, at)
+  if args[at] == 'sk' and args[at + 2] == '0' and not any_ends(shard, 'k') then
+    return set_plainly(shard, args[at + 1], args[at + 3])
+  end
   local result, why, head = operate(shard, args, at)
   if not result then return refusal(why, 0, head) end
   if type(result) == 'number' then return result end

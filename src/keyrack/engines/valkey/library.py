@@ -7,6 +7,7 @@ while one of them is replaced.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from importlib.resources import files
 from typing import Final
@@ -16,6 +17,7 @@ VERSION: Final = hashlib.sha256(_TEXT.encode()).hexdigest()[:8]
 SOURCE: Final = f"#!lua name=keyrack_{VERSION}\n{_TEXT.replace('@', VERSION)}".encode()
 
 
+@functools.cache
 def function(name: str) -> bytes:
     """Return the full name of one of the library's functions."""
     return f"keyrack_{name}_{VERSION}".encode()

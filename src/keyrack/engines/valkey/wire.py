@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from libvalkey import ProtocolError, Reader, ReplyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 Done: TypeAlias = "Callable[[Any], None]"
 """Called once: with the reply, with a `ReplyError`, or with `Lost`."""
@@ -24,12 +24,14 @@ class Lost(Exception):
     """The connection ended before the reply: the command may have been carried out or not."""
 
 
-def encode(parts: Iterable[bytes]) -> bytes:
+def encode(parts: Sequence[bytes]) -> bytes:
     """Return a command as it is sent."""
-    parts = list(parts)
-    head = [b"*%d\r\n" % len(parts)]
-    head += [b"$%d\r\n%b\r\n" % (len(part), part) for part in parts]
-    return b"".join(head)
+    return b"*%d\r\n%b" % (len(parts), encode_arguments(parts))
+
+
+def encode_arguments(parts: Iterable[bytes]) -> bytes:
+    """Return a command's parts as they are sent, without their number."""
+    return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 class Call:
