@@ -503,9 +503,10 @@ local function scan(keys, args)
   local start, stop = bounds(prefix, after, reverse, delimiter)
   local folders, reply = {}, {shard.now, shard.last, false, false}
   local found, size, steps, last = 0, 0, 0, false
+  local ahead = delimiter == '' and limit + 1 or 2 -- names to read at once: few where folders come
   reply[4] = folders
   while start do
-    local wanted = delimiter == '' and limit - found + 1 or 16
+    local wanted = math.min(ahead, limit - found + 1)
     local page = call(command, shard.base .. 'i', start, stop, 'LIMIT', 0, wanted)
     local folder = nil
     for _, key in ipairs(page) do
@@ -534,6 +535,7 @@ local function scan(keys, args)
       end
     end
     if #page < wanted then return reply end
+    ahead = folder and 1 or ahead * 2
     if not folder then
       start = '(' .. page[#page]
     elseif reverse then

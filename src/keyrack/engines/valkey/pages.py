@@ -67,6 +67,8 @@ class Pages:
         """Return a page of all shards; `revision` is one that all of them have left behind."""
         found: dict[bytes, Record | None] = {}
         share = limit // self._shards + limit // (4 * self._shards) + _SPARE
+        if self._delimiter:
+            share = limit  # each shard may have keys in every folder
         while True:
             parts = [self._part(reply) for reply in await self._ask(after, share)]
             stops = [part.stopped for part in parts if part.stopped is not None]
