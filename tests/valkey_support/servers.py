@@ -74,8 +74,9 @@ def _ask(connection: socket.socket, *parts: bytes) -> Any:
 class Server:
     """One server process; `password` is what `ask` gives it."""
 
-    def __init__(self, *options: str, password: str = "") -> None:
+    def __init__(self, *options: str, password: str = "", group: int | None = None) -> None:
         self.port = free_port()
+        self._group = group
         self._password = password
         self.directory = Path(tempfile.mkdtemp(prefix="test-of-keyrack-valkey-"))
         self.options = options
@@ -88,7 +89,10 @@ class Server:
         command = [BINARY, *self._configuration(), "--port", str(self.port), "--bind", HOST]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--dir", str(self.directory), *self.options], stdout=log, stderr=log
+                [*command, "--dir", str(self.directory), *self.options],
+                stdout=log,
+                stderr=log,
+                group=self._group,
             )
         until(lambda: self.ask("PING") == b"PONG", f"an answer of the server on {self.port}")
 
@@ -124,10 +128,10 @@ class Server:
 class Sentinel(Server):
     """A Sentinel that looks after one primary."""
 
-    def __init__(self, primary: int, quorum: int) -> None:
+    def __init__(self, primary: int, quorum: int, group: int | None = None) -> None:
         self._primary = primary
         self._quorum = quorum
-        super().__init__()
+        super().__init__(group=group)
 
     def _configuration(self) -> list[str]:
         path = self.directory / "sentinel.conf"
@@ -140,14 +144,17 @@ class Sentinel(Server):
 
 
 class Watched:
-    """A primary with replicas, and three Sentinels that replace it."""
+    """A primary with replicas, and three Sentinels that replace it.
 
-    def __init__(self, replicas: int = 1) -> None:
+    `group` is the group of processes that all but the primary run in.
+    """
+
+    def __init__(self, replicas: int = 1, group: int | None = None) -> None:
         first = Server()
         self.servers = [first]
         for _ in range(replicas):
-            self.servers.append(Server("--replicaof", f"{HOST} {first.port}"))
-        self.sentinels = [Sentinel(first.port, 2) for _ in range(3)]
+            self.servers.append(Server("--replicaof", f"{HOST} {first.port}", group=group))
+        self.sentinels = [Sentinel(first.port, 2, group) for _ in range(3)]
         for replica in self.servers[1:]:
             until(lambda r=replica: b"master_link_status:up" in r.ask("INFO"), "replication")
         for sentinel in self.sentinels:

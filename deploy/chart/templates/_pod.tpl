@@ -133,8 +133,6 @@ spec:
 {{- define "keyrack.environment" -}}
 {{- if include "keyrack.valkey" . -}}
 - name: KEYRACK_ENGINE
-  value: valkey
-- name: KEYRACK_VALKEY_URL
   valueFrom:
     secretKeyRef:
       name: {{ .Values.valkey.existingSecret | default (printf "%s-valkey" (include "keyrack.fullname" .)) }}

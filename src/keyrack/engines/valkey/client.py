@@ -34,6 +34,8 @@ _TICK: Final = 0.1
 """Seconds between two looks at what is late."""
 _MOST_TRIES: Final = 16
 _MOST_LOADS: Final = 3
+_LOOK: Final = 1.0
+"""Seconds between two questions to Sentinel who the primary is."""
 _RETRY: Final = 0.05
 _LONGEST_PAUSE: Final = 0.5
 _MOST_WAITING: Final = 100_000
@@ -331,8 +333,9 @@ class Single(Servers):
 
     def __init__(self, address: Address, login: Login, changed: Callable[[], None]) -> None:
         super().__init__(address, login, changed)
-        locate = self._ask_sentinels if address.kind == "sentinel" else self._fixed
-        self._link = Link(login, locate, self)
+        watched = address.kind == "sentinel"
+        self._link = Link(login, self._ask_sentinels if watched else self._fixed, self)
+        self._look = self._loop.create_task(self._look_around()) if watched else None
 
     def link_of(self, slot: int) -> Link:
         """Return the only one."""
@@ -351,6 +354,24 @@ class Single(Servers):
             raise Refused("it is a replica, not the primary")
         if facts.get("cluster_enabled") == "1":
             raise Refused("it is part of a cluster; say valkey-cluster://")
+
+    async def _look_around(self) -> None:
+        """Leave a primary that is none any more, though it may not know: it may be cut off."""
+        while True:
+            await asyncio.sleep(_LOOK)
+            try:
+                place = await self._ask_sentinels()
+            except Refused:
+                continue
+            if self._link.connected and place != self._link.place:
+                self._link.drop(f"Sentinel says that {place[0]}:{place[1]} is the primary")
+
+    async def close(self) -> None:
+        """End."""
+        await super().close()
+        if self._look is not None:
+            self._look.cancel()
+            await asyncio.gather(self._look, return_exceptions=True)
 
     async def _fixed(self) -> Place:
         return self._address.hosts[0]
