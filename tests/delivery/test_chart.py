@@ -610,6 +610,12 @@ LEFT_TO_THE_CHART = {
     "snapshot_interval": "persistence.snapshotInterval",
     "snapshot_keep": "persistence.snapshotKeep",
     "memory": "memory",
+    "engine": "valkey.url",
+    "engine_password": "existingSecret, or in valkey.url",
+    "engine_password_file": "existingSecret, or in valkey.url",
+    "engine_ca": "the image's own certificates; no file is mounted",
+    "engine_cert": "no file is mounted",
+    "engine_key": "no file is mounted",
     # The end of a pod tells Kubernetes by itself; and where there is no other pod, one that ends is
     # still used, but only for as long as it is ready.
     "drain_delay": "drainSeconds, by preStop",

@@ -17,10 +17,9 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from keyrack.engines.contract import Refusal, Set, StoreAway
 from valkey_support.engines import opened, run
 from valkey_support.servers import ClusterOfSix, Watched, is_primary, until
-
-from keyrack.engines.contract import Refusal, Set, StoreAway
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
