@@ -204,6 +204,18 @@ def test_a_failed_sync_is_no_success_for_anybody(
     ]
 
 
+def test_a_sync_thread_that_cannot_tell_leaves_nobody_waiting(
+    kept: KeptStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert kept.syncer is not None
+
+    def fail(self: object) -> None:
+        raise RuntimeError("no readers left")
+
+    monkeypatch.setattr(type(kept.engine.hold()), "position", fail)
+    assert outcomes_of(kept, [b"a"], [b"b"]) == [[Refusal(Why.DISK)]] * 2
+
+
 def test_a_refusal_waits_for_the_disk_too(kept: KeptStore, files: TroubledFiles) -> None:
     """The condition does not hold because of a write that is not on the disk."""
     create = Set(b"k", b"v", condition=Condition(none_match=ANY))

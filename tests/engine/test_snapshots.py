@@ -305,6 +305,22 @@ def test_a_disk_that_is_full_fails_the_snapshot_and_not_the_writes(
     assert snapshots(kept) == []
 
 
+def test_a_process_that_is_killed_while_it_takes_one_leaves_nothing_that_lasts(
+    kept: KeptStore,
+) -> None:
+    put(kept.engine, b"k", b"first")
+    kept.take()
+    with Child("die_taking", kept.memory, kept.size, kept.disk) as child:
+        assert child.hear() == "dying"
+        child.hear_all()
+    assert snapshots(kept) == [1]
+    put(kept.engine, b"k", b"second")
+    kept.take()
+    assert len(os.listdir(kept.disk)) == len(["keyrack", "lock", "snapshot 1", "snapshot 3"])
+    kept.lose_memory()
+    assert value_of(kept.engine, b"k") == b"second"
+
+
 # Damage
 
 

@@ -19,6 +19,7 @@ from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.directory import prepare
 from keyrack.engines.embedded.durable import Kept
 from keyrack.engines.embedded.durable.data import look
+from keyrack.engines.embedded.durable.taking import _Taking
 from keyrack.engines.embedded.durable.taking import take as take_a_snapshot
 
 SLOTS = 100
@@ -115,6 +116,20 @@ def take_snapshot(directory: str, memory: str, disk: str) -> None:
     taken = take_a_snapshot(hold, look(disk), 2, gently=True)
     tell("taken", taken.number, hold.env.info()["last_txnid"] - before - 3)
     engine.close()
+
+
+def die_taking(directory: str, memory: str, disk: str) -> None:
+    """Kill itself while it takes a snapshot, the records copied."""
+    engine = _kept(directory, memory, disk)
+    copy = _Taking._copy
+
+    def die(*arguments: Any) -> None:
+        copy(*arguments)
+        tell("dying")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    setattr(_Taking, "_copy", die)  # noqa: B010  # as below
+    take_a_snapshot(engine.hold(), look(disk), 2)
 
 
 def die_kept(directory: str, memory: str, disk: str, when: str) -> None:

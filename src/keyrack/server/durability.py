@@ -139,14 +139,18 @@ class Durability:
     def _owns(self) -> bool:
         """Tell whether the data directory is this service's: it may yet be an earlier one's."""
         if self._lock is None:
-            self._lock = try_lock(self._kept.data.path)
+            with contextlib.suppress(OSError):
+                self._lock = try_lock(self._kept.data.path)
         return self._lock is not None
 
     def _journal_is_long(self) -> bool:
         if not self._kept.strict:
             return False
         data = self._kept.data
-        size = os.stat(data.journal(data.journals()[-1])).st_size
+        try:
+            size = os.stat(data.journal(data.journals()[-1])).st_size
+        except (OSError, IndexError):
+            return False  # whoever writes is told what is wrong with the directory
         return size > max(_LEAST_JOURNAL, self._place.memory)
 
     def _begin(self, become_child: Callable[[], None], gently: bool = True) -> None:

@@ -40,7 +40,8 @@ def _restored(path: str, directory: str) -> int:
     place, lock = data.take(directory)
     try:
         number = place.next_number()
-        with open(path, "rb") as source, open(place.part(number), "xb") as target:
+        part = place.files.create(place.part(number))
+        with open(path, "rb") as source, open(part, "wb") as target:
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import threading
 from queue import SimpleQueue
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durable.journal import Position
 
     Done: TypeAlias = Callable[[bool], None]
+
+
+_log = logging.getLogger("keyrack.journal")
 
 
 class Syncer:
@@ -143,7 +147,12 @@ class SyncThread:
             self._conclude(asked)
 
     def _conclude(self, asked: list[tuple[int, Done]]) -> None:
-        kept = self._syncer.sync(max(sequence for sequence, _ in asked))
+        try:
+            kept = self._syncer.sync(max(sequence for sequence, _ in asked))
+        except Exception:
+            # Nobody may be left waiting; what cannot be told to be kept is told to be lost.
+            _log.exception("the journal's state cannot be read")
+            kept = False
 
         def tell() -> None:
             for _, done in asked:
