@@ -53,8 +53,8 @@ def _loop(requests: int) -> list[int]:
 
 
 def _shifting(requests: int) -> list[int]:
-    """What is popular changes: every ten thousand requests a twentieth of the keys is new."""
-    return [key + at // 10_000 * 500 for at, key in enumerate(_zipf(requests))]
+    """What is popular changes altogether, among the same keys, every ten thousand requests."""
+    return [(key + at // 10_000 * 700) % 10_000 for at, key in enumerate(_zipf(requests))]
 
 
 MADE: Final[dict[str, Callable[[int], list[int]]]] = {

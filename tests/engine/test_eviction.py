@@ -16,6 +16,7 @@ from engine_support.world import (
     attempt,
     blocks,
     done,
+    drop,
     history,
     put,
     rounds,
@@ -36,7 +37,7 @@ from keyrack.engines.contract import (
     Why,
 )
 from keyrack.engines.embedded import EmbeddedEngine
-from keyrack.engines.embedded.heat import FILE
+from keyrack.engines.embedded.heat import FILE, YOUNG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -248,6 +249,69 @@ def test_a_full_store_of_hot_keys_still_takes_new_ones(engine: EmbeddedEngine) -
         for _ in range(3):
             use(engine, [key for key in keys if present(engine, [key])])
         stream(engine, 30, name=b"more-%d" % round_)
+
+
+def test_room_is_made_for_a_long_value_though_every_key_is_hot(engine: EmbeddedEngine) -> None:
+    """Many steps find nothing cold: each takes the least warm key that it has seen."""
+    keys = stream(engine, 18_000, 200)
+    for _ in range(3):
+        use(engine, keys)
+    for number in range(7):
+        put(engine, b"long-%d" % number, bytes(MIB))
+
+
+def test_a_step_that_finds_nothing_cold_takes_the_least_warm(engine: EmbeddedEngine) -> None:
+    keys = stream(engine, 18_000, 200)
+    for _ in range(3):
+        use(engine, keys)
+    assert engine._evictor is not None
+    heat = engine._evictor.heat
+    while heat.words[YOUNG] > 1800:
+        engine._evict(1, frozenset(keys))
+    for _ in range(3):
+        use(engine, keys)
+    before = engine.usage().evicted
+    for step in range(10):
+        engine._evict(1, frozenset())
+        assert engine.usage().evicted == before + step + 1
+
+
+def grown_up(engine: EmbeddedEngine) -> list[bytes]:
+    """Fill a store with keys that have proved themselves and are cold since."""
+    keys = stream(engine, FIT, name=b"grown-up")
+    use(engine, keys)
+    while engine._evictor is not None and engine._evictor.heat.words[YOUNG] > FIT // 10:
+        engine._evict(1, frozenset(keys))
+    return [key for key in keys if present(engine, [key])]
+
+
+def test_the_hand_leaves_young_keys_alone(engine: EmbeddedEngine) -> None:
+    """They lie before it in the order of keys, and are as cold as those that it takes."""
+    old = grown_up(engine)
+    young = stream(engine, FIT // 40, name=b"aaa")
+    while present(engine, old) > len(old) // 2:
+        engine._evict(A_PAGE, frozenset())
+    assert present(engine, young) == len(young)
+
+
+@pytest.mark.parametrize("ages", ["young", "grown up"])
+def test_spared_keys_stay_however_much_is_owed(engine: EmbeddedEngine, ages: str) -> None:
+    keys = grown_up(engine) if ages == "grown up" else stream(engine, FIT)
+    for _ in range(FIT):
+        engine._evict(MEMORY, frozenset(keys[1:]))
+    assert present(engine, keys[1:]) == len(keys) - 1
+    assert present(engine, keys[:1]) == 0
+
+
+def test_a_key_that_was_set_anew_has_its_time_from_then_on(engine: EmbeddedEngine) -> None:
+    keys = stream(engine, 20, name=b"anew")
+    stream(engine, FIT - 100, name=b"fill")
+    for key in keys:
+        drop(engine, key)
+        put(engine, key, bytes(A_PAGE))
+    stream(engine, FIT // 2, name=b"more")
+    assert engine.usage().evicted > 100
+    assert present(engine, keys) == len(keys)
 
 
 @pytest.mark.parametrize("events", [1, 100_000])

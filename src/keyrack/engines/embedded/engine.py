@@ -521,16 +521,14 @@ class EmbeddedEngine:
         if pages > most - self._log_pages:
             return False
         for _ in range(_MOST_ROUNDS):
-            missing = self._live_pages() + pages - most
-            if missing <= 0:
+            missing = self._live_pages() + pages + PAGES_A_COMMIT - most
+            if missing <= 0 or not self._evict(missing * PAGE, spared):
                 break
-            if not self._evict(missing * PAGE, spared):
-                return False
         for _ in range(2):
             # What a transaction frees can be used by the one after the next.
             with self._begin(write=True) as txn:
                 txn.put(_STATE_KEY, txn.get(_STATE_KEY, b""))
-        return missing <= 0
+        return self._live_pages() + pages <= most
 
     def _transact(
         self, writes: Sequence[Write], pages: int, grows: bool, apply: Apply
@@ -586,19 +584,19 @@ class EmbeddedEngine:
         return self._evictor.evicted - before
 
     def _evict(self, owed: int, spared: frozenset[bytes]) -> bool:
-        """Evict about `owed` bytes of records, in a transaction; say whether any key went."""
+        """Evict about `owed` bytes of records, in a transaction; say whether to go on like that."""
         assert self._evictor is not None
         try:
             with self._transaction() as txn:
                 self._claim_removals(self._evictor.most_keys)
                 last, events, size = self._state(txn)
                 commit = self._new_commit(txn, last)
-                self._evictor.evict(txn, commit, owed, spared)
+                going = self._evictor.evict(txn, commit, owed, spared)
                 if commit.draft.last != last:
                     self._finish(txn, commit, events, size)
         except (lmdb.MapFullError, JournalFailed):
             return False
-        return commit.draft.last != last
+        return going
 
     def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys whose time is over, each with its event.

@@ -157,8 +157,11 @@ class Evictor:
 
     def evict(
         self, txn: lmdb.Transaction[bytes], commit: Commit, owed: int, spared: AbstractSet[bytes]
-    ) -> None:
-        """Evict about `owed` bytes of records, or as much as one round may."""
+    ) -> bool:
+        """Evict about `owed` bytes of records, or as much as one round may.
+
+        Return whether another round may evict more.
+        """
         keys = txn.stat(self._records)["entries"]
         with txn.cursor(self._records) as records, txn.cursor(self._log) as log:
             round_ = _Round(self.heat, records, log, keys, self.most_keys, spared)
@@ -166,6 +169,7 @@ class Evictor:
         commit.evict(round_.gone)
         self.heat.bury([key for key, _ in round_.gone], keys)
         self.heat.words[OWED] = max(0, self.heat.words[OWED] - round_.freed)
+        return not round_.is_over
 
 
 def keys_of(writes: Sequence[Write]) -> frozenset[bytes]:
@@ -210,16 +214,19 @@ class _Round:
         self.gone: list[tuple[bytes, bytes]] = []
         """Keys that were evicted, and their records."""
         self.freed = 0
+        self.is_over = False
+        """Whether nothing is left that might be evicted, now or by another round."""
 
     def run(self, owed: int) -> None:
         """Evict until `owed` bytes are freed, or the round has lasted long enough."""
         words, most_young = self._words, self._keys // _YOUNG_PART
         while self.freed < owed and len(self.gone) < self._most and self._looks < _MOST_LOOKS:
             if words[YOUNG] > most_young:
-                going = self._from_the_young(owed)
+                going = self._from_the_young(owed) or self._from_the_others(owed)
             else:
                 going = self._from_the_others(owed) or self._from_the_young(owed)
             if not going:
+                self.is_over = True
                 break
         if not self.gone:
             self._the_coldest()
