@@ -147,7 +147,7 @@ def main() -> int:
     options = parser.parse_args()
     paths = options.paths or os.environ.get("KEYRACK_TRACES", "").split()
     with_redis = not options.no_redis and shutil.which("redis-server") is not None
-    if not with_redis:
+    if not with_redis and not options.no_redis:
         print("Redis is left out: it needs redis-server (apt-get install redis-server).")
     rows: list[Row] = []
     for name, requests in given([path for path in paths if Path(path).exists()], options.made):

@@ -61,7 +61,7 @@ _WORTH_IT: Final = 4096
 """Fewer bytes than this are owed until later: a round has a price of its own."""
 _MOST_KEYS: Final = 256
 _MOST_LOOKS: Final = 1024
-"""A round's bounds: less than a millisecond."""
+"""A round's bounds: about a millisecond."""
 _A_STRETCH: Final = 256
 _A_HANDFUL: Final = 32
 _SETS: Final = frozenset((Set, Add))

@@ -89,7 +89,7 @@ class Heat:
             view.release()
 
     def warming(self, get: Callable[[bytes], Record | None]) -> Callable[[bytes], Record | None]:
-        """Return `get` so that it raises the heat of each key that it finds. Costs 0.15 us."""
+        """Return `get` so that it raises the heat of each key that it finds: 0.2 to 0.4 us more."""
         levels, mask = self.levels, self.mask
 
         def get_and_warm(key: bytes) -> Record | None:
