@@ -8,13 +8,13 @@ timed=tests/faults/test_hostile_clients.py
 soak=tests/faults/test_soak.py
 pytest() { "$PYTHON" -m pytest -s "$@"; }
 
-pytest "$timed" "$@"
+status=0
+pytest "$timed" "$@" || status=$?
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 pytest "$soak" "$@" >"$log" 2>&1 &
 soaking=$!
-status=0
 pytest tests/faults --ignore "$timed" --ignore "$soak" "$@" || status=$?
 wait "$soaking" || status=$?
 cat "$log"

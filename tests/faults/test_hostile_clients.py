@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 IDLE = 1000
 HOSTILE = 200
 SECONDS = 5
-_ATTEMPTS = 3
+_ATTEMPTS = 4
 """How often it is measured, at most: where other things run as well, the best attempt counts."""
 _GATHERING = 20
 """Seconds that the attackers may take to come."""
@@ -120,7 +120,7 @@ def open_connections(server: Server) -> int:
 def is_bearable(attacked: Measured, alone: Measured) -> bool:
     """Tell whether it is as good as was promised, or as the machine itself lets it be."""
     cheap = attacked.processor < 0.1 + 3 * alone.processor
-    return cheap and attacked.p99 < max(P99, 2 * alone.p99)
+    return cheap and attacked.p99 < max(P99, 3 * alone.p99)
 
 
 def best_of(server: Server, spared: Server) -> list[Measured]:
@@ -130,7 +130,7 @@ def best_of(server: Server, spared: Server) -> list[Measured]:
         attempts.append(measured(server, spared))
         if is_bearable(*attempts[-1]):
             break
-    return min(attempts, key=lambda one: one[0].p99)
+    return min(attempts, key=lambda one: one[0].p99 / max(P99, 3 * one[1].p99))
 
 
 @pytest.mark.timeout(180)
