@@ -27,9 +27,26 @@ says what to set instead, before anything in the cluster is changed.
 {{- if lt $store 8 -}}
 {{- fail (printf "memory: %s is too little: a store needs at least 8Mi." .Values.memory) -}}
 {{- end -}}
-{{- $volume := include "keyrack.mebibytes" .Values.persistence.size | int64 -}}
-{{- if and .Values.persistence.enabled (lt $volume (mul $store 4)) -}}
-{{- fail (printf "persistence.size: %s cannot keep a store of %s: set it to at least %dMi, or lower memory." .Values.persistence.size .Values.memory (mul $store 4)) -}}
+{{- if .Values.persistence.enabled -}}
+{{- include "keyrack.checkVolume" . -}}
+{{- end -}}
+{{- $valkey := .Values.valkey -}}
+{{- if or $valkey.auth.existingSecret $valkey.tls.existingSecret (gt (int64 $valkey.wait) 0) $valkey.mayEvict -}}
+{{- fail "valkey.auth, valkey.tls, valkey.wait and valkey.mayEvict say how to use Valkey, and nothing says where it is: set valkey.url or valkey.existingSecret." -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+While a snapshot is taken there is one more than are kept, and what is written meanwhile. In the mode
+commit each has a journal, which a snapshot replaces when it is as long as the store may be, or 64Mi.
+*/}}
+{{- define "keyrack.checkVolume" -}}
+{{- $store := include "keyrack.mebibytes" .Values.memory | int64 -}}
+{{- $keep := int64 .Values.settings.snapshotKeep -}}
+{{- $size := .Values.persistence.size -}}
+{{- $needed := ternary (mul (add $keep 1) (add $store (max $store 64))) (mul (add $keep 2) $store) (eq .Values.persistence.durability "commit") -}}
+{{- if lt (include "keyrack.mebibytes" $size | int64) $needed -}}
+{{- fail (printf "persistence.size: %s is too little for what %s keeps of a store of %s with settings.snapshotKeep: %d: set it to at least %dMi, or lower memory or snapshotKeep." $size .Values.persistence.durability .Values.memory $keep $needed) -}}
 {{- end -}}
 {{- end }}
 
@@ -41,6 +58,15 @@ says what to set instead, before anything in the cluster is changed.
 {{- if .Values.persistence.enabled -}}
 {{- fail "persistence.enabled has no meaning with Valkey, which keeps the data itself: set persistence.enabled to false, or empty valkey.url and valkey.existingSecret." -}}
 {{- end -}}
+{{- if eq .Values.settings.whenFull "evict" -}}
+{{- fail "settings.whenFull: evict has no meaning with Valkey, which removes keys itself where its maxmemory-policy says so: set it to reject, and see valkey.mayEvict." -}}
+{{- end -}}
+{{- if and .Values.valkey.tls.clientCertificate (not .Values.valkey.tls.existingSecret) -}}
+{{- fail "valkey.tls.clientCertificate is true and no Secret holds the certificate: set valkey.tls.existingSecret to one with tls.crt, tls.key and ca.crt." -}}
+{{- end -}}
+{{- if .Values.valkey.url -}}
+{{- include "keyrack.checkUrl" . -}}
+{{- end -}}
 {{- if and $scaling.enabled (gt (int64 .Values.replicaCount) 1) -}}
 {{- fail (printf "replicaCount: %d and valkey.autoscaling.enabled contradict each other: set valkey.autoscaling.minReplicas instead, or valkey.autoscaling.enabled to false." (int64 .Values.replicaCount)) -}}
 {{- end -}}
@@ -49,6 +75,31 @@ says what to set instead, before anything in the cluster is changed.
 {{- end -}}
 {{- if and $scaling.enabled (not ((.Values.resources).requests).cpu) -}}
 {{- fail "valkey.autoscaling measures CPU against resources.requests.cpu, which is not set: set it, or valkey.autoscaling.enabled to false." -}}
+{{- end -}}
+{{- end }}
+
+{{/* No urlParse: Go may refuse several hosts with a port each. */}}
+{{- define "keyrack.checkUrl" -}}
+{{- $valkey := .Values.valkey -}}
+{{- $scheme := regexFind "^[a-z-]+" $valkey.url -}}
+{{- $authority := regexReplaceAll "^[a-z-]+://([^/?#]*).*$" $valkey.url "${1}" -}}
+{{- $hosts := regexReplaceAll "^.*@" $authority "" -}}
+{{- if and $valkey.tls.existingSecret (not (hasPrefix "valkeys" $scheme)) -}}
+{{- fail "valkey.tls.existingSecret is set and valkey.url has no TLS: begin it with valkeys instead of valkey, or empty valkey.tls.existingSecret." -}}
+{{- end -}}
+{{- if and $valkey.auth.existingSecret (regexMatch ":.*@" $authority) -}}
+{{- fail "valkey.url holds a password and valkey.auth.existingSecret names another: keep one of them." -}}
+{{- end -}}
+{{- $open := list -}}
+{{- range $valkey.ports -}}
+{{- $open = append $open (int64 .) -}}
+{{- end -}}
+{{- $usual := ternary "26379" "6379" (hasSuffix "sentinel" $scheme) -}}
+{{- range splitList "," $hosts -}}
+{{- $port := regexFind ":[0-9]+$" . | trimPrefix ":" | default $usual | int64 -}}
+{{- if and $.Values.networkPolicy.enabled (not (has $port $open)) -}}
+{{- fail (printf "valkey.url names port %d, which the network policy does not let through: add it to valkey.ports." $port) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 

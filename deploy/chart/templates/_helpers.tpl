@@ -58,10 +58,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
-{{/* The least that limits.memory may be, in Mi: what a process takes under load, measured, and room. */}}
+{{/* "true" when what the embedded store holds is on a volume as well. */}}
+{{- define "keyrack.durable" -}}
+{{- if and .Values.persistence.enabled (not (include "keyrack.valkey" .)) }}true{{ end -}}
+{{- end }}
+
+{{/*
+The least that limits.memory may be, in Mi: what a process takes under load, measured, and room. A
+snapshot is taken by a process of its own, which takes 9Mi.
+*/}}
 {{- define "keyrack.memoryNeeded" -}}
 {{- $store := ternary 0 (include "keyrack.mebibytes" .Values.memory | int64) (eq (include "keyrack.valkey" .) "true") -}}
-{{ add $store 32 (mul 48 (int64 .Values.workers)) }}
+{{- $saving := ternary 32 0 (eq (include "keyrack.durable" .) "true") -}}
+{{ add $store 32 $saving (mul 48 (int64 .Values.workers)) }}
 {{- end }}
 
 {{/* A value as the text of a variable: whole numbers without the exponent that Go would print. */}}

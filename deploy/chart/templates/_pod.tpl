@@ -49,12 +49,9 @@ spec:
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
-  # The drain, what requests under way may take, and what the supervisor needs to end the rest.
-  terminationGracePeriodSeconds: {{ add .Values.drainSeconds (ceil .Values.settings.shutdownTimeout) 5 }}
-  {{- if include "keyrack.valkey" . }}
-  initContainers:
-    {{- include "keyrack.engineGuard" . | nindent 4 }}
-  {{- end }}
+  # The drain, what requests under way may take, what the supervisor needs to end the rest, and a
+  # last snapshot.
+  terminationGracePeriodSeconds: {{ add .Values.drainSeconds (ceil .Values.settings.shutdownTimeout) 5 (include "keyrack.savingSeconds" .) }}
   containers:
     - name: keyrack
       image: {{ include "keyrack.image" . | quote }}
@@ -90,22 +87,13 @@ spec:
         {{- include "keyrack.containerSecurityContext" . | nindent 8 }}
       # A service that could not start says why in its last line; this shows it in the pod's state.
       terminationMessagePolicy: FallbackToLogsOnError
-      {{- if not (include "keyrack.valkey" .) }}
+      {{- with include "keyrack.mounts" . }}
       volumeMounts:
-        - name: store
-          mountPath: /var/lib/keyrack
-        {{- if .Values.persistence.enabled }}
-        - name: data
-          mountPath: /var/lib/keyrack-data
-        {{- end }}
+        {{- . | nindent 8 }}
       {{- end }}
-  {{- if not (include "keyrack.valkey" .) }}
+  {{- with include "keyrack.volumes" . }}
   volumes:
-    - name: store
-      emptyDir:
-        medium: Memory
-        # The store's limit and room for its small files. It counts as the container's memory.
-        sizeLimit: {{ add (include "keyrack.mebibytes" .Values.memory) 8 }}Mi
+    {{- . | nindent 4 }}
   {{- end }}
   {{- with .Values.nodeSelector }}
   nodeSelector:
@@ -132,28 +120,20 @@ spec:
 
 {{- define "keyrack.environment" -}}
 {{- if include "keyrack.valkey" . -}}
-- name: KEYRACK_ENGINE
-  valueFrom:
-    secretKeyRef:
-      name: {{ .Values.valkey.existingSecret | default (printf "%s-valkey" (include "keyrack.fullname" .)) }}
-      key: {{ ternary .Values.valkey.existingSecretKey "url" (ne .Values.valkey.existingSecret "") }}
+{{ include "keyrack.valkeyEnvironment" . }}
 {{- else -}}
-# A store with a name survives a container that is restarted, for as long as the pod lives. One
-# level below the volume, whose top may hold a lost+found and belongs to root.
+# A store with a name survives a container that is restarted, for as long as the pod lives.
 - name: KEYRACK_STORE
   value: /var/lib/keyrack/store
-{{- if .Values.persistence.enabled }}
-- name: KEYRACK_DURABILITY
-  value: {{ .Values.persistence.durability }}
-- name: KEYRACK_DATA_DIR
-  value: /var/lib/keyrack-data/data
-- name: KEYRACK_SNAPSHOT_INTERVAL
-  value: {{ .Values.persistence.snapshotInterval | quote }}
-- name: KEYRACK_SNAPSHOT_KEEP
-  value: {{ .Values.persistence.snapshotKeep | quote }}
-{{- end }}
 - name: KEYRACK_MEMORY
   value: {{ include "keyrack.mebibytes" .Values.memory }}m
+{{- if include "keyrack.durable" . }}
+- name: KEYRACK_DURABILITY
+  value: {{ .Values.persistence.durability }}
+# One level below the volume, whose top may hold a lost+found and belongs to root.
+- name: KEYRACK_DATA_DIR
+  value: /var/lib/keyrack-data/keyrack
+{{- end }}
 {{- end }}
 - name: KEYRACK_PORT
   value: "8088"
@@ -171,6 +151,85 @@ spec:
 {{- end }}
 {{- end }}
 
+{{- define "keyrack.valkeyEnvironment" -}}
+{{- $valkey := .Values.valkey -}}
+- name: KEYRACK_ENGINE
+  valueFrom:
+    secretKeyRef:
+      name: {{ $valkey.existingSecret | default (printf "%s-valkey" (include "keyrack.fullname" .)) }}
+      key: {{ ternary $valkey.existingSecretKey "url" (ne $valkey.existingSecret "") }}
+{{- with $valkey.auth.existingSecret }}
+- name: KEYRACK_ENGINE_PASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ $valkey.auth.existingSecretKey }}
+{{- end }}
+{{- if $valkey.tls.existingSecret }}
+- name: KEYRACK_ENGINE_CA
+  value: /etc/keyrack/valkey/ca.crt
+{{- if $valkey.tls.clientCertificate }}
+- name: KEYRACK_ENGINE_CERT
+  value: /etc/keyrack/valkey/tls.crt
+- name: KEYRACK_ENGINE_KEY
+  value: /etc/keyrack/valkey/tls.key
+{{- end }}
+{{- end }}
+- name: KEYRACK_VALKEY_WAIT
+  value: {{ $valkey.wait | quote }}
+- name: KEYRACK_VALKEY_MAY_EVICT
+  value: {{ $valkey.mayEvict | quote }}
+{{- end }}
+
+{{/* A claim's volume is the StatefulSet's to add. */}}
+{{- define "keyrack.volumes" -}}
+{{- if not (include "keyrack.valkey" .) -}}
+- name: store
+  emptyDir:
+    medium: Memory
+    # The store's limit and room for its small files. It counts as the container's memory.
+    sizeLimit: {{ add (include "keyrack.mebibytes" .Values.memory) 8 }}Mi
+{{- else if .Values.valkey.tls.existingSecret -}}
+- name: valkey-tls
+  secret:
+    secretName: {{ .Values.valkey.tls.existingSecret }}
+    defaultMode: 0440
+    items:
+      {{- range ternary (list "ca.crt" "tls.crt" "tls.key") (list "ca.crt") .Values.valkey.tls.clientCertificate }}
+      - key: {{ . }}
+        path: {{ . }}
+      {{- end }}
+{{- end -}}
+{{- end }}
+
+{{- define "keyrack.mounts" -}}
+{{- if not (include "keyrack.valkey" .) -}}
+- name: store
+  mountPath: /var/lib/keyrack
+{{- if include "keyrack.durable" . }}
+- name: data
+  mountPath: /var/lib/keyrack-data
+{{- end }}
+{{- else if .Values.valkey.tls.existingSecret -}}
+- name: valkey-tls
+  mountPath: /etc/keyrack/valkey
+  readOnly: true
+{{- end -}}
+{{- end }}
+
+{{/*
+How long a last snapshot, or filling the store from the volume, may take, in seconds: 16Mi and 2Mi of
+`memory` a second. Measured with a million small keys on a machine with six times more to do than
+cores: 56 MB and 7 MB a second; and a volume may be slow.
+*/}}
+{{- define "keyrack.savingSeconds" -}}
+{{ ternary (div (add (include "keyrack.mebibytes" .Values.memory) 15) 16) 0 (eq (include "keyrack.durable" .) "true") }}
+{{- end }}
+
+{{- define "keyrack.loadingSeconds" -}}
+{{ mul 8 (include "keyrack.savingSeconds" .) }}
+{{- end }}
+
 {{/* A browser may only use names that the service knows; the Ingress' are among them. */}}
 {{- define "keyrack.allowedHosts" -}}
 {{- $hosts := .Values.settings.allowedHosts -}}
@@ -183,14 +242,15 @@ spec:
 {{- end }}
 
 {{- define "keyrack.probes" -}}
-# Generous: it is cheap, and a pod that starts late on a busy node should not be started again.
+# Generous: it is cheap, and a pod that starts late on a busy node should not be started again. While
+# the store is filled from a volume nobody answers.
 startupProbe:
   httpGet:
     path: /healthz
     port: http
   periodSeconds: 1
   timeoutSeconds: 3
-  failureThreshold: 120
+  failureThreshold: {{ add 120 (include "keyrack.loadingSeconds" .) }}
 readinessProbe:
   httpGet:
     path: /readyz
@@ -205,26 +265,4 @@ livenessProbe:
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
-{{- end }}
-
-{{/*
-A release without the Valkey engine only warns about KEYRACK_ENGINE, and each pod would keep a store
-of its own behind one Service: keys would come and go. So the pod asks the image first.
-*/}}
-{{- define "keyrack.engineGuard" -}}
-- name: engine
-  image: {{ include "keyrack.image" . | quote }}
-  imagePullPolicy: {{ .Values.image.pullPolicy }}
-  command:
-    - sh
-    - -c
-    - |
-      keyrack serve --help | grep -q -e --engine && exit
-      echo "This image has no Valkey engine. Set image.tag to a release that has it, or empty valkey.url." >&2
-      exit 1
-  resources:
-    {{- toYaml .Values.resources | nindent 4 }}
-  securityContext:
-    {{- include "keyrack.containerSecurityContext" . | nindent 4 }}
-  terminationMessagePolicy: FallbackToLogsOnError
 {{- end }}

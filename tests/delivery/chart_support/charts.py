@@ -85,6 +85,24 @@ def environment(found: list[Object]) -> dict[str, str]:
     return {one["name"]: one["value"] for one in server(found)["env"] if "value" in one}
 
 
+def all_environment(
+    found: list[Object], secrets: dict[tuple[str, str], str] | None = None
+) -> dict[str, str]:
+    """Return all variables of the server; `secrets` are those of others, by name and key."""
+    known = dict(secrets or {})
+    for one in found:
+        if one["kind"] == "Secret":
+            known |= {(one["metadata"]["name"], k): v for k, v in one["stringData"].items()}
+    references = {
+        one["name"]: one["valueFrom"]["secretKeyRef"]
+        for one in server(found)["env"]
+        if "valueFrom" in one
+    }
+    return environment(found) | {
+        name: known[secret["name"], secret["key"]] for name, secret in references.items()
+    }
+
+
 def refusal(*arguments: object, name: str = "helm4", release: str = "kr") -> str:
     """Return why Helm refuses to render."""
     done = helm(name, "template", release, CHART, "--kube-version", NEWEST, *arguments)
