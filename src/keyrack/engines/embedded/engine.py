@@ -6,8 +6,8 @@ before they are changed, and a commit is one store of a new root.
 
 Databases in the environment: `records` (key to record), `expiry` (end and revision of a record to
 its key), `pieces` (what is in no record because it is long), `events` (see `eventlog`), and the
-unnamed one, which also holds three entries of ours: the format, the clock's anchor, and the state
-(last revision, number of events).
+unnamed one, which also holds entries of ours: the format, the clock's anchor, the state (last
+revision, number of events), and how many keys were evicted.
 """
 
 from __future__ import annotations
@@ -89,6 +89,7 @@ _FORMAT_KEY: Final = b"keyrack:format"
 _ANCHOR_KEY: Final = b"keyrack:anchor"
 _STATE_KEY: Final = b"keyrack:state"
 _STATE: Final = Struct(">QQQ")
+_EVICTED_KEY: Final = b"keyrack:evicted"
 
 _MOST_PAGES: Final = 1536
 """A commit's bound: about 120 small writes or 6 MiB, well under a millisecond."""
@@ -418,6 +419,7 @@ class EmbeddedEngine:
             # Locks and answers have a TTL, every one of them.
             keys_with_ttl = txn.stat(self._expiry)["entries"] - others
             taken = self._env.info()["last_pgno"] + 1
+            evicted = self._evicted(txn)
         used = live * PAGE + self._others
         return Usage(
             keys=keys,
@@ -429,7 +431,7 @@ class EmbeddedEngine:
             free=max(0, self._limit - used),
             reclaimable=max(0, taken - live) * PAGE,
             reserved=int(self._words[PAGES_CLAIMED]) * PAGE + self._others,
-            evicted=self._evictor.evicted if self._evictor else 0,
+            evicted=evicted,
         )
 
     def check(self) -> list[str]:
@@ -567,8 +569,9 @@ class EmbeddedEngine:
             stop = self._steady() + _STEP_NS
             _, events, size = self._trim(txn, events, size, _TRIMS_A_COMMIT, stop)
         txn.put(_STATE_KEY, _STATE.pack(draft.last, events, size))
-        if self._evictor is not None:
-            self._evictor.count(commit.evicted)
+        if commit.evicted:
+            evicted = self._evicted(txn) + commit.evicted
+            txn.put(_EVICTED_KEY, evicted.to_bytes(8, "big"))
 
     # Upkeep
 
@@ -579,9 +582,9 @@ class EmbeddedEngine:
         """
         if self._evictor is None or not self._evictor.owed:
             return 0
-        before = self._evictor.evicted
+        before = self.usage().evicted
         self._evict(self._evictor.owed, frozenset())
-        return self._evictor.evicted - before
+        return self.usage().evicted - before
 
     def _evict(self, owed: int, spared: frozenset[bytes]) -> bool:
         """Evict about `owed` bytes of records, in a transaction; say whether to go on like that."""
@@ -711,6 +714,11 @@ class EmbeddedEngine:
         """Return the last revision, and the number and the bytes of the events."""
         revision, events, size = _STATE.unpack(txn.get(_STATE_KEY, b""))
         return revision, events, size
+
+    @staticmethod
+    def _evicted(txn: lmdb.Transaction[bytes]) -> int:
+        """Return how many keys were evicted; a count of its own, for stores that began without."""
+        return int.from_bytes(txn.get(_EVICTED_KEY, b""), "big")
 
     def _live_pages(self) -> int:
         """Return the pages in use, with what the log may still grow to."""

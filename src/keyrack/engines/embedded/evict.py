@@ -25,7 +25,6 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import Add, Get, Remember, Set, Touch
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.heat import (
-    EVICTED,
     LARGEST,
     OWED,
     PRESSED,
@@ -91,15 +90,6 @@ class Evictor:
         """How many bytes are to be evicted before anybody asks for their room."""
         owed = self.heat.words[OWED] if self.heat.words[PRESSED] else 0
         return owed if owed >= _WORTH_IT else 0
-
-    def count(self, evicted: int) -> None:
-        """Count keys that were evicted, when nothing can fail any more but the commit itself."""
-        self.heat.words[EVICTED] += evicted
-
-    @property
-    def evicted(self) -> int:
-        """How many keys were evicted since the store was made."""
-        return self.heat.words[EVICTED]
 
     def look(self, room: int) -> int:
         """Take note of the room there is, in pages; return after how many to be asked again."""

@@ -29,21 +29,19 @@ HOTTEST: Final = 3
 FILE: Final = "heat"
 
 # Words at the file's beginning, changed only under the database's write lock.
-EVICTED: Final = 0
-"""Keys that were evicted since the file was made."""
-OWED: Final = 1
+OWED: Final = 0
 """Bytes of records that are still to be evicted."""
-PRESSED: Final = 2
+PRESSED: Final = 1
 """How much is to be evicted for what is added, in per cent; 0 while there is room."""
-YOUNG: Final = 3
+YOUNG: Final = 2
 """Sets in the event log that the young hand has not come to."""
-YOUNG_HAND: Final = 4
+YOUNG_HAND: Final = 3
 """The revision up to which the young hand has come."""
-LARGEST: Final = 5
+LARGEST: Final = 4
 """Pages of the longest value of late."""
-_GENERATION: Final = 6
-_IN_GENERATION: Final = 7
-_HAND_LENGTH: Final = 8
+_GENERATION: Final = 5
+_IN_GENERATION: Final = 6
+_HAND_LENGTH: Final = 7
 _WORDS: Final = 16
 _HAND: Final = _WORDS * 8
 _HEADER: Final = mmap.PAGESIZE
