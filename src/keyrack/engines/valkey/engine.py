@@ -59,6 +59,10 @@ _MOST_WRITES: Final = 128
 _MOST_BYTES: Final = 1 << 20
 """Bounds of a single call, so that no call holds the server up for more than about a millisecond;
 a bigger write is a call of its own."""
+_CALLS_OF_READS: Final = 2
+_CALLS_OF_WRITES: Final = 1
+"""So many calls of a shard may be without a reply; what is asked for meanwhile leaves with the
+next. Under load that makes few large calls of many small ones: one costs as much as ten writes."""
 _HEARTBEAT: Final = 1.0
 """Seconds between two looks at the server's clock, which also finds a server that hangs."""
 _LEASE_MS: Final = 200
@@ -161,9 +165,11 @@ class ValkeyEngine:
 
         # This turn
         self._reads: dict[int, list[tuple[bytes, asyncio.Future[Record | None]]]] = {}
-        self._batches: dict[int, _Batch] = {}
-        self._full_batches: list[_Batch] = []
+        self._batches: dict[int, list[_Batch]] = {}
         self._flush_due = False
+        self._reading = [0] * self.layout.shards
+        """How many calls of each shard have no reply yet, of reads and of writes."""
+        self._writing = [0] * self.layout.shards
 
     # Opening
 
@@ -323,17 +329,20 @@ class ValkeyEngine:
         return future
 
     def _send_reads(self, now: float) -> None:
-        everything, self._reads = self._reads, {}
-        for shard, reads in everything.items():
-            slot = self.layout.slots[shard]
+        for shard in [shard for shard in self._reads if self._reading[shard] < _CALLS_OF_READS]:
+            reads, slot = self._reads.pop(shard), self.layout.slots[shard]
             for start in range(0, len(reads), _MOST_READS):
                 some = reads[start : start + _MOST_READS]
                 data = encode([b"MGET", *[name for name, _ in some]])
-                self._servers.submit(Call(slot, data, partial(self._read_reply, some)), now)
+                self._reading[shard] += 1
+                self._servers.submit(Call(slot, data, partial(self._read_reply, shard, some)), now)
 
     def _read_reply(
-        self, reads: list[tuple[bytes, asyncio.Future[Record | None]]], reply: Any
+        self, shard: int, reads: list[tuple[bytes, asyncio.Future[Record | None]]], reply: Any
     ) -> None:
+        self._reading[shard] -= 1
+        if shard in self._reads:
+            self._flush_soon()
         if type(reply) is not list:
             error = _error_of(reply)
             for _, future in reads:
@@ -374,20 +383,18 @@ class ValkeyEngine:
         return future
 
     def _batch_for(self, shard: int) -> _Batch:
-        batch = self._batches.get(shard)
-        if batch is not None and len(batch.writes) >= _MOST_WRITES:
-            self._full_batches.append(batch)
-            batch = None
-        if batch is None:
-            batch = self._batches[shard] = _Batch(shard)
+        batches = self._batches.get(shard)
+        if batches is None:
+            batches = self._batches[shard] = [_Batch(shard)]
             self._flush_soon()
-        return batch
+        elif len(batches[-1].writes) >= _MOST_WRITES:
+            batches.append(_Batch(shard))
+        return batches[-1]
 
     def _send_writes(self, now: float) -> None:
-        batches = [*self._full_batches, *self._batches.values()]
-        self._full_batches, self._batches = [], {}
-        for batch in batches:
-            self._send_batch(batch, "write", now)
+        for shard in [s for s in self._batches if self._writing[s] < _CALLS_OF_WRITES]:
+            for batch in self._batches.pop(shard):
+                self._send_batch(batch, "write", now)
 
     def _send_batch(self, batch: _Batch, function: str, now: float) -> None:
         """Send a batch, in pieces when its values are many bytes."""
@@ -412,6 +419,7 @@ class ValkeyEngine:
         data = b"".join((number, encode_arguments(head), *arguments))
         slot = self.layout.slots[batch.shard]
         batch.call = Call(slot, data, partial(self._write_reply, batch))
+        self._writing[batch.shard] += 1
         self._writers.submit(batch.call, now)
         if self._wait:
             self._writers.submit(Call(slot, self._wait_call(), partial(self._waited, batch)), now)
@@ -421,6 +429,9 @@ class ValkeyEngine:
         return encode((b"WAIT", b"%d" % self._wait, b"%d" % limit))
 
     def _write_reply(self, batch: _Batch, reply: Any) -> None:
+        self._writing[batch.shard] -= 1
+        if batch.shard in self._batches:
+            self._flush_soon()
         if type(reply) is not list:
             self._write_failed(batch, reply)
             return
