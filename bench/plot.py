@@ -22,6 +22,7 @@ PEERS = {
     "nginx": "nginx + Lua",
     "redis": "Redis (redis-benchmark)",
     "webdis": "Webdis + Redis",
+    "keyrack-valkey": "Keyrack on Redis",
     "fastapi": "FastAPI + uvicorn",
     "flask": "Flask + gunicorn",
 }

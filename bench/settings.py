@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 WORKPLACE = ROOT / ".bench"
 PARTS = ("load", "workers", "start", "storm")
-PEERS = ("keyrack", "nginx", "redis", "webdis", "flask", "fastapi")
+PEERS = ("keyrack", "nginx", "redis", "webdis", "keyrack-valkey", "flask", "fastapi")
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ def targets(results: Results) -> list[Target]:
     return [
         *_cpu_against_nginx(results),
         *_rates(results),
+        *_on_valkey(results),
         *_tails(results),
         *_workers(results),
         *_start_and_memory(results),
@@ -94,6 +95,22 @@ def _rates(results: Results) -> list[Target]:
             _against(results, peer, load, "requests_per_second"),
         )
         for peer, limit in limits.items()
+        for load in ("get", "set")
+    ]
+
+
+def _on_valkey(results: Results) -> list[Target]:
+    """Another front of the same server, on the same core."""
+    return [
+        no_less(
+            f"{load.upper()}s per second with a store in Redis, against Webdis",
+            1.0,
+            ratio(
+                results.of("keyrack-valkey", load),
+                results.of("webdis", load),
+                "requests_per_second",
+            ),
+        )
         for load in ("get", "set")
     ]
 
