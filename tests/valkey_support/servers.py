@@ -74,8 +74,17 @@ def _ask(connection: socket.socket, *parts: bytes) -> Any:
 class Server:
     """One server process; `password` is what `ask` gives it."""
 
-    def __init__(self, *options: str, password: str = "", group: int | None = None) -> None:
+    def __init__(
+        self,
+        *options: str,
+        password: str = "",
+        group: int | None = None,
+        binary: str = BINARY,
+        tls: bool = False,
+    ) -> None:
         self.port = free_port()
+        self.tls_port = free_port() if tls else 0
+        self._binary = binary
         self._group = group
         self._password = password
         self.directory = Path(tempfile.mkdtemp(prefix="test-of-keyrack-valkey-"))
@@ -86,15 +95,18 @@ class Server:
 
     def start(self) -> None:
         """Start it, again with nothing but what it has saved."""
-        command = [BINARY, *self._configuration(), "--port", str(self.port), "--bind", HOST]
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, "--dir", str(self.directory), *self.options],
-                stdout=log,
-                stderr=log,
-                group=self._group,
+                self.command(), stdout=log, stderr=log, group=self._group
             )
         until(lambda: self.ask("PING") == b"PONG", f"an answer of the server on {self.port}")
+
+    def command(self) -> list[str]:
+        """Return the command line."""
+        command = [self._binary, *self._configuration(), "--port", str(self.port), "--bind", HOST]
+        if self.tls_port:
+            command += ["--tls-port", str(self.tls_port)]
+        return [*command, "--dir", str(self.directory), *self.options]
 
     def _configuration(self) -> list[str]:
         return ["--save", "", "--enable-debug-command", "yes"]
