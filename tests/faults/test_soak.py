@@ -114,7 +114,7 @@ def test_memory_stays_where_it_is_under_churn() -> None:
         with serving(directory) as server:
             pids = server.worker_pids()
             over = time.monotonic() + SECONDS
-            clients = [PlainClient(server, one, pauses=(0.05,), forgets=True) for one in range(4)]
+            clients = [PlainClient(server, one, pauses=(0.05,), full=True) for one in range(4)]
             with Load(*clients) as plain:
                 while time.monotonic() < over:
                     with load(server):
