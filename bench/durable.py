@@ -14,6 +14,7 @@ without a snapshot comes first.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import http.client
 import json
 import os
@@ -165,7 +166,7 @@ def watch(
             over.set()
 
     connection = http.client.HTTPConnection(wire.HOST, port)
-    before = most = procstat.private_bytes(pids(), "Pss_Anon")
+    before = most = _held(pids())
     latencies: list[float] = []
     thread = threading.Thread(target=run)
     began = time.monotonic()
@@ -179,7 +180,7 @@ def watch(
         connection.getresponse().read()
         latencies.append((time.monotonic() - due) * 1e3)
         if len(latencies) % 50 == 0:
-            most = max(most, procstat.private_bytes(pids(), "Pss_Anon"))
+            most = max(most, _held(pids()))
     seconds = time.monotonic() - began
     thread.join()
     connection.close()
@@ -190,6 +191,15 @@ def watch(
         what, len(latencies), latencies[len(latencies) // 2], latencies[len(latencies) * 99 // 100],
         latencies[-1], sum(one > TARGET_MS for one in latencies), seconds, most - before,
     )  # fmt: skip
+
+
+def _held(pids: list[int]) -> int:
+    """Bytes that processes hold for themselves; one that has just ended holds none."""
+    held = 0
+    for pid in pids:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            held += procstat.private_bytes([pid], "Pss_Anon")
+    return held
 
 
 def snapshot_windows(disk: Path, keys: int) -> list[Window]:
