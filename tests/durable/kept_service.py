@@ -26,8 +26,11 @@ class KeptService(Server):
 
     def kill_all(self) -> None:
         """Kill every process of the service at once, and wait until nobody listens."""
-        workers = self.worker_pids()
-        os.kill(self.process.pid, signal.SIGKILL)
+        workers: list[int] = []
+        with contextlib.suppress(OSError):  # one that was taken over may be gone
+            workers = self.worker_pids()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.process.pid, signal.SIGKILL)
         for pid in workers:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
