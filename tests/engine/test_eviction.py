@@ -419,6 +419,17 @@ def test_several_processes_evict_at_the_same_time(world: EmbeddedWorld) -> None:
     assert told[Change.EVICT] == world.engine.usage().evicted > 500
 
 
+def test_readers_that_lose_their_processor_make_no_store_full(world: EmbeddedWorld) -> None:
+    """Pages that were freed since a reader began cannot be used until it is done."""
+    chance = random.Random(3)
+    with Child("read_slowly", world.directory, MEMORY) as child:
+        assert child.hear() == "reading"
+        for number in range(4000):
+            key, size = b"%d" % chance.randrange(30_000), chance.randrange(400)
+            assert not isinstance(attempt(world.engine, Set(key, bytes(size))), Refusal), number
+        child.tell()
+
+
 @pytest.mark.parametrize("at", [300 + 97 * number for number in range(rounds(3))])
 def test_a_process_that_is_killed_while_it_evicts_harms_nothing(
     world: EmbeddedWorld, at: int

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import os
+import select
 import signal
 import sys
 import time
@@ -171,6 +172,16 @@ def hold_snapshot(directory: str, memory: str, key: str) -> None:
         tell("holding", len(before), txn.get(key.encode()) is not None)
         wait()
         tell("same" if list(txn.cursor()) == before else "changed")
+    engine.close()
+
+
+def read_slowly(directory: str, memory: str) -> None:
+    """Read until told no more, each time as if the processor were lost in the middle of it."""
+    engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
+    tell("reading")
+    while not select.select([sys.stdin], [], [], 0)[0]:
+        with engine._begin(engine._records):
+            time.sleep(0.004)
     engine.close()
 
 

@@ -114,7 +114,7 @@ def test_memory_stays_where_it_is_under_churn() -> None:
         with serving(directory) as server:
             pids = server.worker_pids()
             over = time.monotonic() + SECONDS
-            clients = [PlainClient(server, one, pauses=(0.05,), full=True) for one in range(4)]
+            clients = [PlainClient(server, one, pauses=(0.05,), forgets=True) for one in range(4)]
             with Load(*clients) as plain:
                 while time.monotonic() < over:
                     with load(server):
@@ -142,6 +142,7 @@ def test_memory_stays_where_it_is_under_churn() -> None:
     print(f"the store held {most / MEMORY:.1%} of its limit at most")
     assert expired > 20 * SECONDS
     assert evicted > 20 * SECONDS
+    assert full == 0
     assert stale == set()
     assert most <= MEMORY * _FILE_SYSTEM_SLACK
     assert resident < _DRIFT

@@ -12,6 +12,7 @@ revision, number of events), and how many keys were evicted.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from functools import partial
@@ -112,12 +113,21 @@ _BYTES_AN_ENTRY: Final = 24
 _SWEEP_LEASE_NS: Final = 200_000_000
 _STEP_NS: Final = 300_000
 """How long a step of upkeep, or of a search in the log, goes on before it leaves the rest."""
+_READ_SECONDS: Final = 0.0005
+_PATIENCE_NS: Final = 20_000_000
+"""How long a write waits for readers that keep freed pages from being used."""
+_REST_NS: Final = 1_000_000_000
+"""How long none does, when that was in vain."""
 _REMOVALS_A_COMMIT: Final = 32
 """Bounds what a step's commit claims of memory and holds of the write lock, whatever the clock."""
 _LOOK_EVERY: Final = 8
 """Entries of the log between two looks at the clock."""
 _LEAST_JOURNAL: Final = 256 << 20
 """Bytes that may be changed while a snapshot is taken, or as much as the store may hold."""
+
+
+class _NoRoom(lmdb.MapFullError):
+    """Raised before a write is tried: the store is full, whoever reads it."""
 
 
 class EmbeddedEngine:
@@ -168,6 +178,7 @@ class EmbeddedEngine:
         self._limit, self._others = limit, others
         pages = self._env.info()["map_size"] // PAGE
         self._most_pages = _MOST_PAGES
+        self._held_since = 0
         self._evictor: Evictor | None = None
         if evicting:
             heat = Heat(directory, limit)
@@ -490,16 +501,36 @@ class EmbeddedEngine:
             return self._transact(writes, pages, grows, apply)
         except JournalFailed as error:
             return [Refusal(error.why)] * len(writes)
-        except (lmdb.MapFullError, lmdb.TxnFullError):
+        except (lmdb.MapFullError, lmdb.TxnFullError) as error:
             outcomes = self._make_room_and_commit(writes, apply) if grows else None
             if outcomes is not None:
                 return outcomes
             if len(writes) == 1:
-                # A reader that was killed keeps pages from being used again until it is cleared.
-                if self._env.reader_check():
-                    return self.write(writes)
-                return [Refusal(Why.FULL)]
+                held = self._evictor is not None or not isinstance(error, _NoRoom)
+                return self._commit_behind_readers(writes[0], held)
         return [outcome for write in writes for outcome in self.write((write,))]
+
+    def _commit_behind_readers(self, write: Write, held: bool) -> list[Outcome]:
+        """Do a write for which there is no page; `held`: there are some that a reader still sees.
+
+        One that was killed is cleared away. One that lost its processor in the middle of a read is
+        waited for: it takes a microsecond, once it goes on, and a long one is not waited for twice.
+        """
+        if not self._env.reader_check() and not (held and self._readers_go_on()):
+            return [Refusal(Why.FULL)]
+        outcomes = self.write((write,))
+        if outcomes != [Refusal(Why.FULL)]:
+            self._held_since = 0
+        return outcomes
+
+    def _readers_go_on(self) -> bool:
+        now = time.monotonic_ns()
+        if now - self._held_since > _REST_NS:
+            self._held_since = now
+        if now - self._held_since > _PATIENCE_NS:
+            return False
+        time.sleep(_READ_SECONDS)
+        return True
 
     def _make_room_and_commit(self, writes: Sequence[Write], apply: Apply) -> list[Outcome] | None:
         """Do writes after evicting others for them; None where that cannot be done."""
@@ -526,10 +557,11 @@ class EmbeddedEngine:
             missing = self._live_pages() + pages + PAGES_A_COMMIT - most
             if missing <= 0 or not self._evict(missing * PAGE, spared):
                 break
-        for _ in range(2):
+        with contextlib.suppress(lmdb.MapFullError):
             # What a transaction frees can be used by the one after the next.
-            with self._begin(write=True) as txn:
-                txn.put(_STATE_KEY, txn.get(_STATE_KEY, b""))
+            for _ in range(2):
+                with self._begin(write=True) as txn:
+                    txn.put(_STATE_KEY, txn.get(_STATE_KEY, b""))
         return self._live_pages() + pages <= most
 
     def _transact(
@@ -541,7 +573,7 @@ class EmbeddedEngine:
                 # Many operations touch the same pages: each copies none twice, and adds few.
                 fewer = self._live_pages() + pages // 4
                 if fewer >= pages or not self._memory.claim(fewer, grows):
-                    raise lmdb.MapFullError("no room")
+                    raise _NoRoom("no room")
             last, events, size = self._state(txn)
             commit = self._new_commit(txn, last)
             outcomes = apply(commit, writes)
