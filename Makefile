@@ -35,6 +35,12 @@ ROUNDS ?= 1
 test-faults: $(VENV)/.dev
 	KEYRACK_TEST_ROUNDS=$(ROUNDS) PYTHON=$(abspath $(BIN))/python scripts/test-faults.sh $(ARGS)
 
+## test-valkey: run the tests over HTTP with stores in Valkey (ENGINE=valkey-sentinel, valkey-cluster)
+ENGINE ?= valkey
+.PHONY: test-valkey
+test-valkey: $(VENV)/.dev
+	KEYRACK_TEST_ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/http tests/api tests/consistency $(ARGS)
+
 ## lint: check style (ruff) and types (mypy, strict)
 .PHONY: lint
 lint: $(VENV)/.dev

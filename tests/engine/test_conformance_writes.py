@@ -176,6 +176,21 @@ def test_a_refused_write_leaves_the_others_of_the_call_alone(engine: Engine) -> 
     assert [value_of(engine, key) for key in (b"a", b"b", b"c")] == [b"1", None, b"3"]
 
 
+def test_a_refused_write_takes_no_revision_from_the_others_of_the_call(engine: Engine) -> None:
+    """Its first operation was done and is undone, between writes that stay."""
+    needs_all_keys_together(engine)
+    refusing = Set(b"a", b"2", condition=Condition(none_match=ANY))
+    first, second, third = engine.write(
+        [(Set(b"a", b"1"),), (Set(b"b", b"2"), refusing), (Set(b"c", b"3"),)]
+    )
+    assert isinstance(second, Refusal)
+    events = [(event.revision, event.key) for event in engine.events()]
+    assert isinstance(first, tuple)
+    assert isinstance(third, tuple)
+    assert events == [(first[0].revision, b"a"), (third[0].revision, b"c")]
+    assert follows(engine, third[0].revision, first[0].revision)
+
+
 def test_a_write_sees_the_writes_before_it_in_the_call(engine: Engine) -> None:
     only_new = Condition(none_match=ANY)
     outcomes = engine.write([(Set(b"k", b"%d" % i, condition=only_new),) for i in range(3)])

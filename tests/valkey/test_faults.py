@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import signal
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from valkey_support.engines import attempt, done, opened, run, value_of
 from valkey_support.servers import Alone, ClusterOfSix, Server, Watched
 
-from keyrack.engines.contract import Delete, Refusal, Set, StoreAway, Touch, Why
+from keyrack.engines.contract import Delete, Refusal, Set, StoreAway, StoreError, Touch, Why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -357,3 +359,32 @@ def test_a_password_is_needed_and_given() -> None:
         run(look(server))
     finally:
         server.remove()
+
+
+def test_a_user_with_few_rights_is_enough(own: Alone) -> None:
+    """With those that docs/valkey.md names, and for names of its own alone."""
+    page = (Path(__file__).parents[2] / "docs" / "valkey.md").read_text()
+    rules = re.findall(r"^    ACL SETUSER keyrack (.+)$", page, re.MULTILINE)[0].split()
+    own.server.ask("ACL", "SETUSER", "keyrack", *rules)
+
+    async def look() -> None:
+        address = own.url.replace("//", "//keyrack:secret@")
+        async with opened(f"{address}/app:") as engine:
+            heard = asyncio.Event()
+            engine.listen(True, heard.set)
+            await asyncio.wait_for(heard.wait(), 5)
+            await done(engine, Set(b"k", b"v", ttl_ms=1000), Delete(b"none"))
+            assert await value_of(engine, b"k") == b"v"
+            assert len((await engine.scan()).entries) == 1
+            assert (await engine.usage()).keys == 1
+            await engine.expire(1)
+            await engine.trim(1)
+            await engine.ping()
+            assert await engine.check() == []
+        async with opened(f"{address}/app:", wait=1, timeout=0.3) as engine:
+            assert await attempt(engine, Set(b"k", b"v")) == Refusal(Why.AWAY)
+        with pytest.raises(StoreError, match="NOPERM"):
+            async with opened(f"{address}/other:"):
+                pass
+
+    run(look())
