@@ -114,9 +114,9 @@ _SWEEP_LEASE_NS: Final = 200_000_000
 _STEP_NS: Final = 300_000
 """How long a step of upkeep, or of a search in the log, goes on before it leaves the rest."""
 _READ_SECONDS: Final = 0.0005
-_PATIENCE_NS: Final = 20_000_000
+_PATIENCE_NS: Final = 100_000_000
 """How long a write waits for readers that keep freed pages from being used."""
-_REST_NS: Final = 1_000_000_000
+_REST_NS: Final = 500_000_000
 """How long none does, when that was in vain."""
 _REMOVALS_A_COMMIT: Final = 32
 """Bounds what a step's commit claims of memory and holds of the write lock, whatever the clock."""
