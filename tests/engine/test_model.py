@@ -42,10 +42,14 @@ def revision_of(record: Record | None) -> int | None:
 
 
 class Model:
-    """What an engine should hold: every key that was not yet swept, and all changes."""
+    """What an engine should hold: every key that was not yet swept, and all changes.
 
-    def __init__(self, revision: int) -> None:
+    Of keys that end together the one that was set first is swept first, or with `by_key` the least.
+    """
+
+    def __init__(self, revision: int, by_key: bool = False) -> None:
         self.revision = revision
+        self.by_key = by_key
         self.now = 0
         self.held: dict[bytes, Record] = {}
         self.changes: list[tuple[int, Change, bytes, int]] = []
@@ -81,7 +85,9 @@ class Model:
 
     def sweep(self, limit: int) -> Sweep:
         due = sorted(
-            (r.expires_at, r.revision, key) for key, r in self.held.items() if r.expires_at
+            (r.expires_at, 0 if self.by_key else r.revision, key)
+            for key, r in self.held.items()
+            if r.expires_at
         )
         ended = [entry for entry in due[:limit] if entry[0] <= self.now]
         for _, _, key in ended:
@@ -100,12 +106,14 @@ class Model:
 
 
 class EngineAgainstModel(RuleBasedStateMachine):
+    sweeps_by_key = False
+
     def __init__(self) -> None:
         super().__init__()
         self.stack = ExitStack()
         directory = self.stack.enter_context(memory_directory())
         self.world = self.make(directory)
-        self.model = Model(self.world.engine.usage().revision)
+        self.model = Model(self.world.engine.usage().revision, self.sweeps_by_key)
         self.model.now = self.world.engine.now()
 
     def make(self, directory: Path) -> World:
@@ -199,6 +207,17 @@ class KeptEngineAgainstModel(EngineAgainstModel):
         self.world.take_snapshot()
 
 
+class ValkeyAgainstModel(EngineAgainstModel):
+    sweeps_by_key = True
+
+    def make(self, directory: Path) -> World:
+        from valkey_support.worlds import ValkeyWorld
+
+        return ValkeyWorld(directory, events=1_000_000)
+
+
+TestValkeyAgainstModel = ValkeyAgainstModel.TestCase
+TestValkeyAgainstModel.settings = examples(10)
 TestEngineAgainstModel = EngineAgainstModel.TestCase
 TestEngineAgainstModel.settings = examples(20)
 TestKeptEngineAgainstModel = KeptEngineAgainstModel.TestCase
