@@ -77,6 +77,8 @@ SCENARIOS = [
             "test",
             "static-analysis",
             "chart-test",
+            "test-late",
+            "test-faults",
             "image",
             "scan",
             "publish",
@@ -148,6 +150,8 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
         "test",
         "static-analysis",
         "chart-test",
+        "test-late",
+        "test-faults",
         "image-exists",
         "image",
         "scan",
@@ -164,6 +168,7 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
         "Lint",
         "Test",
         "Static analysis",
+        "Long tests",
         "Image",
         "Scan",
         "Push",
@@ -194,7 +199,7 @@ def test_only_main_pushes_and_deploys(builds: dict[str, Run], name: str) -> None
     assert run.of("credential") == []
     assert run.of("input") == []
     skipped = [event["stage"] for event in run.of("skipped")]
-    assert skipped == ["Check access", "Push", "Staging", "Production"]
+    assert skipped == ["Check access", "Long tests", "Push", "Staging", "Production"]
 
 
 def test_the_tag_is_the_commit_wherever_it_is_used(builds: dict[str, Run]) -> None:
@@ -241,7 +246,7 @@ def test_the_registry_password_is_seen_by_nothing_but_what_needs_it(builds: dict
 
 def test_tests_leave_results_that_jenkins_reads_also_when_they_fail(builds: dict[str, Run]) -> None:
     (shown,) = builds["test fails"].of("junit")
-    (command,) = [script for script in builds["main"].shell if script.startswith("make test")]
+    (command,) = [script for script in builds["main"].shell if script.startswith("make test ")]
     assert f"--junitxml={shown['files']}" in command
     assert len(builds["main"].of("junit")) == 1
 
@@ -255,6 +260,8 @@ def test_tests_leave_results_that_jenkins_reads_also_when_they_fail(builds: dict
         "test",
         "static-analysis",
         "chart-test",
+        "test-late",
+        "test-faults",
         "image",
         "scan",
         "publish",
@@ -387,7 +394,7 @@ def test_every_make_target_that_is_named_exists(builds: dict[str, Run]) -> None:
     named = {target for run in builds.values() for target in run.made} - {"shell"}
     in_text = set(re.findall(r"make (?:--silent )?([a-z][a-z-]*)", re.sub("//.*", "", JENKINSFILE)))
     assert named == in_text
-    assert len(named) == 14
+    assert len(named) == 16
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "ARGS")}
     for target in sorted(named):
         done = subprocess.run(
