@@ -10,7 +10,7 @@ ARG BASE=python:3.13-slim
 FROM ${BASE} AS dependencies
 WORKDIR /build
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-RUN mkdir data && python3 -m venv tools && python3 -m venv --without-pip /opt/keyrack
+RUN python3 -m venv tools && python3 -m venv --without-pip /opt/keyrack
 COPY requirements/build.txt requirements/runtime.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
     --mount=type=secret,id=pip.conf,target=/etc/pip.conf \
@@ -23,14 +23,14 @@ RUN --mount=type=cache,target=/root/.cache/pip,sharing=locked \
 FROM dependencies AS program
 COPY LICENSE README.md pyproject.toml ./
 COPY src src
-# One run of pip, which finds its tools in the other venv: half as long as a wheel first.
+# One run of pip, which finds its tools in the other venv: half as long as a wheel first. The directory
+# is where a volume may be mounted; one that Docker makes takes over whose it is.
 RUN PYTHONPATH="$(echo tools/lib/python3.*/site-packages)" /opt/keyrack/bin/python -m pip install \
-      --no-deps --no-index --no-build-isolation --no-warn-script-location --root /program .
+      --no-deps --no-index --no-build-isolation --no-warn-script-location --root /program . && \
+    install -d -o 10001 -g 10001 /program/var/lib/keyrack
 
 FROM ${BASE}
 COPY --from=dependencies /opt/keyrack /opt/keyrack
-# Where a volume may be mounted; one that Docker makes takes over whose it is.
-COPY --from=dependencies --chown=10001:10001 /build/data /var/lib/keyrack
 COPY --from=program /program /
 # In a container, loopback would be nobody's. Which addresses of the host lead here is for the one
 # who publishes the port.

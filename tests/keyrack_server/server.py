@@ -47,8 +47,14 @@ def _store_flags(*flags: str) -> tuple[str, ...]:
 
 def _new_data_directory() -> str:
     path = tempfile.mkdtemp(prefix="keyrack-test-data-")
-    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    atexit.register(_remove, path, os.getpid())
     return path
+
+
+def _remove(path: str, owner: int) -> None:
+    """Remove a directory, unless this is a copy of the process that made it."""
+    if os.getpid() == owner:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 _START_SECONDS = 20.0
