@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from valkey_support.engines import attempt, done, opened, run, value_of
-from valkey_support.servers import Alone, ClusterOfSix, Server, Watched
+from valkey_support.servers import MASTER, Alone, ClusterOfSix, Sentinel, Server, Watched
 
 from keyrack.engines.contract import Delete, Refusal, Set, StoreAway, StoreError, Touch, Why
 
@@ -358,6 +358,24 @@ def test_a_password_is_needed_and_given() -> None:
     try:
         run(look(server))
     finally:
+        server.remove()
+
+
+@pytest.mark.parametrize("wants", ["both", "the server"])
+def test_a_sentinel_gets_the_servers_password_if_it_wants_one(wants: str) -> None:
+    async def look(sentinel: Server, password: str) -> None:
+        address = f"valkey-sentinel://:{password}@127.0.0.1:{sentinel.port}/?master={MASTER}"
+        async with opened(address, TIMEOUT) as engine:
+            await done(engine, Set(b"k", b"v"))
+
+    server = Server("--requirepass", "secret", password="secret")
+    sentinel = Sentinel(server.port, 1, password="secret" if wants == "both" else "")
+    try:
+        run(look(sentinel, "secret"))
+        with pytest.raises(StoreAway, match=r"NOAUTH|WRONGPASS"):
+            run(look(sentinel, "wrong"))
+    finally:
+        sentinel.remove()
         server.remove()
 
 

@@ -140,10 +140,12 @@ class Server:
 class Sentinel(Server):
     """A Sentinel that looks after one primary."""
 
-    def __init__(self, primary: int, quorum: int, group: int | None = None) -> None:
+    def __init__(
+        self, primary: int, quorum: int, group: int | None = None, password: str = ""
+    ) -> None:
         self._primary = primary
         self._quorum = quorum
-        super().__init__(group=group)
+        super().__init__(password=password, group=group)
 
     def _configuration(self) -> list[str]:
         path = self.directory / "sentinel.conf"
@@ -151,6 +153,7 @@ class Sentinel(Server):
             f"sentinel monitor {MASTER} {HOST} {self._primary} {self._quorum}\n"
             f"sentinel down-after-milliseconds {MASTER} 1000\n"
             f"sentinel failover-timeout {MASTER} 5000\n"
+            + (f"requirepass {self._password}\n" if self._password else "")
         )
         return [str(path), "--sentinel"]
 

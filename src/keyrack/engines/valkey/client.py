@@ -70,6 +70,20 @@ class Login:
             await ask(connection, b"AUTH", *self._secret)
         await ask(connection, b"CLIENT", b"SETNAME", name)
 
+    async def ask_sentinel(self, connection: Connection, *parts: bytes) -> Any:
+        """Ask a Sentinel, with the server's password if it wants one.
+
+        Many want none though the server does, and would refuse one: it is not offered unasked. The
+        user is the default one, as those of the server are not known there.
+        """
+        try:
+            return await ask(connection, *parts)
+        except ReplyError as error:
+            if not self._secret or not str(error).startswith("NOAUTH"):
+                raise
+        await ask(connection, b"AUTH", self._secret[-1])
+        return await ask(connection, *parts)
+
 
 async def ask(connection: Connection, *parts: bytes) -> Any:
     """Send one command on a connection that nobody else uses yet, and return the reply."""
@@ -395,7 +409,8 @@ class Single(Servers):
                 lambda: connection, *place, ssl=self._login.tls, server_hostname=host
             )
             name = self._address.master.encode()
-            reply = await ask(connection, b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name)
+            question = (b"SENTINEL", b"GET-MASTER-ADDR-BY-NAME", name)
+            reply = await self._login.ask_sentinel(connection, *question)
         finally:
             connection.close()
         if reply is None:
