@@ -114,7 +114,7 @@ def test_a_missing_or_ended_key_is_404(client: Client, key: str) -> None:
         (b'{"a":1,"a":2}', "application/json"),
         (b'["\xff"]', "application/json"),
         (b"NaN", "application/json"),
-        (b"[" * 2000 + b"]" * 2000, "application/json"),
+        (b"[" * 100_000 + b"]" * 100_000, "application/json"),
     ],
 )
 def test_what_is_not_json_is_409(client: Client, key: str, value: bytes, kind: str) -> None:
