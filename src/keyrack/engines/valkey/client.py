@@ -10,6 +10,7 @@ was sent and has no reply is never sent again: nobody knows whether it was carri
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import logging
 import random
@@ -254,7 +255,7 @@ def _loaded(reply: Any) -> None:
         _log.error("the functions cannot be loaded: %s", reply)
 
 
-class Servers:
+class Servers(abc.ABC):
     """All servers of a store, whatever they are. `changed` is called when any was found anew."""
 
     def __init__(self, address: Address, login: Login, changed: Callable[[], None]) -> None:
@@ -265,31 +266,31 @@ class Servers:
         self._timer = self._loop.call_later(_TICK, self._tick)
         self._closed = False
 
-    async def find(self) -> None:
+    async def find(self) -> None:  # noqa: B027  # only a cluster has to
         """Find the servers; raises `StoreAway` when that cannot be done."""
 
+    @abc.abstractmethod
     def link_of(self, slot: int) -> Link:
         """Return the server that holds a slot, as far as is known."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def links(self) -> Iterable[Link]:
         """Return all servers."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     async def check(self, connection: Connection) -> None:
         """Raise `Refused` when the server at the other end cannot be used now."""
-        raise NotImplementedError
 
     def connected(self, link: Link) -> None:
         """Take note that a server was found, again."""
         self._changed()
 
-    def unreachable(self, link: Link) -> None:
+    def unreachable(self, link: Link) -> None:  # noqa: B027  # only a cluster looks elsewhere
         """Take note that a server could not be reached."""
 
     def moved(self, call: Call, code: str, where: str) -> None:
-        """Send a command to where its slot is now."""
-        raise NotImplementedError
+        """Send a command to where its slot is now, which only a cluster knows."""
+        call.done(StoreAway(f"{where} has the key: the server is part of a cluster by now."))
 
     def submit(self, call: Call, now: float) -> None:
         """Send a command with the next `flush`."""
