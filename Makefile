@@ -48,6 +48,11 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+## structure: check what no linter does: cycles, direction of imports, size of classes, names used twice
+.PHONY: structure
+structure: $(VENV)/.dev
+	$(BIN)/python scripts/check_structure.py
+
 ## format: put the source in shape
 .PHONY: format
 format: $(VENV)/.dev
