@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import keyrack
-from keyrack.http import operations, reference
-from keyrack.http.operations import OPERATIONS, Operation
+from keyrack.http import reference
+from keyrack.http.api import routes
+from keyrack.http.api.routes import OPERATIONS, Operation
 from keyrack.http.problems import KINDS, TYPE_PREFIX
-from keyrack.server import counters
+from keyrack.shared import counters
 
 if TYPE_CHECKING:
     from api_support import Client
@@ -106,7 +107,7 @@ def test_every_route_of_the_wide_lane_is_declared() -> None:
 def test_every_declared_path_is_found() -> None:
     for operation in OPERATIONS.values():
         path = operation.path.replace("{key}", "a/b").encode()
-        resource = operations.find(path)
+        resource = routes.find(path)
         assert resource is not None
         assert resource.operations[operation.method.encode()] is operation
 
@@ -195,7 +196,7 @@ def test_each_kind_of_problem_has_its_page(client: Client) -> None:
 
 def test_every_slug_that_is_used_is_a_kind_and_every_kind_is_used() -> None:
     pattern = re.compile(r'Problem\(\s*"([a-z0-9-]+)"|Why\.[A-Z]+: \(\s*"([a-z-]+)"')
-    text = "".join(path.read_text() for path in (SOURCE / "http").glob("*.py"))
+    text = "".join(path.read_text() for path in (SOURCE / "http").rglob("*.py"))
     used = {one or other for one, other in pattern.findall(text)}
     used |= {"bad-host"} if '"bad-host" if name' in text else set()
     assert used - set(KINDS) == set()

@@ -144,7 +144,7 @@ def _repeated(told: list[Told]) -> str:
 
 DIES = """
 import os, signal
-from keyrack.server import counters
+from keyrack.shared import counters
 
 wake_others = counters.Counters.wake_others
 

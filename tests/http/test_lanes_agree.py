@@ -18,7 +18,7 @@ from keyrack.http.guard import Guard
 from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn, at_once
-from keyrack.server.counters import Counters
+from keyrack.shared.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

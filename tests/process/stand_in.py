@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keyrack.server import logs
-from keyrack.server.counters import Counters
 from keyrack.server.listeners import open_listeners
 from keyrack.server.supervisor import Patience, Supervisor
 from keyrack.settings import Settings
+from keyrack.shared.counters import Counters
 
 if TYPE_CHECKING:
     import socket

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from keyrack.server.counters import OPEN_CONNECTIONS, TURNED_AWAY, Counters
 from keyrack.server.crowd import Crowd, most_connections
+from keyrack.shared.counters import OPEN_CONNECTIONS, TURNED_AWAY, Counters
 
 if TYPE_CHECKING:
     import pytest

@@ -9,7 +9,7 @@ import pytest
 
 from keyrack.cli import VERBS
 from keyrack.http import reference
-from keyrack.http.operations import OPERATIONS
+from keyrack.http.api.routes import OPERATIONS
 from keyrack.http.problems import KINDS
 
 ROOT = Path(__file__).parents[2]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keyrack.server.counters import Counters
 from keyrack.server.heartbeat import Pulse, Silence
+from keyrack.shared.counters import Counters
 
 
 def test_a_process_is_silent_for_as_long_as_its_sign_stays_the_same() -> None:

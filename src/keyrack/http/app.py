@@ -30,19 +30,19 @@ from keyrack.http import (
     bulk,
     contract,
     listing,
-    operations,
     problems,
     reference,
 )
+from keyrack.http.api import routes
+from keyrack.http.api.routes import OPERATIONS
 from keyrack.http.asked import resolved, told
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Answer, Request
 from keyrack.http.metrics import Metrics
-from keyrack.http.operations import OPERATIONS
 from keyrack.http.problems import KINDS, Problem
 from keyrack.http.reply import Deferred, PendingWrite, Stream
-from keyrack.server.counters import request_word
+from keyrack.shared.counters import request_word
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,11 +52,11 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from keyrack.engines.contract import Outcome
+    from keyrack.http.api.routes import Operation, Resource
     from keyrack.http.lane import Lane
-    from keyrack.http.operations import Operation, Resource
     from keyrack.http.reply import Reply
-    from keyrack.server.counters import Counters
-    from keyrack.server.snapshots import Snapshots
+    from keyrack.http.snapshots import Snapshots
+    from keyrack.shared.counters import Counters
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 _PAGE_POLICY: Final = (
@@ -141,7 +141,7 @@ class Application:
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         # What routes see is the raw path, as everywhere: `%2F` is no slash, `%0A` no line break.
         scope["path"] = request.path.decode("latin-1")
-        resource = operations.find(request.path)
+        resource = routes.find(request.path)
         reply = resource and await self._reply(request, resource)
         if reply is not None:
             await _respond(await self._done(reply, request), request.method, send)
@@ -154,7 +154,7 @@ class Application:
 
     async def _reply(self, request: Request, resource: Resource) -> Reply | None:
         context = self._context.afresh()
-        return await resolved(lambda: operations.serve(request, resource, context))
+        return await resolved(lambda: routes.serve(request, resource, context))
 
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):

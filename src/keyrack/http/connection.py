@@ -29,7 +29,8 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
-from keyrack.http import contract, events, operations, problems, semantics
+from keyrack.http import contract, events, problems, semantics
+from keyrack.http.api import routes
 from keyrack.http.contract import encode
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
@@ -37,7 +38,7 @@ from keyrack.http.message import Answer, Head, Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Deferred, PendingWrite, Stream
-from keyrack.server.counters import ACCEPTED, OPEN_CONNECTIONS, request_word
+from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS, request_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,8 +47,8 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from keyrack.engines.contract import Outcome, Record
+    from keyrack.http.api.routes import Resource
     from keyrack.http.lane import Lane
-    from keyrack.http.operations import Resource
     from keyrack.http.reply import Chunk, Reply
 
 _REQUEST_LINE: Final = re.compile(
@@ -671,7 +672,7 @@ class Connection(asyncio.Protocol):
             self._flush()
             self._answer_problem(request, self._refused_method, self._url, "other")
             return
-        resource = operations.find(request.path)
+        resource = routes.find(request.path)
         operation = resource and resource.operations.get(request.method)
         if self._unanswered and not (operation and operation.writes):
             # A read behind a write of the same connection sees it.
@@ -683,7 +684,7 @@ class Connection(asyncio.Protocol):
             self._serve_resource(request, resource, name)
 
     def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
-        self._carry_out(operations.serve(request, resource, self.lane.context), request, name)
+        self._carry_out(routes.serve(request, resource, self.lane.context), request, name)
 
     def _carry_out(self, reply: Reply | None, request: Request, name: str) -> None:
         if reply is None:

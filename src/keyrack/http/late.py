@@ -12,7 +12,8 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from keyrack.http import operations, problems, semantics
+from keyrack.http import problems, semantics
+from keyrack.http.api import routes
 from keyrack.http.asked import resolve
 from keyrack.http.connection import Connection
 
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.contract import Outcome, Record, WaitingEngine
+    from keyrack.http.api.routes import Resource
     from keyrack.http.message import Head, Request
-    from keyrack.http.operations import Resource
     from keyrack.http.reply import PendingWrite
 
 T = TypeVar("T")
@@ -130,6 +131,6 @@ class LateReads(LateWrites):
     def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
         context = self.lane.context.afresh()
         self._later(
-            lambda: operations.serve(request, resource, context),
+            lambda: routes.serve(request, resource, context),
             lambda reply: self._carry_out(reply, request, name),
         )

@@ -14,7 +14,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from keyrack import __version__
-from keyrack.server.counters import (
+from keyrack.shared.counters import (
     ACCEPTED,
     BUCKETS,
     EXPIRED,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from keyrack.engines.contract import Usage
-    from keyrack.server.counters import Counters
+    from keyrack.shared.counters import Counters
 
 _READS: Final = ("get", "key_get")
 _WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete", 204))

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from keyrack import __version__
+from keyrack.http.api.routes import OPERATIONS
 from keyrack.http.model import ProblemDocument, Status
-from keyrack.http.operations import OPERATIONS
 from keyrack.http.problems import KINDS, TYPE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keyrack.http.operations import Operation, Parameter, Reaction, Shape
+    from keyrack.http.api.routes import Operation, Parameter, Reaction, Shape
 
 _REF: Final = "#/components/schemas/{name}"
 _KEY: Final = {
@@ -224,7 +224,7 @@ def _with(answer: Reaction) -> str:
     return "".join(f" `{name}`" for name in answer.headers)
 
 
-_BEGIN: Final = "<!-- operations: made by `make docs` from src/keyrack/http/operations.py -->"
+_BEGIN: Final = "<!-- operations: made by `make docs` from src/keyrack/http/api/routes.py -->"
 _END: Final = "<!-- end of operations -->"
 
 

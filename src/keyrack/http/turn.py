@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Refusal, Why
 from keyrack.http.message import Answer
-from keyrack.server.counters import BUCKETS, bucket, latency_word
+from keyrack.shared.counters import BUCKETS, bucket, latency_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

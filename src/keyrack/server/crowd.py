@@ -12,10 +12,10 @@ import os
 import time
 from typing import TYPE_CHECKING, Final
 
-from keyrack.server.counters import OPEN_CONNECTIONS, TURNED_AWAY
+from keyrack.shared.counters import OPEN_CONNECTIONS, TURNED_AWAY
 
 if TYPE_CHECKING:
-    from keyrack.server.counters import Counters
+    from keyrack.shared.counters import Counters
 
 _OWN_FILES: Final = 48
 """Descriptors that a worker needs for itself, besides one for each worker and each listener; some

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.embedded.directory import Place
-    from keyrack.server.counters import Counters
     from keyrack.settings import Settings
+    from keyrack.shared.counters import Counters
 
 _LOOK_SECONDS: Final = 0.1
 """How often it is looked whether a snapshot is wanted."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from keyrack.server.counters import Counters
+    from keyrack.shared.counters import Counters
 
 INTERVAL: Final = 0.5
 """Seconds between two signs, and between two looks."""

@@ -33,7 +33,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from keyrack.engines.contract import StoreError
 from keyrack.server import logs
-from keyrack.server.counters import Counters
 from keyrack.server.greeting import facts, greeting
 from keyrack.server.heartbeat import INTERVAL, Silence
 from keyrack.server.listeners import ListenError, Listeners, open_listeners
@@ -50,6 +49,7 @@ from keyrack.server.takeover import (
     offer_of,
     open_control,
 )
+from keyrack.shared.counters import Counters
 from keyrack.system import raise_file_limit
 
 if TYPE_CHECKING:

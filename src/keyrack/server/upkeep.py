@@ -11,8 +11,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyrack.engines.contract import StoreAway
-from keyrack.server.counters import EXPIRED
 from keyrack.server.heartbeat import INTERVAL
+from keyrack.shared.counters import EXPIRED
 
 if TYPE_CHECKING:
     import asyncio

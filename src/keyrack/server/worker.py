@@ -15,12 +15,12 @@ from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
 from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
+from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
-from keyrack.server.counters import STARTS
 from keyrack.server.crowd import Crowd, most_connections
 from keyrack.server.heartbeat import Pulse
-from keyrack.server.snapshots import Snapshots
 from keyrack.server.stores import kind_of
+from keyrack.shared.counters import STARTS
 from keyrack.system import file_limit
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
     from keyrack.http.connection import Connection
     from keyrack.http.message import Request
-    from keyrack.server.counters import Counters
     from keyrack.server.serving import Serving
     from keyrack.server.stores import Held
     from keyrack.settings import Settings
+    from keyrack.shared.counters import Counters
 
 _NEIGHBOURS_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 0.5

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from keyrack.engines.embedded.durable.data import DataDirectory
-    from keyrack.server.counters import Counters
+    from keyrack.shared.counters import Counters
 
 _LOOK_SECONDS: Final = 0.02
 _LONGEST_SECONDS: Final = 300.0

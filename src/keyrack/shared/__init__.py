@@ -1,0 +1,1 @@
+"""What `http` and `server` both use, and neither owns."""
