@@ -12,10 +12,9 @@ import pytest
 
 import keyrack
 from keyrack.http import reference
-from keyrack.http.api import routes
-from keyrack.http.api.routes import OPERATIONS, Operation
+from keyrack.http.api import dispatch
+from keyrack.http.api.routes import ROUTES, Route
 from keyrack.http.problems import KINDS, TYPE_PREFIX
-from keyrack.shared import counters
 
 if TYPE_CHECKING:
     from api_support import Client
@@ -24,68 +23,60 @@ SOURCE = Path(keyrack.__file__).parent
 METHODS = ("GET", "HEAD", "PUT", "POST", "DELETE", "PATCH", "TRACE", "OPTIONS", "COPY", "LOCK")
 
 
-def every(operation: Operation) -> str:
-    return operation.name
+def every(route: Route) -> str:
+    return route.name
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=every)
-def test_an_operation_is_declared_completely(operation: Operation) -> None:
-    assert operation.summary
-    assert operation.summary[0].isupper()
-    assert operation.cost
-    assert operation.example.startswith("curl ")
-    assert operation.path.partition("{key}")[0] in operation.example or operation.path == "/"
-    assert operation.answers
-    assert all(answer.description for answer in operation.answers)
-    assert all(parameter.description for parameter in operation.parameters)
-    assert set(operation.problems) <= set(KINDS)
-    assert len(set(operation.problems)) == len(operation.problems)
-    assert operation.writes == (operation.method not in ("GET", "HEAD"))
+@pytest.mark.parametrize("route", ROUTES.values(), ids=every)
+def test_an_operation_is_declared_completely(route: Route) -> None:
+    assert route.summary
+    assert route.summary[0].isupper()
+    assert route.cost
+    assert route.example.startswith("curl ")
+    assert route.path.partition("{key}")[0] in route.example or route.path == "/"
+    assert route.answers
+    assert all(answer.description for answer in route.answers)
+    assert all(parameter.description for parameter in route.parameters)
+    assert set(route.problems) <= set(KINDS)
+    assert len(set(route.problems)) == len(route.problems)
+    assert route.writes == (route.method not in ("GET", "HEAD"))
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=every)
-def test_an_operation_is_in_every_description(client: Client, operation: Operation) -> None:
+@pytest.mark.parametrize("route", ROUTES.values(), ids=every)
+def test_an_operation_is_in_every_description(client: Client, route: Route) -> None:
     document = client.get("/openapi.json").json
-    described = document["paths"][operation.path][operation.method.lower()]
-    assert described["operationId"] == operation.name
-    statuses = {str(answer.status) for answer in operation.answers}
-    statuses |= {str(KINDS[slug].status) for slug in operation.problems}
+    described = document["paths"][route.path][route.method.lower()]
+    assert described["operationId"] == route.name
+    statuses = {str(answer.status) for answer in route.answers}
+    statuses |= {str(KINDS[slug].status) for slug in route.problems}
     assert statuses <= set(described["responses"])
-    assert f'id="{operation.name}"' in client.get("/docs").body.decode()
-    assert f"### `{operation.method} {operation.path}`" in reference.markdown()
+    assert f'id="{route.name}"' in client.get("/docs").body.decode()
+    assert f"### `{route.method} {route.path}`" in reference.markdown()
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=every)
-def test_an_operation_is_counted_under_its_name(operation: Operation) -> None:
-    assert operation.name in counters.OPERATIONS
-    statuses = {answer.status for answer in operation.answers}
-    statuses |= {KINDS[slug].status for slug in operation.problems}
-    assert statuses <= set(counters.STATUSES)
-
-
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=every)
-def test_an_operation_answers(client: Client, operation: Operation) -> None:
+@pytest.mark.parametrize("route", ROUTES.values(), ids=every)
+def test_an_operation_answers(client: Client, route: Route) -> None:
     """With whatever it is given: it is not 404 for the path, nor 405."""
-    path = operation.path.replace("{key}", "declared")
-    if operation.name == "watch":
+    path = route.path.replace("{key}", "declared")
+    if route.name == "watch":
         path += "?since=0"
-    if operation.name == "export":
+    if route.name == "export":
         path += "?prefix=%ff&limit=1"
-    answer = client.ask(operation.method, path, b"" if operation.body else None)
+    answer = client.ask(route.method, path, b"" if route.body else None)
     assert answer.status not in (405, 500, 501)
     assert answer.status != 404 or not answer.json.get("type", "").endswith("/not-found")
-    declared = {one.status for one in operation.answers}
-    declared |= {KINDS[slug].status for slug in operation.problems}
+    declared = {one.status for one in route.answers}
+    declared |= {KINDS[slug].status for slug in route.problems}
     assert answer.status in declared
 
 
 @pytest.mark.parametrize(
-    "path", [*{operation.path: None for operation in OPERATIONS.values()}, "/nothing", "/v1"]
+    "path", [*{route.path: None for route in ROUTES.values()}, "/nothing", "/v1"]
 )
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_not_declared_is_405_or_404(client: Client, method: str, path: str) -> None:
     target = path.replace("{key}", "declared")
-    declared = {one.method for one in OPERATIONS.values() if one.path == path}
+    declared = {one.method for one in ROUTES.values() if one.path == path}
     declared |= {"HEAD"} if "GET" in declared else set()
     if method in declared or (method == "OPTIONS" and declared):
         return
@@ -99,17 +90,17 @@ def test_what_is_not_declared_is_405_or_404(client: Client, method: str, path: s
 def test_every_route_of_the_wide_lane_is_declared() -> None:
     source = (SOURCE / "http" / "app.py").read_text()
     named = set(re.findall(r'^            "(\w+)": self\._', source, re.MULTILINE))
-    assert named <= set(OPERATIONS)
-    unserved = {name for name, one in OPERATIONS.items() if one.serve is None}
+    assert named <= set(ROUTES)
+    unserved = {name for name, one in ROUTES.items() if one.serve is None}
     assert unserved <= named
 
 
 def test_every_declared_path_is_found() -> None:
-    for operation in OPERATIONS.values():
-        path = operation.path.replace("{key}", "a/b").encode()
-        resource = routes.find(path)
+    for route in ROUTES.values():
+        path = route.path.replace("{key}", "a/b").encode()
+        resource = dispatch.find(path)
         assert resource is not None
-        assert resource.operations[operation.method.encode()] is operation
+        assert resource.routes[route.method.encode()] is route
 
 
 # OpenAPI
@@ -139,7 +130,7 @@ def test_the_document_is_openapi_3_1(client: Client) -> None:
         for path in document["paths"].values()
         for described in path.values()
     ]
-    assert len(set(names)) == len(names) == len(OPERATIONS)
+    assert len(set(names)) == len(names) == len(ROUTES)
 
 
 def test_parameters_of_the_document_are_unique_and_in_the_path(client: Client) -> None:
@@ -164,19 +155,17 @@ def test_the_document_passes_a_validator(client: Client) -> None:
     validator.validate(client.get("/openapi.json").json)
 
 
-@pytest.mark.parametrize("operation", OPERATIONS.values(), ids=every)
-def test_every_parameter_that_is_declared_is_taken(client: Client, operation: Operation) -> None:
+@pytest.mark.parametrize("route", ROUTES.values(), ids=every)
+def test_every_parameter_that_is_declared_is_taken(client: Client, route: Route) -> None:
     """And none besides: an unknown one is refused."""
-    path = operation.path.replace("{key}", "declared")
-    answer = client.ask(
-        operation.method, f"{path}?no-such-parameter=1", b"" if operation.body else None
-    )
+    path = route.path.replace("{key}", "declared")
+    answer = client.ask(route.method, f"{path}?no-such-parameter=1", b"" if route.body else None)
     assert answer.status in (400, 415), answer
     source = answer.json.get("detail") or answer.json.get("message")
     if answer.status == 400 and "Known here" in source:
         known = set(source.partition("Known here: ")[2].rstrip(".").split(", ")) - {"none"}
-        declared = {one.name for one in operation.parameters if one.where == "query"}
-        assert known - {"prefix"} == declared - {"prefix"} or operation.name == "watch"
+        declared = {one.name for one in route.parameters if one.where == "query"}
+        assert known - {"prefix"} == declared - {"prefix"} or route.name == "watch"
 
 
 # Problems

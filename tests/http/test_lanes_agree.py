@@ -12,6 +12,7 @@ import pytest
 from keyrack_server import Answer, Server, Wire, chunked, request
 
 from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.api.counting import REQUEST_WORDS
 from keyrack.http.app import Application
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
@@ -164,7 +165,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     directory: Path = tmp_path_factory.mktemp("store")
     with asyncio.Runner() as runner:
         engine = EmbeddedEngine(str(directory), 16 << 20, 1000)
-        counters = Counters.create(1)
+        counters = Counters.create(1, REQUEST_WORDS.number)
         turn = Turn(runner.get_loop(), engine, counters.slot(0), at_once(engine))
         feed = Feed(runner.get_loop(), engine, turn, lambda interested: None)
         lane = Lane(

@@ -9,7 +9,7 @@ import pytest
 
 from keyrack.cli import VERBS
 from keyrack.http import reference
-from keyrack.http.api.routes import OPERATIONS
+from keyrack.http.api.routes import ROUTES
 from keyrack.http.problems import KINDS
 
 ROOT = Path(__file__).parents[2]
@@ -30,15 +30,15 @@ def test_the_api_page_has_the_operations_as_they_are() -> None:
 
 
 def test_every_operation_is_described_with_an_example_and_its_cost() -> None:
-    for operation in OPERATIONS.values():
-        assert operation.summary
-        assert operation.cost
-        assert operation.example.startswith("curl ")
-        assert operation.answers, operation.name
+    for route in ROUTES.values():
+        assert route.summary
+        assert route.cost
+        assert route.example.startswith("curl ")
+        assert route.answers, route.name
 
 
 def test_every_problem_that_an_operation_names_exists() -> None:
-    named = {slug for operation in OPERATIONS.values() for slug in operation.problems}
+    named = {slug for route in ROUTES.values() for slug in route.problems}
     assert named <= KINDS.keys()
 
 

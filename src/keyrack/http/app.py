@@ -16,7 +16,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Route as WideRoute
 
 from keyrack import __version__
 from keyrack.engines.contract import (
@@ -33,16 +33,17 @@ from keyrack.http import (
     problems,
     reference,
 )
-from keyrack.http.api import routes
-from keyrack.http.api.routes import OPERATIONS
+from keyrack.http.api import dispatch
+from keyrack.http.api.counting import OTHER, request_word
+from keyrack.http.api.routes import ROUTES
 from keyrack.http.asked import resolved, told
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Answer, Request
 from keyrack.http.metrics import Metrics
+from keyrack.http.model import MAX_BATCH_OPERATIONS
 from keyrack.http.problems import KINDS, Problem
 from keyrack.http.reply import Deferred, PendingWrite, Stream
-from keyrack.shared.counters import request_word
 
 if TYPE_CHECKING:
     import asyncio
@@ -52,7 +53,8 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from keyrack.engines.contract import Outcome
-    from keyrack.http.api.routes import Operation, Resource
+    from keyrack.http.api.dispatch import Resource
+    from keyrack.http.api.routes import Route
     from keyrack.http.lane import Lane
     from keyrack.http.reply import Reply
     from keyrack.http.snapshots import Snapshots
@@ -93,9 +95,11 @@ class Application:
         }
         self._app = Starlette(
             routes=[
-                *(self._route(OPERATIONS[name], endpoint) for name, endpoint in endpoints.items()),
-                Route("/docs/problems", self._problem_pages, methods=["GET"], name="docs"),
-                Route("/docs/problems/{slug}", self._problem_pages, methods=["GET"], name="docs"),
+                *(self._route(ROUTES[name], endpoint) for name, endpoint in endpoints.items()),
+                WideRoute("/docs/problems", self._problem_pages, methods=["GET"], name="docs"),
+                WideRoute(
+                    "/docs/problems/{slug}", self._problem_pages, methods=["GET"], name="docs"
+                ),
             ],
             exception_handlers={
                 HTTPException: self._http_exception,
@@ -109,10 +113,10 @@ class Application:
 
     @staticmethod
     def _route(
-        operation: Operation, endpoint: Callable[[StarletteRequest], Awaitable[Response]]
-    ) -> Route:
-        path = operation.path.replace("{key}", "{key:path}")
-        return Route(path, endpoint, methods=[operation.method], name=operation.name)
+        route: Route, endpoint: Callable[[StarletteRequest], Awaitable[Response]]
+    ) -> WideRoute:
+        path = route.path.replace("{key}", "{key:path}")
+        return WideRoute(path, endpoint, methods=[route.method], name=route.name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, count it, and log it where an access log is kept."""
@@ -141,7 +145,7 @@ class Application:
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         # What routes see is the raw path, as everywhere: `%2F` is no slash, `%0A` no line break.
         scope["path"] = request.path.decode("latin-1")
-        resource = routes.find(request.path)
+        resource = dispatch.find(request.path)
         reply = resource and await self._reply(request, resource)
         if reply is not None:
             await _respond(await self._done(reply, request), request.method, send)
@@ -154,7 +158,7 @@ class Application:
 
     async def _reply(self, request: Request, resource: Resource) -> Reply | None:
         context = self._context.afresh()
-        return await resolved(lambda: routes.serve(request, resource, context))
+        return await resolved(lambda: dispatch.serve(request, resource, context))
 
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
@@ -192,7 +196,7 @@ class Application:
 
     def _account(self, scope: Scope, request: Request, status: int, nanoseconds: int) -> None:
         route = scope.get("route")
-        name = route.name if isinstance(route, Route) and route.name in OPERATIONS else "other"
+        name = route.name if isinstance(route, WideRoute) and route.name in ROUTES else OTHER
         turn = self.lane.turn
         turn.count[request_word(name, status)] += 1
         turn.observe_wide(nanoseconds)
@@ -269,7 +273,7 @@ class Application:
                 "body_bytes": limits.max_body,
                 "media_type_bytes": MAX_MEDIA_TYPE_BYTES,
                 "prefix_bytes": MAX_KEY_BYTES,
-                "batch_operations": 1000,
+                "batch_operations": MAX_BATCH_OPERATIONS,
                 "page_keys": listing.MOST,
                 "wait_seconds": limits.max_wait,
                 "idempotency_seconds": limits.idempotency_ttl,

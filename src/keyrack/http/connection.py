@@ -30,7 +30,9 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
 from keyrack.http import contract, events, problems, semantics
-from keyrack.http.api import routes
+from keyrack.http.api import dispatch
+from keyrack.http.api.counting import request_word
+from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.contract import encode
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
@@ -38,7 +40,7 @@ from keyrack.http.message import Answer, Head, Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Deferred, PendingWrite, Stream
-from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS, request_word
+from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +49,7 @@ if TYPE_CHECKING:
     from uvicorn.server import ServerState
 
     from keyrack.engines.contract import Outcome, Record
-    from keyrack.http.api.routes import Resource
+    from keyrack.http.api.dispatch import Resource
     from keyrack.http.lane import Lane
     from keyrack.http.reply import Chunk, Reply
 
@@ -70,20 +72,6 @@ _KEY_PUT_204: Final = request_word("key_put", 204)
 
 _VALUE_FIELDS: Final = b"".join(b"%b: %b\r\n" % field for field in semantics.VALUE_HEADERS)
 
-_STATUS_LINES: Final = {
-    status: b"HTTP/1.1 %d %b\r\n" % (status, phrase)
-    for status, phrase in (
-        (200, b"OK"), (201, b"Created"), (204, b"No Content"), (304, b"Not Modified"),
-        (400, b"Bad Request"), (401, b"Unauthorized"), (403, b"Forbidden"), (404, b"Not Found"),
-        (405, b"Method Not Allowed"), (408, b"Request Timeout"), (409, b"Conflict"),
-        (410, b"Gone"), (411, b"Length Required"), (412, b"Precondition Failed"),
-        (413, b"Content Too Large"), (414, b"URI Too Long"), (415, b"Unsupported Media Type"),
-        (417, b"Expectation Failed"), (422, b"Unprocessable Content"),
-        (428, b"Precondition Required"), (429, b"Too Many Requests"),
-        (431, b"Request Header Fields Too Large"), (500, b"Internal Server Error"),
-        (503, b"Service Unavailable"), (507, b"Insufficient Storage"),
-    )
-}  # fmt: skip
 _WITHOUT_BODY: Final = frozenset((204, 304))
 
 _QUEUE_HIGH: Final = 64
@@ -672,19 +660,19 @@ class Connection(asyncio.Protocol):
             self._flush()
             self._answer_problem(request, self._refused_method, self._url, "other")
             return
-        resource = routes.find(request.path)
-        operation = resource and resource.operations.get(request.method)
-        if self._unanswered and not (operation and operation.writes):
+        resource = dispatch.find(request.path)
+        route = resource and resource.routes.get(request.method)
+        if self._unanswered and not (route and route.writes):
             # A read behind a write of the same connection sees it.
             self._flush()
-        name = operation.name if operation else "other"
+        name = route.name if route else "other"
         if resource is None:
             self._carry_out(None, request, name)
         else:
             self._serve_resource(request, resource, name)
 
     def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
-        self._carry_out(routes.serve(request, resource, self.lane.context), request, name)
+        self._carry_out(dispatch.serve(request, resource, self.lane.context), request, name)
 
     def _carry_out(self, reply: Reply | None, request: Request, name: str) -> None:
         if reply is None:
@@ -745,7 +733,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             # The client went away while its write was done; uvloop raises on such a transport.
             return
-        parts = [_STATUS_LINES[answer.status], self.turn.stamp]
+        parts = [STATUS_LINES[answer.status], self.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in answer.headers]
         if answer.status not in _WITHOUT_BODY:
             parts.append(b"Content-Length: %d\r\n" % len(answer.body))
@@ -793,7 +781,7 @@ class Connection(asyncio.Protocol):
         self.turn.count[request_word(name, 200)] += 1
         if self.lane.access_log is not None:
             self.lane.access_log(self._peer(), request, 200)
-        parts = [_STATUS_LINES[200], self.turn.stamp]
+        parts = [STATUS_LINES[200], self.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in stream.headers]
         self._chunked = not request.head.http_1_0
         if self._chunked:

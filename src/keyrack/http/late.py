@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from keyrack.http import problems, semantics
-from keyrack.http.api import routes
+from keyrack.http.api import dispatch
 from keyrack.http.asked import resolve
 from keyrack.http.connection import Connection
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.contract import Outcome, Record, WaitingEngine
-    from keyrack.http.api.routes import Resource
+    from keyrack.http.api.dispatch import Resource
     from keyrack.http.message import Head, Request
     from keyrack.http.reply import PendingWrite
 
@@ -131,6 +131,6 @@ class LateReads(LateWrites):
     def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
         context = self.lane.context.afresh()
         self._later(
-            lambda: routes.serve(request, resource, context),
+            lambda: dispatch.serve(request, resource, context),
             lambda reply: self._carry_out(reply, request, name),
         )

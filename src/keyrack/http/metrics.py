@@ -14,18 +14,17 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from keyrack import __version__
+from keyrack.http.api.counting import OPERATIONS, request_word
+from keyrack.http.api.statuses import STATUSES
 from keyrack.shared.counters import (
     ACCEPTED,
     BUCKETS,
     EXPIRED,
     LANES,
     OPEN_CONNECTIONS,
-    OPERATIONS,
     STARTS,
-    STATUSES,
     TURNED_AWAY,
     latency_word,
-    request_word,
 )
 
 if TYPE_CHECKING:

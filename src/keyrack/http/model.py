@@ -5,17 +5,24 @@ Numbers of 64 bits are strings in JSON, because many readers keep only 53 bits o
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-Key: TypeAlias = Annotated[str, Meta(min_length=1, description="1 to 511 bytes of UTF-8.")]
+from keyrack.engines.contract import MAX_KEY_BYTES, MAX_TTL_MS
+
+MAX_BATCH_OPERATIONS: Final = 1000
+_MAX_TTL: Final = MAX_TTL_MS // 1000
+
+Key: TypeAlias = Annotated[
+    str, Meta(min_length=1, description=f"1 to {MAX_KEY_BYTES} bytes of UTF-8.")
+]
 Ttl: TypeAlias = Annotated[
     msgspec.Raw,
     Meta(
-        description="Seconds until the key ends: 0.001 to 315360000, or null for none.",
-        extra_json_schema={"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": 315360000},
+        description=f"Seconds until the key ends: 0.001 to {_MAX_TTL}, or null for none.",
+        extra_json_schema={"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": _MAX_TTL},
     ),
 ]
 AnyJson: TypeAlias = Annotated[
@@ -177,7 +184,7 @@ BatchOperation: TypeAlias = BatchGet | BatchSet | BatchDelete | BatchAdd | Batch
 class BatchRequest(Body):
     """Operations that are done all or none, in order."""
 
-    operations: Annotated[list[BatchOperation], Meta(min_length=1, max_length=1000)]
+    operations: Annotated[list[BatchOperation], Meta(min_length=1, max_length=MAX_BATCH_OPERATIONS)]
 
 
 class BatchResult(Struct, omit_defaults=True):
@@ -220,7 +227,7 @@ class CounterAnswer(Struct):
 class LockRequest(Body):
     """Take a lock, or with its token renew it."""
 
-    owner: Annotated[str, Meta(min_length=1, max_length=511)]
+    owner: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_BYTES)]
     ttl: Ttl
     token: Revision | UnsetType = UNSET
 

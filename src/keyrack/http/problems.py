@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from keyrack.engines.contract import StoreAway
+from keyrack.engines.contract import MAX_KEY_BYTES, MAX_TTL_MS, StoreAway
 from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bad-key": Kind(
         400,
         "The key cannot be used",
-        "A key is 1 to 511 bytes of UTF-8. In a path it is percent-decoded exactly once and is "
-        "the whole rest of the path, slashes included.",
+        f"A key is 1 to {MAX_KEY_BYTES} bytes of UTF-8. In a path it is percent-decoded exactly "
+        "once and is the whole rest of the path, slashes included.",
     ),
     "bad-parameter": Kind(
         400,
@@ -70,8 +70,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "bad-ttl": Kind(
         400,
         "The TTL cannot be used",
-        "A TTL is a decimal number of seconds between 0.001 and 315360000 (ten years), without a "
-        "sign or an exponent.",
+        f"A TTL is a decimal number of seconds between 0.001 and {MAX_TTL_MS // 1000} (ten "
+        "years), without a sign or an exponent.",
     ),
     "bad-condition": Kind(
         400,

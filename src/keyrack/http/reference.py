@@ -1,4 +1,4 @@
-"""The API's descriptions, made from the table of operations: OpenAPI 3.1, HTML and Markdown."""
+"""The API's descriptions, made from the route table: OpenAPI 3.1, HTML and Markdown."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from keyrack import __version__
-from keyrack.http.api.routes import OPERATIONS
+from keyrack.engines.contract import MAX_KEY_BYTES
+from keyrack.http.api.routes import ROUTES
 from keyrack.http.model import ProblemDocument, Status
 from keyrack.http.problems import KINDS, TYPE_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keyrack.http.api.routes import Operation, Parameter, Reaction, Shape
+    from keyrack.http.api.routes import Parameter, Reaction, Route, Shape
 
 _REF: Final = "#/components/schemas/{name}"
 _KEY: Final = {
@@ -24,7 +25,7 @@ _KEY: Final = {
     "in": "path",
     "required": True,
     "description": "The rest of the path, percent-decoded once; it may hold slashes.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 511},
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
 }
 _SEED: Final = frozenset(("get", "set"))
 _HEADERS: Final = {
@@ -47,9 +48,9 @@ def openapi() -> dict[str, Any]:
     made, components = msgspec.json.schema_components(types, ref_template=_REF)
     schemas = dict(zip(map(id, types), made, strict=True))
     paths: dict[str, dict[str, Any]] = {}
-    for operation in OPERATIONS.values():
-        described = _described(operation, schemas)
-        paths.setdefault(operation.path, {})[operation.method.lower()] = described
+    for route in ROUTES.values():
+        described = _described(route, schemas)
+        paths.setdefault(route.path, {})[route.method.lower()] = described
     return {
         "openapi": "3.1.0",
         "info": {
@@ -64,10 +65,10 @@ def openapi() -> dict[str, Any]:
 
 
 def _shapes() -> Iterator[Shape]:
-    for operation in OPERATIONS.values():
-        if operation.body is not None:
-            yield operation.body
-        for answer in operation.answers:
+    for route in ROUTES.values():
+        if route.body is not None:
+            yield route.body
+        for answer in route.answers:
             if answer.body is not None:
                 yield answer.body
 
@@ -78,25 +79,25 @@ def _types(shape: Shape) -> tuple[Any, ...]:
     return shape.type if isinstance(shape.type, tuple) else (shape.type,)
 
 
-def _described(operation: Operation, schemas: dict[int, Any]) -> dict[str, Any]:
+def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.name,
-        "summary": operation.summary,
-        "description": f"{operation.description}\n\nCost: {operation.cost}.".strip(),
-        "parameters": [*_path_parameters(operation), *map(_parameter, operation.parameters)],
+        "operationId": route.name,
+        "summary": route.summary,
+        "description": f"{route.description}\n\nCost: {route.cost}.".strip(),
+        "parameters": [*_path_parameters(route), *map(_parameter, route.parameters)],
         "responses": {
-            **{str(answer.status): _answer(answer, schemas) for answer in operation.answers},
-            **_failures(operation),
+            **{str(answer.status): _answer(answer, schemas) for answer in route.answers},
+            **_failures(route),
         },
     }
-    if operation.body is not None:
-        content = {operation.body.media_type: {"schema": _schema(operation.body, schemas)}}
-        described["requestBody"] = {"required": operation.name != "counter", "content": content}
+    if route.body is not None:
+        content = {route.body.media_type: {"schema": _schema(route.body, schemas)}}
+        described["requestBody"] = {"required": route.name != "counter", "content": content}
     return described
 
 
-def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
-    return [_KEY] if "{key}" in operation.path else []
+def _path_parameters(route: Route) -> list[dict[str, Any]]:
+    return [_KEY] if "{key}" in route.path else []
 
 
 def _parameter(parameter: Parameter) -> dict[str, Any]:
@@ -128,13 +129,13 @@ def _answer(answer: Reaction, schemas: dict[int, Any]) -> dict[str, Any]:
     return described
 
 
-def _failures(operation: Operation) -> dict[str, Any]:
+def _failures(route: Route) -> dict[str, Any]:
     """Return the failures of an operation by status: its own, and those of any request."""
     by_status: dict[int, list[str]] = {}
-    for slug in (*operation.problems, *_OF_ANY):
+    for slug in (*route.problems, *_OF_ANY):
         by_status.setdefault(KINDS[slug].status, []).append(slug)
-    media_type = "application/json" if operation.name in _SEED else "application/problem+json"
-    name = "Status" if operation.name in _SEED else "ProblemDocument"
+    media_type = "application/json" if route.name in _SEED else "application/problem+json"
+    name = "Status" if route.name in _SEED else "ProblemDocument"
     content = {media_type: {"schema": {"$ref": _REF.format(name=name)}}}
     return {
         str(status): {
@@ -162,32 +163,32 @@ _OF_ANY: Final = (
 @functools.cache
 def html_reference() -> str:
     """Return the operations as a piece of HTML."""
-    return "\n".join(_html_section(operation) for operation in OPERATIONS.values())
+    return "\n".join(_html_section(route) for route in ROUTES.values())
 
 
-def _html_section(operation: Operation) -> str:
+def _html_section(route: Route) -> str:
     rows = "".join(
-        f"<tr><td>{status}</td><td>{text}</td></tr>" for status, text in _answer_rows(operation)
+        f"<tr><td>{status}</td><td>{text}</td></tr>" for status, text in _answer_rows(route)
     )
     parameters = "".join(
         f"<li><code>{html.escape(one.name)}</code> ({one.where}): {_code(one.description)}</li>"
-        for one in operation.parameters
+        for one in route.parameters
     )
     return (
-        f'<section id="{operation.name}"><h2><code>{operation.method} '
-        f"{html.escape(operation.path)}</code> {html.escape(operation.summary)}</h2>"
-        f"<p>{_code(operation.description)}</p>"
+        f'<section id="{route.name}"><h2><code>{route.method} '
+        f"{html.escape(route.path)}</code> {html.escape(route.summary)}</h2>"
+        f"<p>{_code(route.description)}</p>"
         + (f"<ul>{parameters}</ul>" if parameters else "")
-        + f"<pre><code>{html.escape(operation.example)}</code></pre>"
-        f"<table>{rows}</table><p class=cost>Cost: {html.escape(operation.cost)}.</p></section>"
+        + f"<pre><code>{html.escape(route.example)}</code></pre>"
+        f"<table>{rows}</table><p class=cost>Cost: {html.escape(route.cost)}.</p></section>"
     )
 
 
-def _answer_rows(operation: Operation) -> Iterator[tuple[int, str]]:
-    for answer in operation.answers:
+def _answer_rows(route: Route) -> Iterator[tuple[int, str]]:
+    for answer in route.answers:
         with_fields = "".join(f" <code>{name}</code>" for name in answer.headers)
         yield answer.status, _code(answer.description) + with_fields
-    for slug in operation.problems:
+    for slug in route.problems:
         kind = KINDS[slug]
         link = f'<a href="{TYPE_PREFIX}{slug}">{slug}</a>'
         yield kind.status, f"{link}: {html.escape(kind.title)}"
@@ -201,23 +202,21 @@ def _code(text: str) -> str:
 
 def markdown() -> str:
     """Return the operations as Markdown, for `docs/http-api.md`."""
-    return "\n".join(_markdown_section(operation) for operation in OPERATIONS.values())
+    return "\n".join(_markdown_section(route) for route in ROUTES.values())
 
 
-def _markdown_section(operation: Operation) -> str:
-    lines = [f"### `{operation.method} {operation.path}`: {operation.summary}", ""]
-    if operation.description:
-        lines += [operation.description, ""]
-    if operation.parameters:
-        lines += [f"- `{p.name}` ({p.where}): {p.description}" for p in operation.parameters] + [""]
-    lines += ["```sh", operation.example, "```", "", "| answer | when |", "|---|---|"]
+def _markdown_section(route: Route) -> str:
+    lines = [f"### `{route.method} {route.path}`: {route.summary}", ""]
+    if route.description:
+        lines += [route.description, ""]
+    if route.parameters:
+        lines += [f"- `{p.name}` ({p.where}): {p.description}" for p in route.parameters] + [""]
+    lines += ["```sh", route.example, "```", "", "| answer | when |", "|---|---|"]
     lines += [
-        f"| {answer.status}{_with(answer)} | {answer.description} |" for answer in operation.answers
+        f"| {answer.status}{_with(answer)} | {answer.description} |" for answer in route.answers
     ]
-    lines += [
-        f"| {KINDS[slug].status} `{slug}` | {KINDS[slug].title} |" for slug in operation.problems
-    ]
-    return "\n".join([*lines, "", f"Cost: {operation.cost}.", ""])
+    lines += [f"| {KINDS[slug].status} `{slug}` | {KINDS[slug].title} |" for slug in route.problems]
+    return "\n".join([*lines, "", f"Cost: {route.cost}.", ""])
 
 
 def _with(answer: Reaction) -> str:

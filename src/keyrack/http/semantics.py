@@ -2,7 +2,7 @@
 
 An operation takes a request and what it may use, and returns the answer, or the write that has to
 be done first together with the function that makes the answer from its outcome. It raises
-`Problem` for what is refused; `routes.serve` is the one place that turns one into an answer.
+`Problem` for what is refused; `dispatch.serve` is the one place that turns one into an answer.
 """
 
 from __future__ import annotations

@@ -118,12 +118,13 @@ def run(settings: Settings, entry: Entry | None = None) -> int:
             stack.callback(handover.close)
         if durability is not None:
             stack.callback(durability.close)
+        worker, requests = _what_workers_need()
         return Supervisor(
             settings,
             listeners,
             place,
-            Counters.create(settings.workers),
-            entry or _worker_entry(),
+            Counters.create(settings.workers, requests),
+            entry or worker,
             mask,
             handover=handover,
             predecessor=predecessor,
@@ -161,11 +162,15 @@ def _taken_over(settings: Settings, stack: contextlib.ExitStack) -> Inheritance 
     return found
 
 
-def _worker_entry() -> Entry:
-    """Import what workers need: once, before forking, so that they share its memory."""
+def _what_workers_need() -> tuple[Entry, int]:
+    """Import what workers run: once, before forking, so that they share its memory.
+
+    Returns that, and how many words of the counters they need for their requests.
+    """
+    from keyrack.http.api.counting import REQUEST_WORDS
     from keyrack.server.worker import run as entry
 
-    return entry
+    return entry, REQUEST_WORDS.number
 
 
 @dataclasses.dataclass(slots=True)

@@ -2,7 +2,8 @@
 
 Each worker counts in words of its own and nobody else writes them, so nothing is locked. A worker
 that is replaced leaves its slot, counts included, to its successor. A count is one store into
-shared memory: nothing is lost when a worker is killed.
+shared memory: nothing is lost when a worker is killed. The memory belongs to one service: another
+one that takes over has counters of its own, so their layout may change from version to version.
 """
 
 from __future__ import annotations
@@ -13,20 +14,25 @@ import os
 import time
 from typing import Final
 
-OPERATIONS: Final = (
-    "get", "set", "key_get", "key_put", "key_delete", "key_patch", "keys_list", "keys_delete",
-    "batch", "counter", "lock_acquire", "lock_release", "lock_show", "watch", "key_events",
-    "export", "snapshot", "import", "healthz", "readyz", "info", "limits", "metrics", "openapi",
-    "docs", "home", "other",
-)  # fmt: skip
-STATUSES: Final = (
-    200, 201, 204, 304, 400, 401, 403, 404, 405, 408, 409, 410, 411, 412, 413, 414, 415, 417, 422,
-    428, 429, 431, 500, 503, 507,
-)  # fmt: skip
 LANES: Final = ("read", "write", "wide")
 """What the latency histogram tells apart: single-key reads, single-key writes, everything else."""
 BUCKETS: Final = 22
 """Upper bounds of 1 us * 2**n; the last bucket has none."""
+
+# Words of the service, in front of those of its workers
+
+_DRAINING: Final = 0
+_SUPERVISOR_BEATS: Final = 1
+_SHARED: Final = 2
+_LAST_SNAPSHOT: Final = 3
+_SNAPSHOTS_FAILED: Final = 4
+_SNAPSHOTS_WANTED: Final = 5
+_SNAPSHOTS_ANSWERED: Final = 6
+_SNAPSHOTS_TAKEN: Final = 7
+_HEADER: Final = 32
+"""How many there may be; a test looks after that."""
+
+# Words of each worker
 
 _READY: Final = 0
 OPEN_CONNECTIONS: Final = 1
@@ -36,32 +42,14 @@ STARTS: Final = 4
 _INTERESTED: Final = 5
 _SIGNALLED: Final = 6
 _BEATS: Final = 7
-_REQUESTS: Final = 8
-_LATENCY: Final = _REQUESTS + len(OPERATIONS) * len(STATUSES)
+TURNED_AWAY: Final = 8
+_LATENCY: Final = 32
+"""Where the histograms begin: as many other words may be in front of them."""
 _LATENCY_WORDS: Final = BUCKETS + 1
-_AFTER_LATENCY: Final = _LATENCY + len(LANES) * _LATENCY_WORDS
-TURNED_AWAY: Final = _AFTER_LATENCY
-_WORDS: Final = 1024
-_HEADER: Final = 8
-_DRAINING: Final = 0
-_SUPERVISOR_BEATS: Final = 1
-_SHARED: Final = 2
-_LAST_SNAPSHOT: Final = 3
-_SNAPSHOTS_FAILED: Final = 4
-_SNAPSHOTS_WANTED: Final = 5
-_SNAPSHOTS_ANSWERED: Final = 6
-_SNAPSHOTS_TAKEN: Final = 7
-
-_STATUS_INDEX: Final = {status: index for index, status in enumerate(STATUSES)}
-
-
-def request_word(operation: str, status: int) -> int:
-    """Return the word that counts requests for an operation that were answered with a status.
-
-    A status that is not in the table is counted as 500, so that it is noticed.
-    """
-    column = _STATUS_INDEX.get(status, _STATUS_INDEX[500])
-    return _REQUESTS + OPERATIONS.index(operation) * len(STATUSES) + column
+REQUESTS: Final = _LATENCY + len(LANES) * _LATENCY_WORDS
+"""Where the words for requests begin; who makes the counters says how many of those there are."""
+_CACHE_LINE: Final = 8
+"""Words of a cache line. No two workers write to the same one."""
 
 
 def latency_word(lane: str) -> int:
@@ -74,34 +62,33 @@ def bucket(nanoseconds: int) -> int:
     return min((nanoseconds // 1000).bit_length(), BUCKETS - 1)
 
 
-assert TURNED_AWAY < _WORDS
-
-
 class Counters:
     """The words of all workers. Made by the supervisor before it forks."""
 
-    def __init__(self, words: memoryview, workers: int) -> None:
+    def __init__(self, words: memoryview, workers: int, width: int) -> None:
         self._words = words
+        self._width = width
         self.workers = workers
         self._slots = [self.slot(worker) for worker in range(workers)]
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         """For each worker, what it is woken by when another one has committed something."""
 
     @classmethod
-    def create(cls, workers: int) -> Counters:
-        """Make zeroed counters for so many workers."""
-        size = (_HEADER + workers * _WORDS) * 8
-        return cls(memoryview(mmap.mmap(-1, size)).cast("q"), workers)
+    def create(cls, workers: int, requests: int = 0) -> Counters:
+        """Make zeroed counters for so many workers, with so many words for requests in each."""
+        width = -(-(REQUESTS + requests) // _CACHE_LINE) * _CACHE_LINE
+        size = (_HEADER + workers * width) * 8
+        return cls(memoryview(mmap.mmap(-1, size)).cast("q"), workers, width)
 
     def slot(self, worker: int) -> memoryview:
         """Return one worker's words; only that worker writes them."""
-        start = _HEADER + worker * _WORDS
-        return self._words[start : start + _WORDS]
+        start = _HEADER + worker * self._width
+        return self._words[start : start + self._width]
 
     def total(self, word: int) -> int:
         """Return the sum of a word over all workers."""
         start = _HEADER + word
-        return sum(self._words[start : start + self.workers * _WORDS : _WORDS])
+        return sum(self._words[start : start + self.workers * self._width : self._width])
 
     def ready(self, worker: int) -> bool:
         """Tell whether a worker answers requests."""

@@ -1,18 +1,18 @@
-"""Every operation, declared once: where it is, what it takes and answers, what serves it.
+"""The route table: every operation, declared once, with what it takes, answers and is served by.
 
-Routing, the OpenAPI document, the reference pages and `docs/http-api.md` are made from this table,
-and a test fails when an operation lacks its entry.
+Routing, counters and metrics, the OpenAPI document, the reference pages and `docs/http-api.md` are
+made from this table. A new operation is one row here and the function that serves it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keyrack.engines.contract import Remember
-from keyrack.http import batch, contract, locks, patching, problems, semantics, watching
+from keyrack.engines.contract import MAX_TTL_MS
+from keyrack.http import batch, locks, patching, semantics, watching
 from keyrack.http import listing as pages
-from keyrack.http.message import Answer
 from keyrack.http.model import (
+    MAX_BATCH_OPERATIONS,
     BatchAnswer,
     BatchRequest,
     Count,
@@ -29,8 +29,6 @@ from keyrack.http.model import (
     Shown,
     Status,
 )
-from keyrack.http.problems import Problem
-from keyrack.http.reply import PendingWrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,7 +63,7 @@ class Reaction(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
-class Operation(NamedTuple):
+class Route(NamedTuple):
     """One operation. Where `serve` is None, or returns it, the wide lane's endpoint serves it."""
 
     name: str
@@ -83,6 +81,9 @@ class Operation(NamedTuple):
     serve: Callable[[Request, Context], Reply | None] | None = None
 
 
+MAX_IDEMPOTENCY_KEY: Final = 255
+"""Characters of an Idempotency-Key."""
+
 _JSON: Final = "application/json"
 _NDJSON: Final = "application/x-ndjson"
 _BINARY: Final = "application/octet-stream"
@@ -98,7 +99,7 @@ _TAG_SCHEMA: Final = {
 
 _TTL: Final = Parameter(
     "ttl",
-    {"type": "number", "minimum": 0.001, "maximum": 315360000},
+    {"type": "number", "minimum": 0.001, "maximum": MAX_TTL_MS // 1000},
     "Seconds until the key ends. Without it the key does not end.",
 )
 _IF_MATCH: Final = Parameter(
@@ -121,7 +122,7 @@ _WAIT: Final = Parameter(
 )
 _IDEMPOTENCY: Final = Parameter(
     "Idempotency-Key",
-    {"type": "string", "minLength": 1, "maxLength": 255},
+    {"type": "string", "minLength": 1, "maxLength": MAX_IDEMPOTENCY_KEY},
     "A name for this request: repeated within ten minutes (`--idempotency-ttl`), it is not done "
     "again and gets the first answer.",
     "header",
@@ -141,7 +142,7 @@ _WRITE_PROBLEMS: Final = (
 _BODY_PROBLEMS: Final = ("bad-json", "unsupported-media-type")
 
 _TABLE: Final = (
-    Operation(
+    Route(
         "set",
         "POST",
         "/set",
@@ -157,7 +158,7 @@ _TABLE: Final = (
         writes=True,
         serve=semantics.seed_set,
     ),
-    Operation(
+    Route(
         "get",
         "GET",
         "/get/{key}",
@@ -170,7 +171,7 @@ _TABLE: Final = (
         (*_READ_PROBLEMS, "key-not-found"),
         serve=semantics.seed_get,
     ),
-    Operation(
+    Route(
         "key_get",
         "GET",
         "/v1/keys/{key}",
@@ -192,7 +193,7 @@ _TABLE: Final = (
         (_IF_MATCH, _IF_NONE_MATCH, _WAIT),
         serve=watching.read,
     ),
-    Operation(
+    Route(
         "key_put",
         "PUT",
         "/v1/keys/{key}",
@@ -217,7 +218,7 @@ _TABLE: Final = (
         writes=True,
         serve=semantics.key_put,
     ),
-    Operation(
+    Route(
         "key_delete",
         "DELETE",
         "/v1/keys/{key}",
@@ -237,7 +238,7 @@ _TABLE: Final = (
         writes=True,
         serve=semantics.key_delete,
     ),
-    Operation(
+    Route(
         "key_patch",
         "PATCH",
         "/v1/keys/{key}",
@@ -262,7 +263,7 @@ _TABLE: Final = (
         writes=True,
         serve=patching.patch,
     ),
-    Operation(
+    Route(
         "keys_list",
         "GET",
         "/v1/keys",
@@ -289,7 +290,7 @@ _TABLE: Final = (
         ),
         serve=pages.page,
     ),
-    Operation(
+    Route(
         "keys_delete",
         "DELETE",
         "/v1/keys",
@@ -307,13 +308,14 @@ _TABLE: Final = (
         ),
         writes=True,
     ),
-    Operation(
+    Route(
         "batch",
         "POST",
         "/v1/batch",
         "Do several operations, all or none",
-        "Up to 1000 of `get`, `set`, `delete`, `add`, `touch` and `check`, in order; each sees "
-        "what the ones before did. If one is refused nothing is done, and 409 says which and why.",
+        f"Up to {MAX_BATCH_OPERATIONS} of `get`, `set`, `delete`, `add`, `touch` and `check`, in "
+        "order; each sees what the ones before did. If one is refused nothing is done, and 409 "
+        "says which and why.",
         "O(operations * log keys)",
         "curl localhost:8088/v1/batch -H 'Content-Type: application/json' -d "
         '\'{"operations":[{"op":"check","key":"a","if_none_match":"*"},'
@@ -333,7 +335,7 @@ _TABLE: Final = (
         writes=True,
         serve=batch.batch,
     ),
-    Operation(
+    Route(
         "counter",
         "POST",
         "/v1/counters/{key}",
@@ -360,7 +362,7 @@ _TABLE: Final = (
         writes=True,
         serve=batch.count,
     ),
-    Operation(
+    Route(
         "lock_acquire",
         "POST",
         "/v1/locks/{key}",
@@ -388,7 +390,7 @@ _TABLE: Final = (
         writes=True,
         serve=locks.acquire,
     ),
-    Operation(
+    Route(
         "lock_release",
         "DELETE",
         "/v1/locks/{key}",
@@ -409,7 +411,7 @@ _TABLE: Final = (
         writes=True,
         serve=locks.release,
     ),
-    Operation(
+    Route(
         "lock_show",
         "GET",
         "/v1/locks/{key}",
@@ -421,7 +423,7 @@ _TABLE: Final = (
         (*_READ_PROBLEMS, "lock-not-held"),
         serve=locks.show,
     ),
-    Operation(
+    Route(
         "watch",
         "GET",
         "/v1/watch",
@@ -450,7 +452,7 @@ _TABLE: Final = (
         ),
         serve=watching.watch,
     ),
-    Operation(
+    Route(
         "key_events",
         "GET",
         "/v1/events/{key}",
@@ -468,7 +470,7 @@ _TABLE: Final = (
             ),
         ),
     ),
-    Operation(
+    Route(
         "export",
         "GET",
         "/v1/export",
@@ -481,7 +483,7 @@ _TABLE: Final = (
         _READ_PROBLEMS,
         (_PREFIX,),
     ),
-    Operation(
+    Route(
         "snapshot",
         "GET",
         "/v1/snapshot",
@@ -495,7 +497,7 @@ _TABLE: Final = (
         (Reaction(200, "The file.", Shape(_BINARY)),),
         ("bad-parameter", "host-not-allowed", "no-snapshots", "unavailable"),
     ),
-    Operation(
+    Route(
         "import",
         "POST",
         "/v1/import",
@@ -516,7 +518,7 @@ _TABLE: Final = (
         writes=True,
     ),
     *(
-        Operation(
+        Route(
             name,
             "GET",
             path,
@@ -547,110 +549,4 @@ _TABLE: Final = (
         )
     ),
 )
-OPERATIONS: Final = {operation.name: operation for operation in _TABLE}
-
-
-class Resource(NamedTuple):
-    """A path, or the beginning of one, and its operations by method."""
-
-    operations: dict[bytes, Operation]
-
-
-def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[bytes, Resource], ...]]:
-    exact: dict[bytes, Resource] = {}
-    beginnings: dict[bytes, Resource] = {}
-    for operation in _TABLE:
-        beginning, brace, _ = operation.path.partition("{key}")
-        table = beginnings if brace else exact
-        resource = table.setdefault(beginning.encode(), Resource({}))
-        resource.operations[operation.method.encode()] = operation
-        if operation.method == "GET":
-            resource.operations[b"HEAD"] = operation
-    return exact, tuple(beginnings.items())
-
-
-_EXACT, _BEGINNINGS = _resources()
-
-
-def find(path: bytes) -> Resource | None:
-    """Return what a raw path names, None for nothing."""
-    found = _EXACT.get(path)
-    if found is not None:
-        return found
-    for beginning, resource in _BEGINNINGS:
-        if path.startswith(beginning):
-            return resource
-    return None
-
-
-def operation_name(method: bytes, resource: Resource | None) -> str:
-    """Return the name under which a request is counted."""
-    if resource is None or method not in resource.operations:
-        return "other"
-    return resource.operations[method].name
-
-
-def serve(request: Request, resource: Resource, context: Context) -> Reply | None:
-    """Return what a request comes to, None where the wide lane has to serve it.
-
-    Nothing escapes: a failure is an answer too.
-    """
-    return problems.answered(lambda: _serve(request, resource, context), request.path)
-
-
-def _serve(request: Request, resource: Resource, context: Context) -> Reply | None:
-    if request.method == b"OPTIONS":
-        return Answer(204, ((b"Allow", _allowed(resource)),))
-    operation = admitted(request, resource)
-    if operation.serve is None:
-        contract.parameters(request.query, _known_parameters(operation))
-        return None
-    reply = operation.serve(request, context)
-    if request.head.idempotency_key is None or not operation.writes:
-        return reply
-    if type(reply) is PendingWrite:
-        return _remembered(request, reply, context)
-    if request.head.prefer:
-        raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
-    return reply
-
-
-def admitted(request: Request, resource: Resource) -> Operation:
-    """Return the operation that a request asks for, if its head and method allow it."""
-    operation = resource.operations.get(request.method)
-    head = request.head
-    refusal = head.write_refusal if operation is None or operation.writes else head.read_refusal
-    if refusal is not None:
-        raise refusal
-    if operation is None:
-        allowed = _allowed(resource)
-        raise Problem(
-            "method-not-allowed",
-            f"{request.method.decode()} is not possible here; {allowed.decode()} are.",
-            headers=((b"Allow", allowed),),
-        )
-    return operation
-
-
-def _known_parameters(operation: Operation) -> frozenset[bytes]:
-    return frozenset(p.name.encode() for p in operation.parameters if p.where == "query")
-
-
-def _allowed(resource: Resource) -> bytes:
-    return b", ".join(sorted((*resource.operations, b"OPTIONS")))
-
-
-def _remembered(request: Request, pending: PendingWrite, context: Context) -> PendingWrite:
-    """Return a write that is done once, however often this request is sent."""
-    name = request.head.idempotency_key or b""
-    if request.method != b"POST" or not request.path.startswith(b"/v1/"):
-        return pending
-    if not 1 <= len(name) <= 255:
-        raise Problem("bad-parameter", "An Idempotency-Key has 1 to 255 characters.")
-    remember = Remember(
-        contract.digest(b"answer", name),
-        contract.digest(request.method, request.path, request.query, request.body),
-        round(context.limits.idempotency_ttl * 1000),
-    )
-
-    return PendingWrite((remember, *pending.write), pending.conclude)
+ROUTES: Final = {route.name: route for route in _TABLE}

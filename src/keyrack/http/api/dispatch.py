@@ -1,0 +1,117 @@
+"""From a path and a method to the function that serves it, and answers that are remembered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from keyrack.engines.contract import Remember
+from keyrack.http import contract, problems
+from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
+from keyrack.http.message import Answer
+from keyrack.http.problems import Problem
+from keyrack.http.reply import PendingWrite
+
+if TYPE_CHECKING:
+    from keyrack.http.api.routes import Route
+    from keyrack.http.message import Request
+    from keyrack.http.reply import Context, Reply
+
+
+class Resource(NamedTuple):
+    """A path, or the beginning of one, and its routes by method."""
+
+    routes: dict[bytes, Route]
+
+
+def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[bytes, Resource], ...]]:
+    exact: dict[bytes, Resource] = {}
+    beginnings: dict[bytes, Resource] = {}
+    for route in ROUTES.values():
+        beginning, brace, _ = route.path.partition("{key}")
+        table = beginnings if brace else exact
+        resource = table.setdefault(beginning.encode(), Resource({}))
+        resource.routes[route.method.encode()] = route
+        if route.method == "GET":
+            resource.routes[b"HEAD"] = route
+    return exact, tuple(beginnings.items())
+
+
+_EXACT, _BEGINNINGS = _resources()
+
+
+def find(path: bytes) -> Resource | None:
+    """Return what a raw path names, None for nothing."""
+    found = _EXACT.get(path)
+    if found is not None:
+        return found
+    for beginning, resource in _BEGINNINGS:
+        if path.startswith(beginning):
+            return resource
+    return None
+
+
+def serve(request: Request, resource: Resource, context: Context) -> Reply | None:
+    """Return what a request comes to, None where the wide lane has to serve it.
+
+    Nothing escapes: a failure is an answer too.
+    """
+    return problems.answered(lambda: _serve(request, resource, context), request.path)
+
+
+def _serve(request: Request, resource: Resource, context: Context) -> Reply | None:
+    if request.method == b"OPTIONS":
+        return Answer(204, ((b"Allow", _allowed(resource)),))
+    route = admitted(request, resource)
+    if route.serve is None:
+        contract.parameters(request.query, _known_parameters(route))
+        return None
+    reply = route.serve(request, context)
+    if request.head.idempotency_key is None or not route.writes:
+        return reply
+    if type(reply) is PendingWrite:
+        return _remembered(request, reply, context)
+    if request.head.prefer:
+        raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
+    return reply
+
+
+def admitted(request: Request, resource: Resource) -> Route:
+    """Return the route that a request takes, if its head and method allow it."""
+    route = resource.routes.get(request.method)
+    head = request.head
+    refusal = head.write_refusal if route is None or route.writes else head.read_refusal
+    if refusal is not None:
+        raise refusal
+    if route is None:
+        allowed = _allowed(resource)
+        raise Problem(
+            "method-not-allowed",
+            f"{request.method.decode()} is not possible here; {allowed.decode()} are.",
+            headers=((b"Allow", allowed),),
+        )
+    return route
+
+
+def _known_parameters(route: Route) -> frozenset[bytes]:
+    return frozenset(p.name.encode() for p in route.parameters if p.where == "query")
+
+
+def _allowed(resource: Resource) -> bytes:
+    return b", ".join(sorted((*resource.routes, b"OPTIONS")))
+
+
+def _remembered(request: Request, pending: PendingWrite, context: Context) -> PendingWrite:
+    """Return a write that is done once, however often this request is sent."""
+    name = request.head.idempotency_key or b""
+    if request.method != b"POST" or not request.path.startswith(b"/v1/"):
+        return pending
+    if not 1 <= len(name) <= MAX_IDEMPOTENCY_KEY:
+        raise Problem(
+            "bad-parameter", f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters."
+        )
+    remember = Remember(
+        contract.digest(b"answer", name),
+        contract.digest(request.method, request.path, request.query, request.body),
+        round(context.limits.idempotency_ttl * 1000),
+    )
+    return PendingWrite((remember, *pending.write), pending.conclude)
