@@ -33,9 +33,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn, TypeAlias
 
 from keyrack.engines.contract import StoreError
 from keyrack.server import logs
-from keyrack.server.greeting import facts, greeting
-from keyrack.server.heartbeat import INTERVAL, Silence
+from keyrack.server.banner import banner, facts
 from keyrack.server.listeners import ListenError, Listeners, open_listeners
+from keyrack.server.liveness import INTERVAL, Liveness
 from keyrack.server.stores import kind_of
 from keyrack.server.takeover import (
     Handover,
@@ -217,7 +217,7 @@ class Supervisor:
         self._some_were_ready = False
         self._announced = False
         self._announced_at = 0.0
-        self._silence = Silence(settings.workers)
+        self._liveness = Liveness(settings.workers)
         self._handover = handover
         self._predecessor = predecessor
         self._settled = predecessor is None
@@ -263,7 +263,7 @@ class Supervisor:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()  # or the worker would write it a second time
         slot.started = time.monotonic()
-        self._silence.forgive(slot.number)
+        self._liveness.forgive(slot.number)
         try:
             slot.pid = os.fork()
         except OSError as error:
@@ -331,7 +331,7 @@ class Supervisor:
     def _announce(self) -> None:
         about = (self._settings, self._place, self._listeners.urls)
         if logs.on_terminal():
-            print(greeting(*about), file=sys.stderr, flush=True)
+            print(banner(*about), file=sys.stderr, flush=True)
         else:
             _log.info("ready", extra=facts(*about))
 
@@ -378,8 +378,8 @@ class Supervisor:
         recover when it is gone. Whoever is stopped is the likeliest to be the cause.
         """
         self._counters.beat_supervisor()
-        self._silence.look(self._counters.beats())
-        silence, limit = self._silence.seconds, self._settings.worker_timeout
+        self._liveness.look(self._counters.beats())
+        silence, limit = self._liveness.seconds, self._settings.worker_timeout
         stuck = [slot for slot in self._running() if silence[slot.number] > self._bearable(slot)]
         if not limit or not stuck:
             return
@@ -394,7 +394,7 @@ class Supervisor:
         )
         os.kill(worst.pid, signal.SIGKILL)
         for slot in stuck:
-            self._silence.forgive(slot.number, max(0.0, limit - _SECOND_CHANCE))
+            self._liveness.forgive(slot.number, max(0.0, limit - _SECOND_CHANCE))
 
     def _bearable(self, slot: _Slot) -> float:
         limit = self._settings.worker_timeout

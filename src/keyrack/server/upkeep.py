@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from keyrack.engines.contract import StoreAway
-from keyrack.server.heartbeat import INTERVAL
+from keyrack.server.liveness import INTERVAL
 from keyrack.shared.counters import EXPIRED
 
 if TYPE_CHECKING:

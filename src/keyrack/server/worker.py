@@ -17,8 +17,8 @@ from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
-from keyrack.server.crowd import Crowd, most_connections
-from keyrack.server.heartbeat import Pulse
+from keyrack.server.connection_limit import ConnectionLimit, most_connections
+from keyrack.server.liveness import Heartbeat
 from keyrack.server.stores import kind_of
 from keyrack.shared.counters import STARTS
 from keyrack.system import file_limit
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
 
-_NEIGHBOURS_SECONDS: Final = 0.02
+_OTHER_SERVICE_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 0.5
 _GRACE_SECONDS_TLS: Final = 5.0
 """How long a connection that was just accepted may need until it is there, handshake included."""
@@ -80,21 +80,21 @@ async def _serve(
         serving.listen(some, feed.wake)
 
     feed = Feed(loop, engine, turn, interested)
-    pulse = Pulse(counters, slot, settings.worker_timeout)
-    crowd = _crowd(settings, slot, counters, len(listeners))
+    heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
+    limit = _connection_limit(settings, slot, counters, len(listeners))
     limits = _limits(settings)
-    context = Context(serving.reads, limits, feed, engine, lambda: pulse.trouble)
-    lane = _lane(settings, loop, turn, context, crowd)
+    context = Context(serving.reads, limits, feed, engine, lambda: heartbeat.trouble)
+    lane = _lane(settings, loop, turn, context, limit)
     snapshots = None if place.kept is None else Snapshots(place.kept.data, counters)
     app = Application(lane, counters, snapshots)
     server = _Server(_config(settings, app, serving.protocol))
     server.lane = lane
     server.listeners = listeners
-    ticks = (pulse.beat, crowd.tell, server.look_after_listeners)
+    ticks = (heartbeat.beat, limit.tell, server.look_after_listeners)
     connections = server.server_state.connections
     upkeep = serving.upkeep(loop, lane, engine, connections, slot / counters.workers, ticks)
     server.when_started = lambda: counters.set_ready(slot)
-    neighbours = Neighbours(loop, counters, feed)
+    other_service = OtherService(loop, counters, feed)
 
     def orphaned() -> None:
         loop.remove_reader(lifeline_fd)
@@ -108,13 +108,13 @@ async def _serve(
     def woken() -> None:
         counters.woken(slot)
         feed.wake()
-        neighbours.look()
+        other_service.look()
 
     turn.committed = committed
     loop.add_reader(counters.wakeups[slot], woken)
     loop.add_reader(lifeline_fd, orphaned)
     upkeep.start()
-    neighbours.look()
+    other_service.look()
     try:
         await server.serve(listeners)
     finally:
@@ -122,9 +122,11 @@ async def _serve(
         upkeep.stop()
 
 
-def _crowd(settings: Settings, slot: int, counters: Counters, listeners: int) -> Crowd:
+def _connection_limit(
+    settings: Settings, slot: int, counters: Counters, listeners: int
+) -> ConnectionLimit:
     most_here = most_connections(file_limit(), counters.workers, listeners)
-    return Crowd(counters, slot, settings.max_connections, most_here)
+    return ConnectionLimit(counters, slot, settings.max_connections, most_here)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -138,7 +140,7 @@ def _lane(
     loop: asyncio.AbstractEventLoop,
     turn: Turn,
     context: Context,
-    crowd: Crowd,
+    limit: ConnectionLimit,
 ) -> Lane:
     return Lane(
         loop,
@@ -152,7 +154,7 @@ def _lane(
             send=settings.send_timeout,
         ),
         _log_access if settings.access_log else None,
-        crowd.turns_away,
+        limit.turns_away,
     )
 
 
@@ -175,7 +177,7 @@ def _config(settings: Settings, app: Application, protocol: type[Connection]) ->
     )
 
 
-class Neighbours:
+class OtherService:
     """The workers of another service that has the store as well, while one takes over.
 
     What they commit wakes nobody here, so whoever waits is told by looking now and then.
@@ -196,7 +198,7 @@ class Neighbours:
         self._looks = self._counters.shared
         if self._looks:
             self._feed.wake()
-            self._loop.call_later(_NEIGHBOURS_SECONDS, self._look)
+            self._loop.call_later(_OTHER_SERVICE_SECONDS, self._look)
 
 
 class _Server(uvicorn.Server):

@@ -29,7 +29,7 @@ def facts(settings: Settings, place: Held, urls: list[str]) -> dict[str, Any]:
     }
 
 
-def greeting(settings: Settings, place: Held, urls: list[str]) -> str:
+def banner(settings: Settings, place: Held, urls: list[str]) -> str:
     """Return the text: where the service is, what it holds, how to stop it, what to try first."""
     fate = "kept at the end" if place.named else "removed at the end"
     memory = f"{place.memory >> 20} MiB at most" if place.memory else "as Valkey is set"

@@ -32,7 +32,7 @@ def most_connections(files: int, workers: int, listeners: int) -> int:
     return max(_LEAST, files - _OWN_FILES - workers - listeners)
 
 
-class Crowd:
+class ConnectionLimit:
     """The connections of one worker, as part of those of the service.
 
     `most` is the service's limit, None for none; `most_here` is this process's own.

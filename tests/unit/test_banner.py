@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from keyrack.server.greeting import facts, greeting
+from keyrack.server.banner import banner, facts
 from keyrack.settings import Settings
 
 
@@ -20,7 +20,7 @@ class Place:
 
 def greeted(url: str, **settings: Any) -> str:
     place: Any = Place()
-    return greeting(Settings(workers=2, **settings), place, [url])
+    return banner(Settings(workers=2, **settings), place, [url])
 
 
 def test_the_greeting_says_where_what_and_how_to_stop() -> None:

@@ -20,7 +20,7 @@ INTERVAL: Final = 0.5
 _LONGEST_STEP: Final = 2 * INTERVAL
 
 
-class Silence:
+class Liveness:
     """For how many seconds each of several processes has given no sign, as seen from this one.
 
     A look counts for at most a second, however long ago the last one was: while the machine slept
@@ -47,7 +47,7 @@ class Silence:
         self.seconds[number] = min(self.seconds[number], seconds)
 
 
-class Pulse:
+class Heartbeat:
     """A worker's part: its own sign, and what it thinks of the others'.
 
     `limit` is the seconds of silence after which a process counts as stuck, 0 for never.
@@ -59,17 +59,17 @@ class Pulse:
         self._counters = counters
         self._slot = slot
         self._limit = limit
-        self._silence = Silence(counters.workers + 1)
+        self._liveness = Liveness(counters.workers + 1)
 
     def beat(self) -> None:
         """Give a sign, and look for those of the others. Call it every `INTERVAL` seconds."""
         self._counters.beat(self._slot)
         if self._limit:
-            self._silence.look((*self._counters.beats(), self._counters.supervisor_beats))
+            self._liveness.look((*self._counters.beats(), self._counters.supervisor_beats))
             self.trouble = self._found()
 
     def _found(self) -> str:
-        *workers, supervisor = self._silence.seconds
+        *workers, supervisor = self._liveness.seconds
         if supervisor > self._limit:
             return f"the supervisor has given no sign of life for {supervisor:.0f} s"
         for number, seconds in enumerate(workers):
