@@ -14,7 +14,7 @@ from api_support.streams import Watch
 from keyrack_server import Server
 
 from durable.kept_service import KeptService, until, written_until
-from keyrack.engines.embedded.durable import snapshot
+from keyrack.engines.embedded.durability import snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,9 +13,9 @@ from engine_support.kept import KeptStore
 from engine_support.world import attempt, put, value_of
 
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Why
-from keyrack.engines.embedded.durable.files import Files
-from keyrack.engines.embedded.durable.journal import JournalFailed
-from keyrack.server.kept_writes import KeptWrites
+from keyrack.engines.embedded.durability.files import Files
+from keyrack.engines.embedded.durability.journal import JournalFailed
+from keyrack.server.group_commit import KeptWrites
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

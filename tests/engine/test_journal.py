@@ -24,14 +24,14 @@ from keyrack.engines.contract import (
     Touch,
     Why,
 )
-from keyrack.engines.embedded.durable import changes, journal
-from keyrack.engines.embedded.durable.journal import Recorded
+from keyrack.engines.embedded.durability import changes, journal
+from keyrack.engines.embedded.durability.journal import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from keyrack.engines.embedded.durable.changes import Change
+    from keyrack.engines.embedded.durability.changes import Change
 
 
 @pytest.fixture

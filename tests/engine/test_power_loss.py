@@ -24,7 +24,7 @@ from engine_support.power import (
 from engine_support.world import attempt, drop, put, rounds
 
 from keyrack.engines.contract import Remember, Set, Space, Touch
-from keyrack.engines.embedded.durable import taking
+from keyrack.engines.embedded.durability import take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,7 +72,7 @@ def some_write(store: KeptStore, step: int) -> None:
 def committing(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
     """Write and sync in groups, with snapshots between, and writes while those are taken."""
     store, step = recording.store, 0
-    original = taking._Taking._records
+    original = take_snapshot._Taking._records
 
     def group() -> None:
         nonlocal step
@@ -84,11 +84,11 @@ def committing(recording: Recording, monkeypatch: pytest.MonkeyPatch) -> None:
             assert store.sync()
             recording.promised()
 
-    def records(self: taking._Taking, space: Space, after: bytes) -> object:
+    def records(self: take_snapshot._Taking, space: Space, after: bytes) -> object:
         group()
         return original(self, space, after)
 
-    monkeypatch.setattr(taking._Taking, "_records", records)
+    monkeypatch.setattr(take_snapshot._Taking, "_records", records)
     for _ in range(4):
         for _ in range(4):
             group()

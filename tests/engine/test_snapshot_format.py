@@ -10,10 +10,10 @@ import pytest
 from engine_support.world import rounds
 
 from keyrack.engines.contract import StoreFormatUnknown
-from keyrack.engines.embedded.durable import changes, snapshot
-from keyrack.engines.embedded.durable.changes import EVENTS
-from keyrack.engines.embedded.durable.files import FILES
-from keyrack.engines.embedded.durable.snapshot import (
+from keyrack.engines.embedded.durability import changes, snapshot
+from keyrack.engines.embedded.durability.changes import EVENTS
+from keyrack.engines.embedded.durability.files import FILES
+from keyrack.engines.embedded.durability.snapshot import (
     CHANGES,
     RECORDS,
     Header,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from keyrack.engines.embedded.durable.changes import Change
+    from keyrack.engines.embedded.durability.changes import Change
 
 HEADER = Header(7, b"a data directory")
 SUMMARY = Summary(1000, 2000, 3000, 40, 500, 6, 0)

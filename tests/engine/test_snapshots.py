@@ -28,7 +28,7 @@ from keyrack.engines.contract import (
     Touch,
     Why,
 )
-from keyrack.engines.embedded.durable import data, snapshot, taking
+from keyrack.engines.embedded.durability import data_directory, snapshot, take_snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -198,14 +198,14 @@ def test_a_store_with_little_room_is_written_to_while_a_snapshot_is_taken(
     shm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, keys = nearly_full(shm, tmp_path)
-    original = taking._Taking._records
+    original = take_snapshot._Taking._records
     refused = []
 
-    def records(self: taking._Taking, space: Space, after: bytes) -> object:
+    def records(self: take_snapshot._Taking, space: Space, after: bytes) -> object:
         refused.append(refusals_of_replacing(store, keys, len(refused) * 200))
         return original(self, space, after)
 
-    monkeypatch.setattr(taking._Taking, "_records", records)
+    monkeypatch.setattr(take_snapshot._Taking, "_records", records)
     store.take()
     assert len(refused) > 30
     assert sum(refused) == 0
@@ -287,19 +287,19 @@ def test_a_disk_that_is_full_fails_the_snapshot_and_not_the_writes(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(kept.engine, b"k", b"first")
-    original = taking._Taking._copy
+    original = take_snapshot._Taking._copy
 
     def full(descriptor: int, data: bytes, offset: int) -> None:
         raise OSError(28, "No space left on device")
 
-    def copy(self: taking._Taking, writer: snapshot.Writer) -> None:
+    def copy(self: take_snapshot._Taking, writer: snapshot.Writer) -> None:
         original(self, writer)
         with monkeypatch.context() as patch:
             patch.setattr(kept.data.files, "write", full)
             assert not isinstance(attempt(kept.engine, Set(b"k", b"second")), Refusal)
 
-    monkeypatch.setattr(taking._Taking, "_copy", copy)
-    with pytest.raises(taking.SnapshotFailed, match="could not be written down"):
+    monkeypatch.setattr(take_snapshot._Taking, "_copy", copy)
+    with pytest.raises(take_snapshot.SnapshotFailed, match="could not be written down"):
         kept.take()
     assert value_of(kept.engine, b"k") == b"second"
     assert snapshots(kept) == []
@@ -423,7 +423,7 @@ def test_loading_that_was_broken_off_is_done_again(kept: KeptStore) -> None:
     for file in kept.memory.iterdir():
         file.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keyrack.engines.embedded.durable.recovery._Loader.finish", None)
+        patch.setattr("keyrack.engines.embedded.durability.recovery._Loader.finish", None)
         with pytest.raises(TypeError):
             kept.open()
     kept.open()
@@ -465,15 +465,15 @@ def test_a_store_that_was_kept_nowhere_is_taken_over_by_an_empty_data_directory(
 def test_a_data_directory_belongs_to_one_service(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(data_directory, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(StoreInUse, match="is in use by another service"):
-        data.take(str(kept.disk))
+        data_directory.take(str(kept.disk))
 
 
 def test_a_directory_with_other_files_is_no_data_directory(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").touch()
     with pytest.raises(StoreFormatUnknown, match=r"holds other files \(thesis.txt"):
-        data.take(str(tmp_path))
+        data_directory.take(str(tmp_path))
 
 
 def test_a_data_directory_of_another_version_is_refused(kept: KeptStore, tmp_path: Path) -> None:
@@ -489,4 +489,4 @@ def test_a_data_directory_of_another_version_is_refused(kept: KeptStore, tmp_pat
 def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StoreError, match=r"--data-dir .* cannot be used: Not a directory"):
-        data.take(str(tmp_path / "file" / "data"))
+        data_directory.take(str(tmp_path / "file" / "data"))

@@ -18,10 +18,10 @@ from engine_support.world import put
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.directory import prepare
-from keyrack.engines.embedded.durable import Kept
-from keyrack.engines.embedded.durable.data import look
-from keyrack.engines.embedded.durable.taking import _Taking
-from keyrack.engines.embedded.durable.taking import take as take_a_snapshot
+from keyrack.engines.embedded.durability import Kept
+from keyrack.engines.embedded.durability.data_directory import look
+from keyrack.engines.embedded.durability.take_snapshot import _Taking
+from keyrack.engines.embedded.durability.take_snapshot import take as take_a_snapshot
 
 SLOTS = 100
 

@@ -11,16 +11,16 @@ from unittest import mock
 from engine_support.world import EVENTS_KEPT, MIB, SteadyClock
 from keyrack.engines.contract import WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
-from keyrack.engines.embedded.durable import Kept, data, taking
-from keyrack.engines.embedded.durable.files import FILES
-from keyrack.engines.embedded.durable.starting import Started, start
+from keyrack.engines.embedded.durability import Kept, data_directory, take_snapshot
+from keyrack.engines.embedded.durability.files import FILES
+from keyrack.engines.embedded.durability.reconcile import Started, start
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from keyrack.engines.embedded.durable.files import Files
-    from keyrack.engines.embedded.durable.syncing import Syncer
-    from keyrack.engines.embedded.durable.taking import Taken
+    from keyrack.engines.embedded.durability.files import Files
+    from keyrack.engines.embedded.durability.group_sync import Syncer
+    from keyrack.engines.embedded.durability.take_snapshot import Taken
 
 
 _BEGAN: Final = time.time_ns()
@@ -58,7 +58,7 @@ class KeptStore:
     def open(self) -> None:
         """Begin a life of the service, as the supervisor does."""
         self.memory.mkdir(parents=True, exist_ok=True)
-        self.data, self._lock = data.take(str(self.disk), self.files)
+        self.data, self._lock = data_directory.take(str(self.disk), self.files)
         kept = Kept(self.data, self.strict)
         try:
             self.engine = EmbeddedEngine(
@@ -77,7 +77,7 @@ class KeptStore:
 
     def take(self) -> Taken:
         """Take a snapshot."""
-        return taking.take(self.engine.hold(), self.data, self.keep, self.syncer)
+        return take_snapshot.take(self.engine.hold(), self.data, self.keep, self.syncer)
 
     def sync(self) -> bool:
         """Bring the journal to the disk, as is done before writes are acknowledged."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keyrack.engines.embedded.durable.files import Files
+from keyrack.engines.embedded.durability.files import Files
 
 if TYPE_CHECKING:
     import random

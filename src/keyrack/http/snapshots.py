@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from keyrack.engines.embedded.durable.data import DataDirectory
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.shared.counters import Counters
 
 _LOOK_SECONDS: Final = 0.02

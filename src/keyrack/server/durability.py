@@ -19,10 +19,9 @@ import lmdb
 
 from keyrack.engines.contract import StoreError, WhenFull
 from keyrack.engines.embedded.directory import try_lock
-from keyrack.engines.embedded.durable import Kept
-from keyrack.engines.embedded.durable import data as data_directory
-from keyrack.engines.embedded.durable.starting import start
-from keyrack.engines.embedded.durable.taking import take
+from keyrack.engines.embedded.durability import Kept, data_directory
+from keyrack.engines.embedded.durability.reconcile import start
+from keyrack.engines.embedded.durability.take_snapshot import take
 from keyrack.engines.embedded.engine import EmbeddedEngine
 from keyrack.engines.embedded.words import BROKEN, open_words
 

@@ -17,7 +17,7 @@ from keyrack.engines.embedded.directory import prepare as prepare_directory
 from keyrack.server import valkey_store
 from keyrack.server.durability import open_store
 from keyrack.server.durability import prepare as prepare_durability
-from keyrack.server.kept_writes import KeptWrites
+from keyrack.server.group_commit import KeptWrites
 from keyrack.server.serving import acknowledged_later, direct
 from keyrack.system import memory_limit
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.embedded import EmbeddedEngine
     from keyrack.engines.embedded.directory import Place
-    from keyrack.engines.embedded.durable import Kept
+    from keyrack.engines.embedded.durability import Kept
     from keyrack.server.durability import Durability
     from keyrack.server.serving import Serving
     from keyrack.settings import Settings

@@ -15,7 +15,7 @@ from keyrack.server.serving import remote
 if TYPE_CHECKING:
     import ssl
 
-    from keyrack.engines.embedded.durable import Kept
+    from keyrack.engines.embedded.durability import Kept
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.engine import ValkeyEngine
     from keyrack.server.stores import Work

@@ -10,13 +10,13 @@ from keyrack.cli import asking
 from keyrack.cli.snapshot.shown import shown
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.durable.data import DataDirectory
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
 
 def run(arguments: list[str]) -> int:
     """Print a line for each snapshot, the newest first."""
     from keyrack.engines.contract import StoreError
-    from keyrack.engines.embedded.durable import data
+    from keyrack.engines.embedded.durability import data_directory
 
     parser = argparse.ArgumentParser(
         prog="keyrack snapshot list",
@@ -26,14 +26,14 @@ def run(arguments: list[str]) -> int:
     )
     parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")
     try:
-        return _listed(data.look(parser.parse_args(arguments).data_dir))
+        return _listed(data_directory.look(parser.parse_args(arguments).data_dir))
     except StoreError as error:
         return asking.complain(str(error), asking.MISUSED)
 
 
 def _listed(directory: DataDirectory) -> int:
     from keyrack.engines.contract import StoreError
-    from keyrack.engines.embedded.durable import snapshot
+    from keyrack.engines.embedded.durability import snapshot
 
     code = asking.OK
     for number in reversed(directory.snapshots()):

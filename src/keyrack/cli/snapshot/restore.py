@@ -34,10 +34,10 @@ def run(arguments: list[str]) -> int:
 
 
 def _restored(path: str, directory: str) -> int:
-    from keyrack.engines.embedded.durable import data, snapshot
+    from keyrack.engines.embedded.durability import data_directory, snapshot
 
     snapshot.verify(path)
-    place, lock = data.take(directory)
+    place, lock = data_directory.take(directory)
     try:
         number = place.next_number()
         part = place.files.create(place.part(number))

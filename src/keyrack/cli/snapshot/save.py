@@ -31,7 +31,7 @@ def run(arguments: list[str]) -> int:
 
 def _saved(client: Client, path: str) -> int:
     from keyrack.engines.contract import StoreError
-    from keyrack.engines.embedded.durable import snapshot
+    from keyrack.engines.embedded.durability import snapshot
 
     part = f"{path}.part"
     try:

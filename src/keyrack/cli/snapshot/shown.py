@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.durable.snapshot import Summary
+    from keyrack.engines.embedded.durability.snapshot import Summary
 
 
 def shown(name: str, size: int, summary: Summary) -> str:

@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
 
 def _verified(path: str) -> int:
     from keyrack.engines.contract import StoreError
-    from keyrack.engines.embedded.durable import snapshot
+    from keyrack.engines.embedded.durability import snapshot
 
     try:
         _, summary = snapshot.verify(path)

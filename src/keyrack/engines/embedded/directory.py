@@ -25,7 +25,7 @@ from keyrack.engines.embedded.engine import EmbeddedEngine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from keyrack.engines.embedded.durable import Kept
+    from keyrack.engines.embedded.durability import Kept
 
 MINIMUM: Final = 8 << 20
 _PREFIX: Final = "keyrack-"

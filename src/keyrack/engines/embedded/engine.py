@@ -47,9 +47,9 @@ from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.audit import Audit
 from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.commit import Commit, are_plain, read_due
-from keyrack.engines.embedded.durable.hold import Hold
-from keyrack.engines.embedded.durable.journal import Journal, JournalFailed, Watched
-from keyrack.engines.embedded.durable.syncing import Syncer
+from keyrack.engines.embedded.durability.group_sync import Syncer
+from keyrack.engines.embedded.durability.hold import Hold
+from keyrack.engines.embedded.durability.journal import Journal, JournalFailed, Watched
 from keyrack.engines.embedded.evict import Evictor, keys_of, likely_pages
 from keyrack.engines.embedded.heat import Heat, forget, size_for
 from keyrack.engines.embedded.memory import (
@@ -76,8 +76,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from keyrack.engines.contract import Event
-    from keyrack.engines.embedded.durable import Kept
-    from keyrack.engines.embedded.durable.journal import Begin
+    from keyrack.engines.embedded.durability import Kept
+    from keyrack.engines.embedded.durability.journal import Begin
 
     Apply = Callable[[Commit, Sequence[Write]], list[Outcome]]
 

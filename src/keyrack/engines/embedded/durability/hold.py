@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import lmdb
 
 from keyrack.engines.contract import Space
-from keyrack.engines.embedded.durable.journal import Position, read_position, write_position
+from keyrack.engines.embedded.durability.journal import Position, read_position, write_position
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
 
 if TYPE_CHECKING:

@@ -25,17 +25,17 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.engines.contract import Space, StoreError
-from keyrack.engines.embedded.durable import changes, journal
-from keyrack.engines.embedded.durable.changes import EVENTS
-from keyrack.engines.embedded.durable.journal import read_position, write_position
-from keyrack.engines.embedded.durable.snapshot import CHANGES, RECORDS, Header, Summary, Writer
+from keyrack.engines.embedded.durability import changes, journal
+from keyrack.engines.embedded.durability.changes import EVENTS
+from keyrack.engines.embedded.durability.journal import read_position, write_position
+from keyrack.engines.embedded.durability.snapshot import CHANGES, RECORDS, Header, Summary, Writer
 from keyrack.engines.embedded.pieces import Pieces
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.durable.data import DataDirectory
-    from keyrack.engines.embedded.durable.hold import Hold
-    from keyrack.engines.embedded.durable.journal import Position
-    from keyrack.engines.embedded.durable.syncing import Syncer
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.engines.embedded.durability.group_sync import Syncer
+    from keyrack.engines.embedded.durability.hold import Hold
+    from keyrack.engines.embedded.durability.journal import Position
 
 _PIECE: Final = 400
 _PIECE_BYTES: Final = 1 << 20

@@ -25,8 +25,8 @@ from keyrack.engines.embedded.words import BROKEN, SYNCED_JOURNAL, SYNCED_SEQUEN
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from keyrack.engines.embedded.durable.data import DataDirectory
-    from keyrack.engines.embedded.durable.journal import Position
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.engines.embedded.durability.journal import Position
 
     Done: TypeAlias = Callable[[bool], None]
 

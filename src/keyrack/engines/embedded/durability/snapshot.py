@@ -21,13 +21,13 @@ from struct import Struct
 from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 from keyrack.engines.contract import StoreError, StoreFormatUnknown
-from keyrack.engines.embedded.durable import changes
+from keyrack.engines.embedded.durability import changes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from keyrack.engines.embedded.durable.changes import Change
-    from keyrack.engines.embedded.durable.files import Files
+    from keyrack.engines.embedded.durability.changes import Change
+    from keyrack.engines.embedded.durability.files import Files
 
 VERSION: Final = 1
 RECORDS: Final = 1

@@ -26,8 +26,8 @@ from zlib import crc32
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import Space, StoreAway, StoreFormatUnknown, Why
-from keyrack.engines.embedded.durable import changes
-from keyrack.engines.embedded.durable.changes import EVENTS
+from keyrack.engines.embedded.durability import changes
+from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.pieces import Pieces
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     import lmdb
 
-    from keyrack.engines.embedded.durable.data import DataDirectory
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
 VERSION: Final = 1
 _MAGIC: Final = b"keyrack journal\n"

@@ -19,19 +19,19 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import Space, StoreError, StoreTooSmall
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number
-from keyrack.engines.embedded.durable import changes, journal, snapshot
-from keyrack.engines.embedded.durable.changes import EVENTS
-from keyrack.engines.embedded.durable.snapshot import RECORDS, Header, SnapshotDamaged
+from keyrack.engines.embedded.durability import changes, journal, snapshot
+from keyrack.engines.embedded.durability.changes import EVENTS
+from keyrack.engines.embedded.durability.snapshot import RECORDS, Header, SnapshotDamaged
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces, pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from keyrack.engines.embedded.durable.changes import Change
-    from keyrack.engines.embedded.durable.data import DataDirectory
-    from keyrack.engines.embedded.durable.hold import Hold
-    from keyrack.engines.embedded.durable.snapshot import Summary
+    from keyrack.engines.embedded.durability.changes import Change
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.engines.embedded.durability.hold import Hold
+    from keyrack.engines.embedded.durability.snapshot import Summary
 
 _BATCH: Final = 200
 _PAGES_A_CHANGE: Final = 6

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.durable.data import DataDirectory
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
 
 class Kept(NamedTuple):

@@ -9,7 +9,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Refusal, Why
-from keyrack.engines.embedded.durable.syncing import SyncThread
+from keyrack.engines.embedded.durability.group_sync import SyncThread
 from keyrack.http.turn import at_once
 
 if TYPE_CHECKING:

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 from keyrack.engines.contract import StoreError, StoreFormatUnknown, StoreInUse
 from keyrack.engines.embedded.clock import boot_id
 from keyrack.engines.embedded.directory import try_lock
-from keyrack.engines.embedded.durable.files import FILES
+from keyrack.engines.embedded.durability.files import FILES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from keyrack.engines.embedded.durable.files import Files
+    from keyrack.engines.embedded.durability.files import Files
 
 FORMAT: Final = "keyrack data 1"
 _MARK: Final = "keyrack"

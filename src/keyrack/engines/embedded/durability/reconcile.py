@@ -11,15 +11,15 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from keyrack.engines.contract import StoreError
-from keyrack.engines.embedded.durable import journal
-from keyrack.engines.embedded.durable.journal import NOWHERE, Position
-from keyrack.engines.embedded.durable.recovery import recover
-from keyrack.engines.embedded.durable.taking import take
+from keyrack.engines.embedded.durability import journal
+from keyrack.engines.embedded.durability.journal import NOWHERE, Position
+from keyrack.engines.embedded.durability.recovery import recover
+from keyrack.engines.embedded.durability.take_snapshot import take
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded.durable.data import DataDirectory
-    from keyrack.engines.embedded.durable.hold import Hold
-    from keyrack.engines.embedded.durable.syncing import Syncer
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.engines.embedded.durability.group_sync import Syncer
+    from keyrack.engines.embedded.durability.hold import Hold
     from keyrack.engines.embedded.engine import EmbeddedEngine
 
 
