@@ -15,7 +15,7 @@ from engine_support.world import attempt, put, value_of
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Why
 from keyrack.engines.embedded.durability.files import Files
 from keyrack.engines.embedded.durability.journal import JournalFailed
-from keyrack.server.group_commit import KeptWrites
+from keyrack.server.group_commit import GroupCommit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -169,7 +169,7 @@ def outcomes_of(kept: KeptStore, *calls: Sequence[bytes | Set]) -> list[list[Out
 
     async def run() -> list[list[Outcome]]:
         loop = asyncio.get_running_loop()
-        writes = KeptWrites(kept.engine, loop)
+        writes = GroupCommit(kept.engine, loop)
         futures = []
         for keys in calls:
             future: asyncio.Future[list[Outcome]] = loop.create_future()
@@ -232,7 +232,7 @@ def test_a_full_disk_is_told_once_and_so_is_its_end(
 ) -> None:
     async def run() -> list[object]:
         loop = asyncio.get_running_loop()
-        writes = KeptWrites(kept.engine, loop)
+        writes = GroupCommit(kept.engine, loop)
         found: list[object] = []
         for error in (0, errno.ENOSPC, errno.ENOSPC, 0, 0):
             files.write_error = error

@@ -18,7 +18,7 @@ from engine_support.world import put
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.directory import prepare
-from keyrack.engines.embedded.durability import Kept
+from keyrack.engines.embedded.durability import DurabilityConfig
 from keyrack.engines.embedded.durability.data_directory import look
 from keyrack.engines.embedded.durability.take_snapshot import _Taking
 from keyrack.engines.embedded.durability.take_snapshot import take as take_a_snapshot
@@ -81,7 +81,7 @@ def write(directory: str, memory: str, name: str) -> None:
 
 def _kept(directory: str, memory: str, disk: str, strict: bool = False) -> EmbeddedEngine:
     """Open a store that is kept on a disk, as a worker does."""
-    return EmbeddedEngine(directory, int(memory), kept=Kept(look(disk), strict))
+    return EmbeddedEngine(directory, int(memory), kept=DurabilityConfig(look(disk), strict))
 
 
 def only(step: int) -> bytes:

@@ -11,7 +11,7 @@ from unittest import mock
 from engine_support.world import EVENTS_KEPT, MIB, SteadyClock
 from keyrack.engines.contract import WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
-from keyrack.engines.embedded.durability import Kept, data_directory, take_snapshot
+from keyrack.engines.embedded.durability import DurabilityConfig, data_directory, take_snapshot
 from keyrack.engines.embedded.durability.files import FILES
 from keyrack.engines.embedded.durability.reconcile import Started, start
 
@@ -59,7 +59,7 @@ class KeptStore:
         """Begin a life of the service, as the supervisor does."""
         self.memory.mkdir(parents=True, exist_ok=True)
         self.data, self._lock = data_directory.take(str(self.disk), self.files)
-        kept = Kept(self.data, self.strict)
+        kept = DurabilityConfig(self.data, self.strict)
         try:
             self.engine = EmbeddedEngine(
                 str(self.memory), self.size, self.events, self.clock, kept, self.when_full

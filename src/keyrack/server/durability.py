@@ -19,7 +19,7 @@ import lmdb
 
 from keyrack.engines.contract import StoreError, WhenFull
 from keyrack.engines.embedded.directory import try_lock
-from keyrack.engines.embedded.durability import Kept, data_directory
+from keyrack.engines.embedded.durability import DurabilityConfig, data_directory
 from keyrack.engines.embedded.durability.reconcile import start
 from keyrack.engines.embedded.durability.take_snapshot import take
 from keyrack.engines.embedded.engine import EmbeddedEngine
@@ -54,10 +54,10 @@ def prepare(settings: Settings, place: Place, *, running: bool = False) -> Durab
         return None
     strict = settings.durability == "commit"
     if running:
-        place.kept = Kept(data_directory.look(settings.data_dir), strict)
+        place.kept = DurabilityConfig(data_directory.look(settings.data_dir), strict)
         return Durability(settings, place, place.kept, None)
     data, lock = data_directory.take(settings.data_dir)
-    place.kept = Kept(data, strict)
+    place.kept = DurabilityConfig(data, strict)
     durability = Durability(settings, place, place.kept, lock)
     try:
         durability.start()
@@ -75,7 +75,7 @@ def _end_journal(settings: Settings, place: Place) -> None:
             hold.move(lambda position: position._replace(on=False))
 
 
-def open_store(settings: Settings, place: Place, kept: Kept | None) -> EmbeddedEngine:
+def open_store(settings: Settings, place: Place, kept: DurabilityConfig | None) -> EmbeddedEngine:
     """Open a service's store: all of its processes do so in the same way."""
     return EmbeddedEngine(
         place.path,
@@ -89,7 +89,9 @@ def open_store(settings: Settings, place: Place, kept: Kept | None) -> EmbeddedE
 class Durability:
     """A service's data directory, and the snapshots in it. Times are of the monotonic clock."""
 
-    def __init__(self, settings: Settings, place: Place, kept: Kept, lock: int | None) -> None:
+    def __init__(
+        self, settings: Settings, place: Place, kept: DurabilityConfig, lock: int | None
+    ) -> None:
         self._settings = settings
         self._place = place
         self._kept = kept

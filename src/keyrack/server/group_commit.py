@@ -27,7 +27,7 @@ _DISK: Final = frozenset((Why.DISK, Why.DISK_FULL))
 _log = logging.getLogger("keyrack.journal")
 
 
-class KeptWrites:
+class GroupCommit:
     """Has writes done, and gives their outcomes when all that they saw and did is on the disk.
 
     That goes for refusals as well: a condition that does not hold may not hold because of a write

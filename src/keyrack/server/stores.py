@@ -17,7 +17,7 @@ from keyrack.engines.embedded.directory import prepare as prepare_directory
 from keyrack.server import valkey_store
 from keyrack.server.durability import open_store
 from keyrack.server.durability import prepare as prepare_durability
-from keyrack.server.group_commit import KeptWrites
+from keyrack.server.group_commit import GroupCommit
 from keyrack.server.serving import acknowledged_later, direct
 from keyrack.system import memory_limit
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.embedded import EmbeddedEngine
     from keyrack.engines.embedded.directory import Place
-    from keyrack.engines.embedded.durability import Kept
+    from keyrack.engines.embedded.durability import DurabilityConfig
     from keyrack.server.durability import Durability
     from keyrack.server.serving import Serving
     from keyrack.settings import Settings
@@ -42,7 +42,7 @@ class Held(Protocol):
     named: bool
     """Whether it outlives the service."""
     notes: list[str]
-    kept: Kept | None
+    kept: DurabilityConfig | None
     """Where this service keeps it on a disk, if it does."""
 
     @property
@@ -104,7 +104,7 @@ def _served(
     if place.kept is None or not place.kept.strict:
         yield direct(engine)
         return
-    with contextlib.closing(KeptWrites(engine, loop)) as kept:
+    with contextlib.closing(GroupCommit(engine, loop)) as kept:
         yield acknowledged_later(engine, kept.perform)
 
 

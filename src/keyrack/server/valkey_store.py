@@ -15,7 +15,7 @@ from keyrack.server.serving import remote
 if TYPE_CHECKING:
     import ssl
 
-    from keyrack.engines.embedded.durability import Kept
+    from keyrack.engines.embedded.durability import DurabilityConfig
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.engine import ValkeyEngine
     from keyrack.server.stores import Work
@@ -36,7 +36,7 @@ class Elsewhere:
         self.memory = 0
         self.named = True
         self.notes: list[str] = []
-        self.kept: Kept | None = None
+        self.kept: DurabilityConfig | None = None
 
     def hand_over(self) -> None:
         """Any number of services may have it, so there is nothing to do."""

@@ -25,7 +25,7 @@ from keyrack.engines.embedded.engine import EmbeddedEngine
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from keyrack.engines.embedded.durability import Kept
+    from keyrack.engines.embedded.durability import DurabilityConfig
 
 MINIMUM: Final = 8 << 20
 _PREFIX: Final = "keyrack-"
@@ -47,7 +47,7 @@ class Place:
         self.memory = memory
         self.named = named
         self.notes = notes
-        self.kept: Kept | None = None
+        self.kept: DurabilityConfig | None = None
         """Where it is kept on a disk, if it is."""
         self._lock = lock
         self._owned = True

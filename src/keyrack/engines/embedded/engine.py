@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from keyrack.engines.contract import Event
-    from keyrack.engines.embedded.durability import Kept
+    from keyrack.engines.embedded.durability import DurabilityConfig
     from keyrack.engines.embedded.durability.journal import Begin
 
     Apply = Callable[[Commit, Sequence[Write]], list[Outcome]]
@@ -151,7 +151,7 @@ class EmbeddedEngine:
         limit: int,
         events: int = DEFAULT_EVENTS,
         steady: Callable[[], int] = steady_ns,
-        kept: Kept | None = None,
+        kept: DurabilityConfig | None = None,
         when_full: WhenFull = WhenFull.REJECT,
     ) -> None:
         evicting = when_full is WhenFull.EVICT
@@ -199,7 +199,7 @@ class EmbeddedEngine:
 
     # Life
 
-    def _write_down(self, kept: Kept) -> None:
+    def _write_down(self, kept: DurabilityConfig) -> None:
         """Have the changes of each write transaction written down, where there is a journal."""
         words = self._words
         most_bytes = max(_LEAST_JOURNAL, self._memory.limit * PAGE)

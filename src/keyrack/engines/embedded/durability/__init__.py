@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
 
-class Kept(NamedTuple):
+class DurabilityConfig(NamedTuple):
     """Where a store is kept, and whether (`strict`) every change is before it is acknowledged."""
 
     data: DataDirectory
