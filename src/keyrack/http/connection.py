@@ -23,7 +23,6 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-import httptools
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
@@ -34,11 +33,10 @@ from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.contract import encode
-from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
-from keyrack.http.head import read as read_head
-from keyrack.http.message import Answer, Head, Request
+from keyrack.http.message import Answer, Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
+from keyrack.http.reader import REQUEST_LINE, MessageReader, RefusedMessage
 from keyrack.http.reply import Deferred, PendingWrite, Stream
 from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 
@@ -51,17 +49,13 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome, Record
     from keyrack.http.api.dispatch import Resource
     from keyrack.http.lane import Lane
+    from keyrack.http.message import Head
     from keyrack.http.reply import Chunk, Reply
 
-_REQUEST_LINE: Final = re.compile(
-    rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
-).match
 _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
 """A read of a key that is written without percent signs: the most frequent request of all."""
 _SET_LINE: Final = b"POST /set HTTP/1.1\r\n"
 _PLAIN_KEY: Final = re.compile(rb"[!-\"$&->@-~]{1,511}").fullmatch
-_TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
-_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
 
 _GET_200: Final = request_word("get", 200)
 _GET_404: Final = request_word("get", 404)
@@ -79,15 +73,10 @@ _QUEUE_HIGH: Final = 64
 _COARSE_SECONDS: Final = 1.0
 _LINGER_SECONDS: Final = 1.0
 _LINGER_BYTES: Final = 1 << 20
-_WIRE_FACTOR: Final = 8
-"""What has come of a body may have taken this many times its size (one-byte chunks take six)."""
-_MAX_KNOWN_HEAD: Final = 2048
 _MOST_UNSENT: Final = 1 << 18
 """Bytes of a stream that may wait for a client before no more are sent to it."""
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 _TOO_MANY: Final = "There are more connections than may be; see --max-connections. Try again soon."
-_LEAST_RATE: Final = 16 * 1024
-"""Bytes a second at which a body that is served while it arrives may take as long as it likes."""
 
 
 class Connection(asyncio.Protocol):
@@ -112,12 +101,10 @@ class Connection(asyncio.Protocol):
         # The connection
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
         self._flow: FlowControl = None  # type: ignore[assignment]  # likewise
-        self._parser: httptools.HttpRequestParser | None = None
+        self._reader = MessageReader(self.lane, self)
         self._may_know = self.lane.access_log is None
         self._known = self._may_know
         """Whether the next bytes may be recognised without the parser."""
-        self._deaf = False
-        """Nothing more is read as a request."""
         self._leaving = False
         """The service ends: the answer that is due is the last one."""
         self._half_closed = False
@@ -125,7 +112,7 @@ class Connection(asyncio.Protocol):
         """There are too many connections: whatever comes is answered with that."""
 
         # Requests that have arrived and are not answered
-        self._queue: deque[Request | Problem] = deque()
+        self._queue: deque[Request | RefusedMessage] = deque()
         self._unanswered = 0
         """Writes that wait for the end of the turn."""
         self._cycle: RequestResponseCycle | None = None
@@ -133,26 +120,12 @@ class Connection(asyncio.Protocol):
         """Ends the wait or the stream that is this connection's present request."""
         self._streams = False
         self._chunked = True
-        self._receives = False
-        """The present request's body is still arriving, and goes to the wide lane as it comes."""
 
-        # The message that is arriving
-        self._url = b""
-        self._fields: list[tuple[bytes, bytes]] = []
-        self._head: Head | None = None
-        self._head_bytes: bytes | None = None
-        self._body: list[bytes] = []
-        self._body_size = 0
-        self._body_limit = 0
-        self._wire_bytes = 0
-        self._owes_continue = False
-        self._refused_method = b"GET"
-
-        # When what is arriving began, and when the connection was last used (coarse seconds)
-        self._head_since = 0.0
-        self._body_since = 0.0
+        # Since when something is so, and when the connection was last used (coarse seconds)
         self._unread_since = 0.0
         self._linger_since = 0.0
+        self._discarded = 0
+        """Bytes that have come since the last answer was given."""
         self._used = self.turn.now
 
     # The transport's callbacks
@@ -175,7 +148,6 @@ class Connection(asyncio.Protocol):
         self._server_state.connections.discard(self)
         self.turn.count[OPEN_CONNECTIONS] -= 1
         self._known = False
-        self._deaf = True
         self._half_closed = True
         self._queue.clear()
         if self._call_off is not None:
@@ -185,7 +157,7 @@ class Connection(asyncio.Protocol):
             self._cycle.disconnected = True
             self._cycle.message_event.set()
         self._flow.resume_writing()
-        self._parser = None
+        self._reader.close()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: known messages at once, anything else through the parser."""
@@ -215,14 +187,13 @@ class Connection(asyncio.Protocol):
     def eof_received(self) -> bool:
         """The client sends no more. What it asked for is still answered."""
         self._half_closed = True
-        self._known = False
-        self._deaf = True
+        self._stop_reading()
         if self._call_off is not None:
             # Who waits or watches is waiting for us; closing its side is how it says goodbye.
             return False
-        if self._receives:
+        if self._reader.streaming:
             self._abandon_body()
-        return self._busy() and not is_ssl(self._transport)
+        return self.busy() and not is_ssl(self._transport)
 
     def pause_writing(self) -> None:
         """The client does not read: nothing more is read from it, or served to it."""
@@ -248,7 +219,7 @@ class Connection(asyncio.Protocol):
         """
         position, size = 0, len(data)
         while self._known and position < size:
-            line = _REQUEST_LINE(data, position)
+            line = REQUEST_LINE(data, position)
             if line is None:
                 break
             after = line.end()
@@ -344,8 +315,8 @@ class Connection(asyncio.Protocol):
         turn = self.turn
         turn.count[_SET_200] += 1
         self._transport.write(turn.set_ok)
-        if self._owes_continue:
-            self._send_continue()
+        if self._reader.owes_continue:
+            self._reader.send_continue()
 
     def _hot_key_get(self, key: bytes) -> bool:
         """`GET` of a key as `semantics.key_get` has it; say whether it is there and has no TTL."""
@@ -409,226 +380,88 @@ class Connection(asyncio.Protocol):
                 b"Content-Length: 0\r\n\r\n"
             )
         self._transport.write(head % (turn.stamp, result.revision))
-        if self._owes_continue:
-            self._send_continue()
+        if self._reader.owes_continue:
+            self._reader.send_continue()
 
     # A message through the parser
 
     def _parse(self, data: bytes) -> None:
-        if self._unwelcome and not self._deaf:
+        reader = self._reader
+        if self._unwelcome and not reader.stopped:
             # Not before: an answer to nothing confuses many clients.
-            self._refuse(Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),)))
-        if self._deaf:
+            reader.refuse(Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),)))
+        if reader.stopped:
             self._discard(data)
             return
-        if self._parser is None:
-            self._parser = httptools.HttpRequestParser(self)
-        if self._head is None and not self._fields and not self._url:
-            self._head_bytes = _head_bytes(data)
-        self._wire_bytes += len(data)
-        rest: bytes | memoryview = data
-        try:
-            while rest:
-                rest = self._feed(rest)
-        except httptools.HttpParserError as error:
-            if not self._deaf:
-                self._refuse(Problem("malformed-message", _parser_message(error)))
-        self._check_arriving()
+        reader.feed(data)
+        self._settle()
 
-    def _feed(self, data: bytes | memoryview) -> bytes | memoryview:
-        """Give data to the parser and return what is still to be read.
+    def write(self, data: bytes) -> None:
+        """Reader: send bytes to the client."""
+        self._transport.write(data)
 
-        Where a message asks for another protocol, the parser takes all that follows its head for
-        that protocol, the body included. We know no other, and Java's HttpClient asks for HTTP/2
-        with whatever it sends, so such a head is read again as if it had not asked.
-        """
-        assert self._parser is not None
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            if not self._deaf:
-                self._read_without_upgrade()
-                return memoryview(data)[upgrade.args[0] :]
-        return b""
-
-    def _read_without_upgrade(self) -> None:
-        assert self._parser is not None
-        line = (self._parser.get_method(), self._url, self._parser.get_http_version().encode())
-        fields = (b"%b: %b\r\n" % field for field in self._fields if field[0] != b"upgrade")
-        head = b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(fields))
-        self._forget_message()
-        self._parser = httptools.HttpRequestParser(self)
-        self._parser.feed_data(head)
-
-    def _check_arriving(self) -> None:
-        """Bound what a message may hold while it is on its way, in bytes and (later) in time."""
-        if self._deaf or not self._arriving():
-            return
-        if self._head is None and self._wire_bytes > MAX_HEAD_BYTES + MAX_TARGET_BYTES:
-            self._refuse(
-                Problem(
-                    "head-too-large",
-                    f"The header section has more than {MAX_HEAD_BYTES} bytes.",
-                    limit=MAX_HEAD_BYTES,
-                )
-            )
-        elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_size * _WIRE_FACTOR:
-            self._refuse(Problem("malformed-message", "The body is mostly framing: tiny chunks."))
-
-    def on_message_begin(self) -> None:
-        """Parser: the first byte of a message."""
-        if self._deaf:
-            return
-        self._known = False
-        self._url = b""
-        self._fields = []
-        self._head = None
-        self._body = []
-        self._body_size = 0
-        self._owes_continue = False
-        self._head_since = self.turn.now
-
-    def on_url(self, url: bytes) -> None:
-        """Parser: a piece of the request target."""
-        if self._deaf:
-            return
-        self._url += url
-        if len(self._url) > MAX_TARGET_BYTES:
-            self._refuse(
-                Problem(
-                    "target-too-long",
-                    f"The target has more than {MAX_TARGET_BYTES} bytes.",
-                    limit=MAX_TARGET_BYTES,
-                )
-            )
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Parser: a field of the header section, or of the trailer section, which is not used."""
-        if self._deaf:
-            return
-        self._fields.append((name.lower(), value))
-        if len(self._fields) > MAX_FIELDS:
-            self._refuse(
-                Problem(
-                    "head-too-large",
-                    f"The message has more than {MAX_FIELDS} fields.",
-                    limit=MAX_FIELDS,
-                )
-            )
-
-    def on_headers_complete(self) -> None:
-        """Parser: the header section is whole. Judge it before a byte of the body is taken."""
-        assert self._parser is not None
-        asks_for_upgrade = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
-        if self._deaf or asks_for_upgrade:
-            return
-        try:
-            self._begin_body(self._judged_head())
-        except Problem as problem:
-            self._refuse(problem)
-
-    def _judged_head(self) -> Head:
-        assert self._parser is not None
-        version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise Problem("malformed-message", "The protocol is HTTP/1.1 (or 1.0).")
-        if self._parser.get_method() == b"CONNECT":
-            raise Problem("bad-target", "This is no proxy: CONNECT is not possible here.")
-        size = sum(len(name) + len(value) + 4 for name, value in self._fields)
-        if size > MAX_HEAD_BYTES:
-            raise Problem(
-                "head-too-large",
-                f"The header section has {size} bytes; the limit is {MAX_HEAD_BYTES}.",
-                limit=MAX_HEAD_BYTES,
-                actual=size,
-            )
-        head = read_head(self._fields, version == "1.0", self.lane.guard)
-        self._url = _target(self._url, head)
-        if (
-            head.cacheable
-            # What is recognised is not asked again whether its body may come.
-            and head.content_length <= self.lane.context.limits.max_value
-            and self._head_bytes is not None
-            and _lines_up(self._head_bytes, head)
-        ):
-            self.lane.remember(self._head_bytes, head)
-        return head
-
-    def _begin_body(self, head: Head) -> None:
-        """Decide from the head alone whether the body may come, and ask for it if need be."""
-        assert self._parser is not None
-        limits = self.lane.context.limits
-        method = self._parser.get_method()
-        is_value = method == b"PUT" and self._url.startswith(b"/v1/keys/")
-        self._body_limit = limits.max_value if is_value else limits.max_body
-        streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
-        if head.content_length > self._body_limit and not streams:
-            raise self._body_too_large(head.content_length)
-        self._head = head
-        self._head_since = 0.0
-        self._body_since = self.turn.now
-        self._owes_continue = head.wants_continue and head.content_length != 0
-        self._send_continue()
-        if streams and head.content_length != 0 and not self._busy():
-            self._receive(Request(method, self._url, head, b"", head.keep_alive))
-
-    def _send_continue(self) -> None:
-        if self._owes_continue and not (self._body_size or self._deaf or self._busy()):
-            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            self._owes_continue = False
-
-    def _body_too_large(self, actual: int | None) -> Problem:
-        limits = self.lane.context.limits
-        if self._body_limit == limits.max_value:
-            return semantics.too_large("value", actual, self._body_limit, "--max-value")
-        return semantics.too_large("body", actual, self._body_limit, "--max-body")
-
-    def on_body(self, body: bytes) -> None:
-        """Parser: a piece of the body, chunked or not."""
-        if self._deaf:
-            return
-        self._body_size += len(body)
-        if self._receives:
-            self._pass_on(body)
-            return
-        if self._body_size > self._body_limit:
-            self._refuse(self._body_too_large(None))
-            return
-        self._body.append(body)
-
-    def on_message_complete(self) -> None:
-        """Parser: the message is whole."""
-        head = self._head
-        if self._deaf or head is None or self._parser is None:
-            return
-        if self._receives:
-            self._received_all()
-            return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(self._parser.get_method(), self._url, head, body, head.keep_alive)
-        self._forget_message()
-        self._known = self._may_know and not self._leaving
+    def take_request(self, request: Request) -> None:
+        """Reader: serve a whole request when it is its turn."""
         self._used = self.turn.now
-        if not head.keep_alive:
-            self._stop_reading()
         if not self.turn.running:
             self.turn.begin()
         self._accept(request)
 
-    def _forget_message(self) -> None:
-        self._url = b""
-        self._fields = []
-        self._head = None
-        self._head_bytes = None
-        self._body = []
-        self._owes_continue = False
-        self._wire_bytes = 0
-        self._head_since = 0.0
-        self._body_since = 0.0
+    def take_refused(self, refused: RefusedMessage) -> None:
+        """Reader: answer a message that is not whole, when it is its turn."""
+        if self._reader.streaming:
+            self._abandon_body()
+        self._settle()
+        self._accept(refused)
+
+    def begin_streaming(self, request: Request) -> None:
+        """Reader: serve a request whose body is still arriving."""
+        self._serve_wide(request)
+        assert self._cycle is not None
+        self._cycle.more_body = True
+        self._cycle.message_event.clear()
+
+    def take_body(self, data: bytes) -> None:
+        """Reader: pass a piece of that body on."""
+        cycle = self._cycle
+        if cycle is None:
+            return  # it was answered before all of it had come; the rest is thrown away
+        cycle.body += data
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self._flow.pause_reading()
+        cycle.message_event.set()
+
+    def end_streaming(self) -> None:
+        """Reader: the body is whole."""
+        if self._cycle is not None:
+            self._cycle.more_body = False
+            self._cycle.message_event.set()
+        else:
+            self._serve_queued()
+
+    def _abandon_body(self) -> None:
+        """Let go of a request whose body will not be whole."""
+        self._reader.streaming = False
+        cycle, self._cycle = self._cycle, None
+        if cycle is not None:
+            cycle.on_response = lambda: None
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self._transport.abort()
+
+    def _settle(self) -> None:
+        """Work out whether the next bytes may be recognised without the parser."""
+        reader = self._reader
+        self._known = (
+            self._may_know
+            and not (self._leaving or reader.stopped or reader.arriving)
+            and not (self._queue or self._flow.write_paused or self._occupied())
+        )
 
     # Serving, in order
 
-    def _busy(self) -> bool:
+    def busy(self) -> bool:
         """Whether an answer is due that has not been written."""
         return bool(self._unanswered or self._queue or self._occupied())
 
@@ -636,7 +469,7 @@ class Connection(asyncio.Protocol):
         """Whether the present request is of a kind that nothing can be served beside."""
         return self._cycle is not None or self._call_off is not None
 
-    def _accept(self, request: Request | Problem) -> None:
+    def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
         if not self._occupied() and not self._queue and not self._flow.write_paused:
             self._serve(request)
@@ -651,14 +484,14 @@ class Connection(asyncio.Protocol):
             self._serve(self._queue.popleft())
         if not self._queue and not self._occupied() and not self._flow.write_paused:
             self._flow.resume_reading()
-            self._known = not (self._deaf or self._leaving or self._arriving()) and self._may_know
-            self._send_continue()
+            self._settle()
+            self._reader.send_continue()
             self._rest()
 
-    def _serve(self, request: Request | Problem) -> None:
-        if isinstance(request, Problem):
+    def _serve(self, request: Request | RefusedMessage) -> None:
+        if isinstance(request, RefusedMessage):
             self._flush()
-            self._answer_problem(request, self._refused_method, self._url, "other")
+            self._answer_problem(request.problem, request.method, request.target, "other")
             return
         resource = dispatch.find(request.path)
         route = resource and resource.routes.get(request.method)
@@ -744,14 +577,11 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Close where nothing more is due and nothing more is wanted."""
-        if self._busy() or self._linger_since:
+        if self.busy() or self._linger_since:
             return
-        self._send_continue()
-        if self._deaf or self._half_closed or (self._leaving and not self._arriving()):
+        self._reader.send_continue()
+        if self._reader.stopped or (self._leaving and not self._reader.arriving):
             self._transport.close()
-
-    def _arriving(self) -> bool:
-        return self._head_since != 0.0 or self._body_since != 0.0
 
     # Waiting and streaming
 
@@ -830,48 +660,6 @@ class Connection(asyncio.Protocol):
             self._call_off = None
         self._transport.close()
 
-    # A body that is served while it arrives
-
-    def _receive(self, request: Request) -> None:
-        """Serve a request whose body is still arriving."""
-        self._receives = True
-        self._serve_wide(request)
-        assert self._cycle is not None
-        self._cycle.more_body = True
-        self._cycle.message_event.clear()
-
-    def _pass_on(self, body: bytes) -> None:
-        cycle = self._cycle
-        if cycle is None:
-            return  # it was answered before all of it had come; the rest is thrown away
-        cycle.body += body
-        # A slow but steady sender may take longer than a body that is kept whole.
-        self._body_since = min(self.turn.now, self._body_since + len(body) / _LEAST_RATE)
-        self._wire_bytes = 0
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self._flow.pause_reading()
-        cycle.message_event.set()
-
-    def _abandon_body(self) -> None:
-        """Let go of a request whose body will not be whole."""
-        self._receives = False
-        cycle, self._cycle = self._cycle, None
-        if cycle is not None:
-            cycle.on_response = lambda: None
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
-                self._transport.abort()
-
-    def _received_all(self) -> None:
-        self._receives = False
-        self._forget_message()
-        if self._cycle is not None:
-            self._cycle.more_body = False
-            self._cycle.message_event.set()
-        else:
-            self._serve_queued()
-
     # The wide lane
 
     def _serve_wide(self, request: Request) -> None:
@@ -921,10 +709,9 @@ class Connection(asyncio.Protocol):
         self._server_state.total_requests += 1
         if self._transport.is_closing():
             return
-        if self._receives:
+        if self._reader.streaming:
             # Answered before the body had come: nothing of it may be read as a request.
-            self._stop_reading()
-            self._head_since = self._body_since = 0.0
+            self._reader.give_up()
             self._linger()
             return
         self._serve_queued()
@@ -933,21 +720,8 @@ class Connection(asyncio.Protocol):
 
     # Ends
 
-    def _refuse(self, problem: Problem) -> None:
-        """Answer a message that is not whole; nothing that follows it is read as a request."""
-        if self._receives:
-            self._abandon_body()
-        if not problem.kind.closes:
-            problem = _closing(problem)
-        # Before the target is seen, the parser still has the method of the message before.
-        if self._parser is not None and self._url:
-            self._refused_method = self._parser.get_method()
-        self._stop_reading()
-        self._accept(problem)
-        self._head_since = self._body_since = 0.0
-
     def _stop_reading(self) -> None:
-        self._deaf = True
+        self._reader.stop()
         self._known = False
 
     def _turn_away(self) -> None:
@@ -959,15 +733,15 @@ class Connection(asyncio.Protocol):
     def _linger(self) -> None:
         """Close so that the answer arrives: bytes that are still coming must not cause a reset."""
         self._linger_since = self.turn.now
-        self._wire_bytes = 0
+        self._discarded = 0
         if self._half_closed or is_ssl(self._transport):
             self._transport.close()
         elif self._transport.can_write_eof():
             self._transport.write_eof()
 
     def _discard(self, data: bytes) -> None:
-        self._wire_bytes += len(data)
-        if self._linger_since and self._wire_bytes > _LINGER_BYTES:
+        self._discarded += len(data)
+        if self._linger_since and self._discarded > _LINGER_BYTES:
             self._transport.abort()
 
     def shutdown(self) -> None:
@@ -1010,53 +784,13 @@ class Connection(asyncio.Protocol):
         elif self._unread_since:
             if now - self._unread_since > settings.send:
                 self._transport.abort()
-        elif self._head_since:
-            if now - self._head_since > settings.head:
-                self._refuse(Problem("request-timeout", "The header section took too long."))
-        elif self._body_since:
-            if now - self._body_since > settings.body:
-                self._refuse(Problem("request-timeout", "The body took too long."))
-        elif now - self._used > settings.keep_alive and not self._busy():
+        elif (problem := self._reader.overdue(now)) is not None:
+            self._reader.refuse(problem)
+        elif (
+            not self._reader.arriving and now - self._used > settings.keep_alive and not self.busy()
+        ):
             self._transport.close()
 
     def _peer(self) -> str:
         address = get_remote_addr(self._transport)
         return f"{address[0]}:{address[1]}" if address else "unix"
-
-
-def _closing(problem: Problem) -> Problem:
-    closing = Problem(problem.slug, problem.detail, problem.headers, **problem.members)
-    closing.kind = problem.kind._replace(closes=True)
-    return closing
-
-
-def _head_bytes(data: bytes) -> bytes | None:
-    """Return the header section at the beginning of a message, as it may be recognised later."""
-    line = _REQUEST_LINE(data)
-    if line is None:
-        return None
-    end = data.find(b"\r\n\r\n", line.end() - 2)
-    if end < 0 or end - line.end() > _MAX_KNOWN_HEAD:
-        return None
-    return data[line.end() : end + 4]
-
-
-def _lines_up(raw: bytes, head: Head) -> bool:
-    """Tell whether bytes hold the fields of a head and nothing else that the parser passed over."""
-    lines = len(head.fields) + 1
-    return raw.count(b"\r\n") == raw.count(b"\r") == raw.count(b"\n") == lines
-
-
-def _target(url: bytes, head: Head) -> bytes:
-    """Return the request target in origin form."""
-    if _TARGET(url):
-        return url
-    absolute = _ABSOLUTE(url)
-    if absolute is None or absolute[1].lower() != head.host.lower():
-        raise Problem("bad-target", problems.KINDS["bad-target"].explanation)
-    return absolute[2] or b"/"
-
-
-def _parser_message(error: Exception) -> str:
-    text = str(error) or "It cannot be parsed."
-    return text if text.isprintable() and len(text) < 200 else "It cannot be parsed."

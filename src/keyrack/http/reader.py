@@ -1,0 +1,407 @@
+"""From bytes to whole requests: everything about one connection's message that is arriving.
+
+The parser (llhttp) finds the parts, `head.read` judges the header section, and this module bounds
+what a message may hold while it is on its way, in bytes and in time. A message ends as a whole
+`Request`, or as a `RefusedMessage`, after which nothing more is read from the connection: where the
+next message would begin is not known.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import httptools
+
+from keyrack.http import problems, semantics
+from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from keyrack.http.head import read as read_head
+from keyrack.http.message import Request
+from keyrack.http.problems import Problem
+
+if TYPE_CHECKING:
+    from keyrack.http.lane import Lane
+    from keyrack.http.message import Head
+
+REQUEST_LINE: Final = re.compile(
+    rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
+).match
+"""A request line that needs no second look: a frequent method and a target in origin form."""
+_TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
+_ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
+
+_WIRE_FACTOR: Final = 8
+"""What has come of a body may have taken this many times its size (one-byte chunks take six)."""
+_MAX_KNOWN_HEAD: Final = 2048
+_LEAST_RATE: Final = 16 * 1024
+"""Bytes a second at which a body that is served while it arrives may take as long as it likes."""
+
+
+class RefusedMessage(NamedTuple):
+    """A message that is not whole and never will be: why, and what is known of its request line."""
+
+    problem: Problem
+    method: bytes
+    target: bytes
+
+
+class Receiver(Protocol):
+    """Who gets what a `MessageReader` reads: the connection."""
+
+    def busy(self) -> bool:
+        """Tell whether an answer is due that has not been written."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the client."""
+
+    def take_request(self, request: Request) -> None:
+        """Take a whole request."""
+
+    def take_refused(self, refused: RefusedMessage) -> None:
+        """Take a message that must be refused. The reader has stopped."""
+
+    def begin_streaming(self, request: Request) -> None:
+        """Serve a request whose body is still arriving."""
+
+    def take_body(self, data: bytes) -> None:
+        """Take a piece of that body."""
+
+    def end_streaming(self) -> None:
+        """Learn that the body is whole."""
+
+
+class MessageReader:
+    """The message that is arriving on one connection. It calls its `Receiver` as it goes."""
+
+    __slots__ = (
+        "_body",
+        "_body_limit",
+        "_body_since",
+        "_body_size",
+        "_fields",
+        "_head",
+        "_head_bytes",
+        "_head_since",
+        "_lane",
+        "_parser",
+        "_receiver",
+        "_url",
+        "_wire_bytes",
+        "owes_continue",
+        "stopped",
+        "streaming",
+    )
+
+    def __init__(self, lane: Lane, receiver: Receiver) -> None:
+        self._lane = lane
+        self._receiver = receiver
+        self._parser: httptools.HttpRequestParser | None = None
+        self.stopped = False
+        """Nothing more is read as a request."""
+        self.streaming = False
+        """The body that is arriving goes to the receiver as it comes."""
+
+        # The message that is arriving
+        self._url = b""
+        self._fields: list[tuple[bytes, bytes]] = []
+        self._head: Head | None = None
+        self._head_bytes: bytes | None = None
+        self._body: list[bytes] = []
+        self._body_size = 0
+        self._body_limit = 0
+        self._wire_bytes = 0
+        self.owes_continue = False
+        """The client waits for a word before it sends the body."""
+        self._head_since = 0.0
+        """Since when the part is arriving (coarse seconds); 0 while it is not."""
+        self._body_since = 0.0
+
+    @property
+    def arriving(self) -> bool:
+        """Whether a message has begun and is not whole."""
+        return self._head_since != 0.0 or self._body_since != 0.0
+
+    def feed(self, data: bytes) -> None:
+        """Read bytes. Call only while it has not stopped."""
+        if self._parser is None:
+            self._parser = httptools.HttpRequestParser(self)
+        if self._head is None and not self._fields and not self._url:
+            self._head_bytes = _head_bytes(data)
+        self._wire_bytes += len(data)
+        rest: bytes | memoryview = data
+        try:
+            while rest:
+                rest = self._parse(rest)
+        except httptools.HttpParserError as error:
+            if not self.stopped:
+                self.refuse(Problem("malformed-message", _parser_message(error)))
+        self._check_size()
+
+    def refuse(self, problem: Problem) -> None:
+        """Stop reading, and have what is arriving, or due to arrive, answered with a problem."""
+        # Before the target is seen, the parser still has the method of the message before.
+        method = self._parser.get_method() if self._parser is not None and self._url else b"GET"
+        self.stopped = True
+        self._head_since = self._body_since = 0.0
+        if not problem.kind.closes:
+            problem = _closing(problem)
+        self._receiver.take_refused(RefusedMessage(problem, method, self._url))
+
+    def stop(self) -> None:
+        """Read nothing more as a request."""
+        self.stopped = True
+
+    def give_up(self) -> None:
+        """Stop, and wait no longer for the rest of what is arriving."""
+        self.stopped = True
+        self._head_since = self._body_since = 0.0
+
+    def close(self) -> None:
+        """Let go of parser and receiver: each of them refers to the reader as well."""
+        self.stopped = True
+        self._parser = None
+        del self._receiver
+
+    def overdue(self, now: float) -> Problem | None:
+        """Return why the message may not go on arriving at this time (coarse seconds), or None."""
+        timeouts = self._lane.timeouts
+        if self._head_since:
+            if now - self._head_since > timeouts.head:
+                return Problem("request-timeout", "The header section took too long.")
+        elif self._body_since and now - self._body_since > timeouts.body:
+            return Problem("request-timeout", "The body took too long.")
+        return None
+
+    def send_continue(self) -> None:
+        """Ask for the body where the client waits for that and nothing else is due first."""
+        if self.owes_continue and not (self._body_size or self.stopped or self._receiver.busy()):
+            self._receiver.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self.owes_continue = False
+
+    # The parser
+
+    def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
+        """Give data to the parser and return what is still to be read.
+
+        Where a message asks for another protocol, the parser takes all that follows its head for
+        that protocol, the body included. We know no other, and Java's HttpClient asks for HTTP/2
+        with whatever it sends, so such a head is read again as if it had not asked.
+        """
+        assert self._parser is not None
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self.stopped:
+                self._read_without_upgrade()
+                return memoryview(data)[upgrade.args[0] :]
+        return b""
+
+    def _read_without_upgrade(self) -> None:
+        assert self._parser is not None
+        line = (self._parser.get_method(), self._url, self._parser.get_http_version().encode())
+        fields = (b"%b: %b\r\n" % field for field in self._fields if field[0] != b"upgrade")
+        head = b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(fields))
+        self._forget_message()
+        self._parser = httptools.HttpRequestParser(self)
+        self._parser.feed_data(head)
+
+    def _check_size(self) -> None:
+        """Bound what a message may hold while it is on its way."""
+        if self.stopped or not self.arriving:
+            return
+        if self._head is None and self._wire_bytes > MAX_HEAD_BYTES + MAX_TARGET_BYTES:
+            self.refuse(
+                Problem(
+                    "head-too-large",
+                    f"The header section has more than {MAX_HEAD_BYTES} bytes.",
+                    limit=MAX_HEAD_BYTES,
+                )
+            )
+        elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_size * _WIRE_FACTOR:
+            self.refuse(Problem("malformed-message", "The body is mostly framing: tiny chunks."))
+
+    def on_message_begin(self) -> None:
+        """Parser: the first byte of a message."""
+        if self.stopped:
+            return
+        self._url = b""
+        self._fields = []
+        self._head = None
+        self._body = []
+        self._body_size = 0
+        self.owes_continue = False
+        self._head_since = self._lane.turn.now
+
+    def on_url(self, url: bytes) -> None:
+        """Parser: a piece of the request target."""
+        if self.stopped:
+            return
+        self._url += url
+        if len(self._url) > MAX_TARGET_BYTES:
+            self.refuse(
+                Problem(
+                    "target-too-long",
+                    f"The target has more than {MAX_TARGET_BYTES} bytes.",
+                    limit=MAX_TARGET_BYTES,
+                )
+            )
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Parser: a field of the header section, or of the trailer section, which is not used."""
+        if self.stopped:
+            return
+        self._fields.append((name.lower(), value))
+        if len(self._fields) > MAX_FIELDS:
+            self.refuse(
+                Problem(
+                    "head-too-large",
+                    f"The message has more than {MAX_FIELDS} fields.",
+                    limit=MAX_FIELDS,
+                )
+            )
+
+    def on_headers_complete(self) -> None:
+        """Parser: the header section is whole. Judge it before a byte of the body is taken."""
+        assert self._parser is not None
+        asks_for_upgrade = self._parser.should_upgrade() and self._parser.get_method() != b"CONNECT"
+        if self.stopped or asks_for_upgrade:
+            return
+        try:
+            self._begin_body(self._judged_head())
+        except Problem as problem:
+            self.refuse(problem)
+
+    def _judged_head(self) -> Head:
+        assert self._parser is not None
+        version = self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise Problem("malformed-message", "The protocol is HTTP/1.1 (or 1.0).")
+        if self._parser.get_method() == b"CONNECT":
+            raise Problem("bad-target", "This is no proxy: CONNECT is not possible here.")
+        size = sum(len(name) + len(value) + 4 for name, value in self._fields)
+        if size > MAX_HEAD_BYTES:
+            raise Problem(
+                "head-too-large",
+                f"The header section has {size} bytes; the limit is {MAX_HEAD_BYTES}.",
+                limit=MAX_HEAD_BYTES,
+                actual=size,
+            )
+        head = read_head(self._fields, version == "1.0", self._lane.guard)
+        self._url = _target(self._url, head)
+        if (
+            head.cacheable
+            # What is recognised is not asked again whether its body may come.
+            and head.content_length <= self._lane.context.limits.max_value
+            and self._head_bytes is not None
+            and _lines_up(self._head_bytes, head)
+        ):
+            self._lane.remember(self._head_bytes, head)
+        return head
+
+    def _begin_body(self, head: Head) -> None:
+        """Decide from the head alone whether the body may come, and ask for it if need be."""
+        assert self._parser is not None
+        limits = self._lane.context.limits
+        method = self._parser.get_method()
+        is_value = method == b"PUT" and self._url.startswith(b"/v1/keys/")
+        self._body_limit = limits.max_value if is_value else limits.max_body
+        streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
+        if head.content_length > self._body_limit and not streams:
+            raise self._body_too_large(head.content_length)
+        self._head = head
+        self._head_since = 0.0
+        self._body_since = self._lane.turn.now
+        self.owes_continue = head.wants_continue and head.content_length != 0
+        self.send_continue()
+        if streams and head.content_length != 0 and not self._receiver.busy():
+            self.streaming = True
+            request = Request(method, self._url, head, b"", head.keep_alive)
+            self._receiver.begin_streaming(request)
+
+    def _body_too_large(self, actual: int | None) -> Problem:
+        limits = self._lane.context.limits
+        if self._body_limit == limits.max_value:
+            return semantics.too_large("value", actual, self._body_limit, "--max-value")
+        return semantics.too_large("body", actual, self._body_limit, "--max-body")
+
+    def on_body(self, body: bytes) -> None:
+        """Parser: a piece of the body, chunked or not."""
+        if self.stopped:
+            return
+        self._body_size += len(body)
+        if self.streaming:
+            # A slow but steady sender may take longer than a body that is kept whole.
+            steady = self._body_since + len(body) / _LEAST_RATE
+            self._body_since = min(self._lane.turn.now, steady)
+            self._wire_bytes = 0
+            self._receiver.take_body(body)
+            return
+        if self._body_size > self._body_limit:
+            self.refuse(self._body_too_large(None))
+            return
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        """Parser: the message is whole."""
+        head = self._head
+        if self.stopped or head is None or self._parser is None:
+            return
+        if self.streaming:
+            self.streaming = False
+            self._forget_message()
+            self._receiver.end_streaming()
+            return
+        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        request = Request(self._parser.get_method(), self._url, head, body, head.keep_alive)
+        self._forget_message()
+        if not head.keep_alive:
+            self.stopped = True
+        self._receiver.take_request(request)
+
+    def _forget_message(self) -> None:
+        self._url = b""
+        self._fields = []
+        self._head = None
+        self._head_bytes = None
+        self._body = []
+        self._wire_bytes = 0
+        self.owes_continue = False
+        self._head_since = self._body_since = 0.0
+
+
+def _closing(problem: Problem) -> Problem:
+    closing = Problem(problem.slug, problem.detail, problem.headers, **problem.members)
+    closing.kind = problem.kind._replace(closes=True)
+    return closing
+
+
+def _head_bytes(data: bytes) -> bytes | None:
+    """Return the header section at the beginning of a message, as it may be recognised later."""
+    line = REQUEST_LINE(data)
+    if line is None:
+        return None
+    end = data.find(b"\r\n\r\n", line.end() - 2)
+    if end < 0 or end - line.end() > _MAX_KNOWN_HEAD:
+        return None
+    return data[line.end() : end + 4]
+
+
+def _lines_up(raw: bytes, head: Head) -> bool:
+    """Tell whether bytes hold the fields of a head and nothing else that the parser passed over."""
+    lines = len(head.fields) + 1
+    return raw.count(b"\r\n") == raw.count(b"\r") == raw.count(b"\n") == lines
+
+
+def _target(url: bytes, head: Head) -> bytes:
+    """Return the request target in origin form."""
+    if _TARGET(url):
+        return url
+    absolute = _ABSOLUTE(url)
+    if absolute is None or absolute[1].lower() != head.host.lower():
+        raise Problem("bad-target", problems.KINDS["bad-target"].explanation)
+    return absolute[2] or b"/"
+
+
+def _parser_message(error: Exception) -> str:
+    text = str(error) or "It cannot be parsed."
+    return text if text.isprintable() and len(text) < 200 else "It cannot be parsed."
