@@ -23,9 +23,8 @@ import re
 from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
-from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT, FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
 from keyrack.http import contract, events, problems, semantics
@@ -33,6 +32,7 @@ from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.contract import encode
+from keyrack.http.exchange import AsgiExchange, AsgiHost
 from keyrack.http.message import Answer, Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
@@ -94,9 +94,7 @@ class Connection(asyncio.Protocol):
         self.turn = self.lane.turn
         self._heads = self.lane.heads
         self._max_value = self.lane.context.limits.max_value
-        self._config = config
-        self._server_state = server_state
-        self._app_state = app_state
+        self._host = AsgiHost(config, server_state, app_state)
 
         # The connection
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
@@ -115,7 +113,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Request | RefusedMessage] = deque()
         self._unanswered = 0
         """Writes that wait for the end of the turn."""
-        self._cycle: RequestResponseCycle | None = None
+        self._exchange: AsgiExchange | None = None
         self._call_off: Callable[[], None] | None = None
         """Ends the wait or the stream that is this connection's present request."""
         self._streams = False
@@ -134,7 +132,7 @@ class Connection(asyncio.Protocol):
         """Begin; the transport is ready."""
         self._transport = transport
         self._flow = FlowControl(transport)
-        self._server_state.connections.add(self)  # type: ignore[arg-type]  # it calls shutdown()
+        self._host.server.connections.add(self)  # type: ignore[arg-type]  # it calls shutdown()
         count = self.turn.count
         count[OPEN_CONNECTIONS] += 1
         count[ACCEPTED] += 1
@@ -145,7 +143,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
-        self._server_state.connections.discard(self)
+        self._host.server.connections.discard(self)
         self.turn.count[OPEN_CONNECTIONS] -= 1
         self._known = False
         self._half_closed = True
@@ -153,9 +151,8 @@ class Connection(asyncio.Protocol):
         if self._call_off is not None:
             self._call_off()
             self._call_off = None
-        if self._cycle is not None:
-            self._cycle.disconnected = True
-            self._cycle.message_event.set()
+        if self._exchange is not None:
+            self._exchange.disconnect()
         self._flow.resume_writing()
         self._reader.close()
 
@@ -416,39 +413,27 @@ class Connection(asyncio.Protocol):
 
     def begin_streaming(self, request: Request) -> None:
         """Reader: serve a request whose body is still arriving."""
-        self._serve_wide(request)
-        assert self._cycle is not None
-        self._cycle.more_body = True
-        self._cycle.message_event.clear()
+        self._serve_wide(request, more_body=True)
 
     def take_body(self, data: bytes) -> None:
         """Reader: pass a piece of that body on."""
-        cycle = self._cycle
-        if cycle is None:
-            return  # it was answered before all of it had come; the rest is thrown away
-        cycle.body += data
-        if len(cycle.body) > HIGH_WATER_LIMIT:
-            self._flow.pause_reading()
-        cycle.message_event.set()
+        # Where it was answered before all of it had come, the rest is thrown away.
+        if self._exchange is not None:
+            self._exchange.feed(data)
 
     def end_streaming(self) -> None:
         """Reader: the body is whole."""
-        if self._cycle is not None:
-            self._cycle.more_body = False
-            self._cycle.message_event.set()
+        if self._exchange is not None:
+            self._exchange.end_body()
         else:
             self._serve_queued()
 
     def _abandon_body(self) -> None:
         """Let go of a request whose body will not be whole."""
         self._reader.streaming = False
-        cycle, self._cycle = self._cycle, None
-        if cycle is not None:
-            cycle.on_response = lambda: None
-            cycle.disconnected = True
-            cycle.message_event.set()
-            if cycle.response_started:
-                self._transport.abort()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.abandon()
 
     def _settle(self) -> None:
         """Work out whether the next bytes may be recognised without the parser."""
@@ -467,7 +452,7 @@ class Connection(asyncio.Protocol):
 
     def _occupied(self) -> bool:
         """Whether the present request is of a kind that nothing can be served beside."""
-        return self._cycle is not None or self._call_off is not None
+        return self._exchange is not None or self._call_off is not None
 
     def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
@@ -662,51 +647,23 @@ class Connection(asyncio.Protocol):
 
     # The wide lane
 
-    def _serve_wide(self, request: Request) -> None:
-        cycle = RequestResponseCycle(
-            scope=self._scope(request),  # type: ignore[arg-type]  # a plain dict is one
-            transport=self._transport,
-            flow=self._flow,
-            logger=self.lane.log,
-            access_logger=self.lane.log,
-            access_log=False,
-            default_headers=self._server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
+    def _serve_wide(self, request: Request, *, more_body: bool = False) -> None:
+        self._exchange = AsgiExchange(
+            request,
+            self._host,
+            self._transport,
+            self._flow,
+            self.lane.log,
+            self._wide_answered,
+            more_body=more_body,
             keep_alive=request.keep_alive and not self._leaving,
-            on_response=self._wide_answered,
         )
-        cycle.body += request.body
-        cycle.more_body = False
-        cycle.message_event.set()
-        self._cycle = cycle
         self._known = False
-        task = self.lane.loop.create_task(cycle.run_asgi(self._config.loaded_app))
-        self._server_state.tasks.add(task)
-        task.add_done_callback(self._server_state.tasks.discard)
-
-    def _scope(self, request: Request) -> dict[str, Any]:
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": "1.1",
-            "method": request.method.decode("ascii"),
-            "scheme": "https" if is_ssl(self._transport) else "http",
-            "path": contract.path_text(request.path),
-            "raw_path": request.path,
-            "query_string": request.query,
-            "root_path": "",
-            "headers": list(request.head.fields),
-            "server": get_local_addr(self._transport),
-            "client": get_remote_addr(self._transport),
-            "state": self._app_state.copy(),
-            "keyrack.request": request,
-        }
 
     def _wide_answered(self) -> None:
-        self._cycle = None
+        self._exchange = None
         self._used = self.turn.now
-        self._server_state.total_requests += 1
+        self._host.server.total_requests += 1
         if self._transport.is_closing():
             return
         if self._reader.streaming:
@@ -748,8 +705,8 @@ class Connection(asyncio.Protocol):
         """The service ends: finish what is in flight, then close. Called by uvicorn's server."""
         self._leaving = True
         self._known = False
-        if self._cycle is not None:
-            self._cycle.keep_alive = False
+        if self._exchange is not None:
+            self._exchange.close_after_answer()
         # Waits and streams would outlast any grace; their clients ask again elsewhere.
         if self._streams:
             self._break_off_stream()
@@ -764,12 +721,12 @@ class Connection(asyncio.Protocol):
 
         Nothing is closed before it: a client may just be about to send something.
         """
-        if self._cycle is not None and self._cycle.response_started:
+        if self._exchange is not None and self._exchange.has_begun_to_answer:
             return  # its answer has not said that it is the last one: the next will
         self._leaving = True
         self._known = False
-        if self._cycle is not None:
-            self._cycle.keep_alive = False
+        if self._exchange is not None:
+            self._exchange.close_after_answer()
         if self._streams:
             self._break_off_stream()
 
