@@ -47,8 +47,8 @@ def two(pair: Server) -> Iterator[list[Client]]:
 
 @pytest.fixture
 def key() -> str:
-    """A key that no other test uses."""
-    return f"key-{next(_numbers)}"
+    """A key that no other test uses, whatever a test appends to it."""
+    return f"key-{next(_numbers)}_"
 
 
 @pytest.fixture

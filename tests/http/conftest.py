@@ -32,8 +32,8 @@ def wire(server: Server) -> Iterator[Wire]:
 
 @pytest.fixture
 def key() -> str:
-    """A key that no other test uses."""
-    return f"key-{next(_numbers)}"
+    """A key that no other test uses, whatever a test appends to it."""
+    return f"key-{next(_numbers)}_"
 
 
 @pytest.fixture(scope="session")
