@@ -104,6 +104,12 @@ docs: $(VENV)/.dev
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ARGS)
 
+## bench-compare: measure the working tree against another commit (BASE=REV; HEAD without it)
+.PHONY: bench-compare
+bench-compare: $(VENV)/.dev
+	@# BASE is the image's base as well, which is no commit.
+	$(BIN)/python -m bench.compare $(or $(filter-out python:%,$(BASE)),HEAD) $(ARGS)
+
 ## lock: resolve the dependencies anew and write the locked lists
 .PHONY: lock
 lock: $(VENV)/.dev

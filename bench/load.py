@@ -23,16 +23,21 @@ REQUESTS = 10_000
 
 @dataclass(frozen=True)
 class Request:
-    """A request in which `$k` stands for a key and `$v` for a value."""
+    """A request in which `$k` stands for a key and `$v` for a value of 32 bytes.
+
+    `$b(N)` stands for N bytes. `fields` are header lines, separated by `|`, in which `$n` is
+    another number in each request and `$c` one of 2,000.
+    """
 
     method: str
     path: str
     body: str = ""
     media_type: str = ""
+    fields: str = ""
 
     def words(self) -> list[str]:
-        """The four arguments that load.lua takes for a request."""
-        return [self.method, self.path, self.media_type, self.body]
+        """The five arguments that load.lua takes for a request."""
+        return [self.method, self.path, self.media_type, self.body, self.fields]
 
 
 @dataclass(frozen=True)
@@ -42,16 +47,20 @@ class Load:
     read: Request
     write: Request
     read_percent: int
+    requests: int = REQUESTS
+    """How many different requests are made; few where each is large."""
+    keys: int | None = None
+    """Over how many keys, where not over all that were stored."""
 
 
-def reads(request: Request) -> Load:
+def reads(request: Request, requests: int = REQUESTS, keys: int | None = None) -> Load:
     """A load of nothing but this read."""
-    return Load(request, request, 100)
+    return Load(request, request, 100, requests, keys)
 
 
-def writes(request: Request) -> Load:
+def writes(request: Request, requests: int = REQUESTS, keys: int | None = None) -> Load:
     """A load of nothing but this write."""
-    return Load(request, request, 0)
+    return Load(request, request, 0, requests, keys)
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ def wrk(
     """
     command = ["taskset", "-c", ",".join(map(str, cores)), "wrk", "-t1", f"-c{connections}"]
     command += [f"-d{seconds}", "--latency", "-s", str(SCRIPT), f"http://127.0.0.1:{port}", "--"]
-    command += [str(keys), str(REQUESTS), str(load.read_percent)]
+    command += [str(load.keys or keys), str(load.requests), str(load.read_percent)]
     command += [*load.read.words(), *load.write.words()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=seconds + 30)
     return _parse(done.stdout, done.stderr)

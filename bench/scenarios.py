@@ -1,0 +1,72 @@
+"""Loads that two versions of Keyrack are compared by: what users send, not only what is fastest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bench.load import Load, Request, reads, writes
+from bench.peers.base import READ, WRITE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_TEXT: Final = "text/plain; charset=utf-8"
+_BINARY: Final = "application/octet-stream"
+_KEY_GET: Final = Request("GET", "/v1/keys/$k")
+_KEY_PUT: Final = Request("PUT", "/v1/keys/$k", "$v", _TEXT)
+_LARGE_KEYS: Final = 50
+SIZES: Final = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+
+
+def _with(request: Request, fields: str) -> Request:
+    return Request(request.method, request.path, request.body, request.media_type, fields)
+
+
+def _large(size: int) -> tuple[Request, Request]:
+    path = f"/v1/keys/large-{size}/$k"
+    return Request("GET", path), Request("PUT", path, f"$b({size})", _BINARY)
+
+
+def _loads() -> dict[str, Load]:
+    """Return all loads by name, the four hot requests first."""
+    loads = {
+        "get": reads(READ),
+        "set": writes(WRITE),
+        "v1-get": reads(_KEY_GET),
+        "v1-put": writes(_KEY_PUT),
+        "mixed": Load(READ, WRITE, 90),
+        "get-request-id": reads(_with(READ, "X-Request-Id: $n")),
+        "get-traceparent": reads(_with(READ, "Traceparent: 00-$n-00f067aa0ba902b7-01")),
+        "get-forwarded": reads(_with(READ, "X-Forwarded-For: 10.0.0.1, $n")),
+        "set-request-id": writes(_with(WRITE, "X-Request-Id: $n")),
+        "v1-get-request-id": reads(_with(_KEY_GET, "X-Request-Id: $n")),
+        "v1-put-request-id": writes(_with(_KEY_PUT, "X-Request-Id: $n")),
+        "get-many-tokens": reads(_with(READ, "X-Client: $c")),
+        "get-close": reads(_with(READ, "Connection: close")),
+    }
+    for name, size in SIZES.items():
+        read, write = _large(size)
+        loads[f"put-{name}"] = writes(write, requests=_LARGE_KEYS, keys=_LARGE_KEYS)
+        loads[f"get-{name}"] = reads(read, requests=_LARGE_KEYS, keys=_LARGE_KEYS)
+    return loads
+
+
+LOADS: Final[Mapping[str, Load]] = _loads()
+HOT: Final = ("get", "set", "v1-get", "v1-put")
+MEANING: Final[Mapping[str, str]] = {
+    "get": "GET /get/<key>",
+    "set": "POST /set",
+    "v1-get": "GET /v1/keys/{key}",
+    "v1-put": "PUT /v1/keys/{key}",
+    "mixed": "90 % GET /get, 10 % POST /set",
+    "get-request-id": "GET /get, another X-Request-Id each time",
+    "get-traceparent": "GET /get, another traceparent each time",
+    "get-forwarded": "GET /get, another X-Forwarded-For each time",
+    "set-request-id": "POST /set, another X-Request-Id each time",
+    "v1-get-request-id": "GET /v1/keys, another X-Request-Id each time",
+    "v1-put-request-id": "PUT /v1/keys, another X-Request-Id each time",
+    "get-many-tokens": "GET /get from 2,000 clients with a header section each",
+    "get-close": "GET /get, one connection a request",
+    **{f"get-{name}": f"GET /v1/keys of {size:,} bytes" for name, size in SIZES.items()},
+    **{f"put-{name}": f"PUT /v1/keys of {size:,} bytes" for name, size in SIZES.items()},
+}
