@@ -114,7 +114,7 @@ bench-compare: $(VENV)/.dev
 .PHONY: lock
 lock: $(VENV)/.dev
 	$(PIP) install uv
-	cd requirements && for list in "--extra valkey ../pyproject.toml runtime" "build.in build" "--extra valkey dev.in ../pyproject.toml dev"; do \
+	cd requirements && for list in "--extra valkey --extra jwt ../pyproject.toml runtime" "build.in build" "--extra valkey --extra jwt dev.in ../pyproject.toml dev"; do \
 	  set -- $$list; out=$$(eval echo \$$$$#); \
 	  ../$(BIN)/uv pip compile --upgrade --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --no-header --no-annotate --quiet $${list% *} -o $$out.txt || exit 1; done

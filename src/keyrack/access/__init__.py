@@ -1,0 +1,1 @@
+"""Who may do what: tokens, rules, and the file that holds them. Knows neither HTTP nor engines."""
