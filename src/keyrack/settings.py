@@ -234,8 +234,9 @@ class Settings:
     )  # fmt: skip
     allowed_hosts: tuple[str, ...] = _row(
         _hosts(), (), _NETWORK, "NAMES",
-        "Further names by which browsers may call this server, with commas between; a name that "
-        "begins with a dot stands for all names below it. Other clients may use any name.",
+        "Further names by which this server may be called, with commas between; a name that begins "
+        "with a dot stands for all names below it. With it, or on loopback, all clients must use a "
+        "known name; elsewhere only browsers.",
         unset="none",
     )  # fmt: skip
     tls_cert: str | None = _row(

@@ -23,6 +23,13 @@ def server() -> Iterator[Server]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def reachable() -> Iterator[Server]:
+    """A service that other machines can reach, by names that it does not know."""
+    with Server("--host", "0.0.0.0") as running:
+        yield running
+
+
 @pytest.fixture
 def wire(server: Server) -> Iterator[Wire]:
     """A connection to the shared server."""

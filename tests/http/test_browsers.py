@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
@@ -10,8 +11,11 @@ from typing import TYPE_CHECKING
 import pytest
 from keyrack_server import Server, request
 
+from keyrack.http.guard import Guard
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 JSON = "application/json"
 MOZILLA = "Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0"
@@ -42,7 +46,7 @@ def status(server: Server, method: str, target: str, host: str, **fields: str) -
     return first.status
 
 
-# A page of another origin may read (browsers keep the answer from it) and not write
+# A page of another origin may be linked to what is read, and do nothing else
 
 FOREIGN = [
     {"Sec_Fetch_Site": "cross-site"},
@@ -75,9 +79,79 @@ OWN = [
 def test_a_page_of_another_origin_may_not_write(server: Server, fields: dict[str, str]) -> None:
     for method, target in WRITES:
         assert status(server, method, target, "localhost", **fields) == 403
-    for method, target in READS:
-        assert status(server, method, target, "localhost", **fields) in (200, 404)
     assert not server.has("browser")
+
+
+@pytest.mark.parametrize("fields", FOREIGN, ids=repr)
+def test_a_page_of_another_origin_may_not_fetch_or_embed(
+    server: Server, fields: dict[str, str]
+) -> None:
+    for destination in ({}, *({"Sec_Fetch_Dest": to} for to in ("empty", "image", "iframe"))):
+        for method, target in (*READS, *WIDE):
+            found = status(server, method, target, "localhost", **fields, **destination)
+            assert found == 403, (method, target, destination)
+
+
+def test_a_visitor_may_follow_a_link_from_another_page(server: Server) -> None:
+    for site in ("cross-site", "same-site", "none"):
+        fields = {"Sec_Fetch_Site": site, "Sec_Fetch_Mode": "navigate"}
+        for method, target in (*READS, *WIDE):
+            found = status(server, method, target, "localhost", Sec_Fetch_Dest="document", **fields)
+            assert found in (200, 404), (method, target)
+    for method, target in WRITES:
+        fields = {"Sec_Fetch_Site": "cross-site", "Sec_Fetch_Dest": "document"}
+        assert status(server, method, target, "localhost", **fields) == 403
+
+
+def test_a_link_from_another_page_takes_no_snapshot(tmp_path: Path) -> None:
+    with Server("--durability", "snapshot", "--data-dir", str(tmp_path / "data")) as durable:
+        assert durable.ask("PUT", "/v1/keys/a", b"x").status == 201
+        before = sorted(tmp_path.rglob("*"))
+        for fields in FOREIGN:
+            answer = durable.ask("GET", "/v1/snapshot", Sec_Fetch_Dest="document", **fields)
+            assert (answer.status, answer.json["type"]) == (403, "/docs/problems/cross-site")
+        assert sorted(tmp_path.rglob("*")) == before
+        assert durable.ask("GET", "/v1/snapshot").status == 200
+
+
+def test_no_answer_may_be_embedded_by_another_origin(server: Server) -> None:
+    server.ask("PUT", "/v1/keys/embedded", b"x")
+    for method, target, body in (
+        ("GET", "/get/embedded", None),
+        ("GET", "/get/none", None),
+        ("GET", "/v1/keys/embedded", None),
+        ("PUT", "/v1/keys/embedded", b"x"),
+        ("GET", "/", None),
+        ("GET", "/metrics", None),
+        ("GET", "/none", None),
+        ("BREW", "/healthz", None),
+    ):
+        answer = server.ask(method, target, body)
+        assert answer["cross-origin-resource-policy"] == "same-origin", (method, target)
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "own"),
+    [
+        ("name:443", "https://name", True),
+        ("name", "https://name:443", True),
+        ("name:80", "http://name", True),
+        ("name", "http://name:80", True),
+        ("name:8088", "http://name:8088", True),
+        ("[::1]:443", "https://[::1]", True),
+        ("name:443", "http://name", False),
+        ("name:80", "https://name", False),
+        ("name:8088", "http://name", False),
+        ("name", "http://name:8088", False),
+        ("name", "ftp://name", False),
+    ],
+)
+def test_the_default_port_of_a_scheme_makes_no_difference(
+    host: str, origin: str, own: bool
+) -> None:
+    values = {b"origin": [origin.encode()]}
+    _, may_not_write = Guard(("name",)).judge(values, host.encode())
+    assert (may_not_write is None) == own
 
 
 @pytest.mark.parametrize("fields", OWN, ids=repr)
@@ -124,8 +198,6 @@ MARKS = [
     {"Origin": "http://evil.example"},
     {"Sec_Fetch_Site": "same-origin"},
     {"Sec_Fetch_Site": "none"},
-    {"Accept_Language": "en-US,en;q=0.5"},
-    {"User_Agent": "none", "Accept_Language": "de"},
 ]
 NONE_OF_OURS = ["evil.example", "evil.example:8088", "localhost.evil.example", "local",
                 "127.0.0.1.evil.example", "127.0.0.1.nip.io:8088", "127.0.0.256", "1.2.3",
@@ -137,10 +209,10 @@ OURS = ["localhost", "localhost:8088", "LocalHost", "localhost.", "a.localhost",
 
 
 @pytest.mark.parametrize("host", NONE_OF_OURS)
-def test_a_browser_that_calls_us_by_another_name_gets_nothing(server: Server, host: str) -> None:
+def test_a_browser_that_calls_us_by_another_name_gets_nothing(reachable: Server, host: str) -> None:
     for marks in MARKS if host == "evil.example" else MARKS[:2]:
         for method, target in (*READS, *WRITES, *WIDE, ("GET", "/healthz")):
-            found = status(server, method, target, host, **marks)
+            found = status(reachable, method, target, host, **marks)
             assert found == 403, (method, target, marks)
 
 
@@ -166,15 +238,61 @@ def test_a_browser_may_call_us_by_names_that_mean_us(server: Server, host: str) 
         {"User_Agent": "Go-http-client/1.1"},
         {"User_Agent": "Java-http-client/21"},
         {"User_Agent": "not Mozilla/5.0"},
+        {"User_Agent": "Mozilla/5.0 (Windows NT; Windows NT 10.0; de-DE) WindowsPowerShell/5.1"},
+        {"User_Agent": "Mozilla/5.0 (Windows NT 10.0; Microsoft Windows; en-US) PowerShell/7.4.6"},
+        {"User_Agent": "Mozilla/5.0+(compatible; UptimeRobot/2.0; http://www.uptimerobot.com/)"},
+        {"User_Agent": "Mozilla/5.0 (compatible; monitor)", "Accept_Language": "en"},
+        {"User_Agent": "okhttp/4.12.0", "Accept_Language": "de-DE,de;q=0.9"},
+        {"Accept_Language": "en-US,en;q=0.5"},
         {"User_Agent": "kube-probe/1.31"},
         {"User_Agent": "Prometheus/3.0", "Accept": "application/openmetrics-text;version=1.0.0"},
     ],
     ids=repr,
 )
-def test_programs_may_call_us_by_any_name(server: Server, fields: dict[str, str]) -> None:
+def test_programs_may_call_us_by_any_name(reachable: Server, fields: dict[str, str]) -> None:
     for host in ("keyrack:8088", "keyrack.namespace.svc.cluster.local", "evil.example"):
         for method, target in (*READS, *WRITES, *WIDE):
-            assert status(server, method, target, host, **fields) in (200, 201, 204, 404)
+            assert status(reachable, method, target, host, **fields) in (200, 201, 204, 404)
+
+
+# Where all names are known, programs have to use one of them as well
+
+WITHOUT_MARKS = {"User_Agent": "curl/8.0", "Accept_Language": "*"}
+"""What the script of a page can make of its browser's request."""
+
+
+def test_a_service_on_loopback_is_called_by_its_names_only(server: Server) -> None:
+    for host in NONE_OF_OURS:
+        for method, target in (*READS, *WRITES, *WIDE, ("GET", "/healthz")):
+            assert status(server, method, target, host, **WITHOUT_MARKS) == 403, (method, target)
+    for host in OURS:
+        assert status(server, "GET", "/healthz", host, **WITHOUT_MARKS) == 200
+
+
+def test_a_service_with_allowed_hosts_is_called_by_its_names_only() -> None:
+    flags = ("--host", "0.0.0.0", "--allowed-hosts", "keyrack.example.org")
+    with Server(*flags) as reachable:
+        for host, expected in (
+            ("evil.example", 403),
+            ("keyrack:8088", 403),
+            ("keyrack.example.org", 200),
+            ("10.0.0.7:8088", 200),
+            ("localhost", 200),
+        ):
+            assert status(reachable, "GET", "/readyz", host, **WITHOUT_MARKS) == expected, host
+
+
+def test_a_client_of_http_1_0_need_not_name_a_host(server: Server) -> None:
+    assert server.raw(b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_the_refusal_proposes_is_taken(server: Server) -> None:
+    answer = server.ask("GET", "/healthz", host="keyrack.example.org.:8088")
+    sentence = answer.json["detail"]
+    proposed = re.search(r"--allowed-hosts \S+$", sentence)
+    assert proposed is not None, sentence
+    with Server(*proposed[0].split()) as named:
+        assert named.ask("GET", "/healthz", host="keyrack.example.org.:8088").status == 200
 
 
 @pytest.fixture(scope="module")

@@ -25,8 +25,11 @@ def one_answer(server: Server, data: bytes) -> tuple[int, bytes]:
 def test_each_byte_raw_in_a_target_is_a_key_or_refused(server: Server, prefix: str) -> None:
     for byte in range(256):
         key = b"raw-" + bytes((byte,)) + b"."
-        put = b"PUT /v1/keys/%b HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%c" % (key, byte)
-        get = b"GET %b%b HTTP/1.1\r\nHost: x\r\n\r\n" % (prefix.encode(), key)
+        put = b"PUT /v1/keys/%b HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\n%c" % (
+            key,
+            byte,
+        )
+        get = b"GET %b%b HTTP/1.1\r\nHost: localhost\r\n\r\n" % (prefix.encode(), key)
         with server.connect() as wire:
             stored = wire.ask(put)
             if byte in VISIBLE:

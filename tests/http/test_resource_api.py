@@ -55,6 +55,7 @@ def test_a_value_is_answered_with_exactly_these_fields(server: Server, key: str)
     assert (answer.status, answer.body) == (200, b"\0\xff value")
     assert dict(answer.fields) == {
         "server": "keyrack",
+        "cross-origin-resource-policy": "same-origin",
         "date": answer["date"],
         "content-type": "image/x-test",
         "etag": etag,

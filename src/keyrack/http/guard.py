@@ -1,16 +1,20 @@
 """What keeps a web page of another site from using a visitor's browser against the store.
 
-A browser lets any page send requests to any address. Two rules, both judged by fields that only
-browsers send, so that programs are never bothered:
+A browser lets any page send requests to any address. Three rules:
 
-- A page of another origin may not write. (Reading its answer is what browsers themselves forbid.)
+- A page of another origin may not write, and may read only what the browser shows as a document of
+  its own: a link works, an embedded image, script or frame does not. (Browsers keep what such a
+  page reads from it, but it could probe for keys.)
 - A browser must name this server by a name that can only mean this server. Otherwise a page of
   `evil.example` may point that name at this address (DNS rebinding) and is of the same origin.
+- Where the names are known (`demands_host`), everybody must use one of them. A page's script can
+  take all marks of a browser away from its requests, but not the name that it calls.
 
 Marks of a browser. `Sec-Fetch-Site` and `Origin` are not sent with every request: over plain HTTP
-to a name that is not localhost, a same-origin GET carries neither. So `Referer`, a `User-Agent`
-that begins with `Mozilla/`, and an `Accept-Language` that names a language (fetch in Node.js and
-Deno sends `*`) count as well. A page's own script cannot take all of them away.
+to a name that is not localhost, a same-origin GET carries neither. So `Referer` counts as well, and
+a `User-Agent` that names a browser's engine: `Mozilla/` and `Gecko` (all engines say that they are
+like it). `Mozilla/5.0` alone is what PowerShell and many monitors send, and `Accept-Language` is
+sent by libraries too.
 """
 
 from __future__ import annotations
@@ -25,14 +29,19 @@ from keyrack.http.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_PORT: Final = re.compile(rb":[0-9]*\Z")
+_PORT: Final = re.compile(rb":[0-9]+\Z")
+_DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 _OWN_SITE: Final = frozenset((b"same-origin", b"none"))
 
 
 class Guard:
-    """Judges requests by their fields. `allowed` are host names; `.example.org` means all below."""
+    """Judges requests by their fields. `allowed` are host names; `.example.org` means all below.
 
-    def __init__(self, allowed: Iterable[str] = ()) -> None:
+    `demands_host`: programs, too, must name this server as it is known.
+    """
+
+    def __init__(self, allowed: Iterable[str] = (), *, demands_host: bool = False) -> None:
+        self._demands_host = demands_host
         names = {"localhost", socket.gethostname().lower()} | {name.lower() for name in allowed}
         self._any = "*" in names
         self._names = frozenset(name for name in names if not name.startswith("."))
@@ -41,21 +50,23 @@ class Guard:
     def judge(
         self, values: dict[bytes, list[bytes]], host: bytes
     ) -> tuple[Problem | None, Problem | None]:
-        """Return why a request may not read, and why it may not write; None where it may."""
-        if not _from_browser(values):
-            return None, None
-        if not self.knows(host):
-            refusal = Problem(
-                "host-not-allowed",
-                f"This server is not known as {host.decode('latin-1')!r}. If it is meant to be, "
-                "start it with --allowed-hosts and that name.",
-            )
+        """Return why a request may not read, and why it may not write; None where it may.
+
+        `host` is empty where HTTP/1.0 names none, which no browser speaks.
+        """
+        from_browser = _from_browser(values)
+        if (from_browser or self._demands_host) and host and not self.knows(host):
+            refusal = _unknown(host)
             return refusal, refusal
-        return None, _cross_site(values, host)
+        if not from_browser or not _is_cross_site(values, host):
+            return None, None
+        return _may_not_read(values), Problem(
+            "cross-site", "Pages of other sites may not write to this store."
+        )
 
     def knows(self, host: bytes) -> bool:
         """Tell whether a Host field can only mean this server."""
-        name = _PORT.sub(b"", host).decode("latin-1").lower().rstrip(".")
+        name = _name(host).lower()
         if self._any or name in self._names or name.endswith(self._suffixes):
             return True
         try:
@@ -65,18 +76,49 @@ class Guard:
         return True
 
 
+def _name(host: bytes) -> str:
+    return _PORT.sub(b"", host).decode("latin-1").rstrip(":.")
+
+
+def _unknown(host: bytes) -> Problem:
+    name = _name(host)
+    return Problem(
+        "host-not-allowed",
+        f"This server is not known as {name!r}. If it is meant to be, start it with "
+        f"--allowed-hosts {name}",
+    )
+
+
 def _from_browser(values: dict[bytes, list[bytes]]) -> bool:
     if not values.keys().isdisjoint((b"sec-fetch-site", b"origin", b"referer")):
         return True
-    if any(agent.startswith(b"Mozilla/") for agent in values.get(b"user-agent", ())):
-        return True
-    return any(language.strip() != b"*" for language in values.get(b"accept-language", ()))
+    return any(
+        agent.startswith(b"Mozilla/") and b"Gecko" in agent
+        for agent in values.get(b"user-agent", ())
+    )
 
 
-def _cross_site(values: dict[bytes, list[bytes]], host: bytes) -> Problem | None:
+def _is_cross_site(values: dict[bytes, list[bytes]], host: bytes) -> bool:
     site = values.get(b"sec-fetch-site", [b"none"])[0].lower()
     origin = values.get(b"origin", [b""])[0].lower()
-    own = (b"", b"http://" + host.lower(), b"https://" + host.lower())
-    if site in _OWN_SITE and origin in own:
+    return site not in _OWN_SITE or (origin != b"" and not _is_own(origin, host.lower()))
+
+
+def _is_own(origin: bytes, host: bytes) -> bool:
+    """Tell whether an origin is this server, whose name and port the client gave as `host`."""
+    scheme, _, rest = origin.partition(b"://")
+    port = _DEFAULT_PORTS.get(scheme)
+    return port is not None and _with_port(rest, port) == _with_port(host, port)
+
+
+def _with_port(host: bytes, port: bytes) -> bytes:
+    return host if _PORT.search(host) else host.removesuffix(b":") + port
+
+
+def _may_not_read(values: dict[bytes, list[bytes]]) -> Problem | None:
+    """Judge a read of another site: what a visitor follows a link to is shown, nothing else."""
+    if values.get(b"sec-fetch-dest", [b""])[0].lower() == b"document":
         return None
-    return Problem("cross-site", "Pages of other sites may not write to this store.")
+    return Problem(
+        "cross-site", "Pages of other sites may link to this, and not embed or fetch it."
+    )

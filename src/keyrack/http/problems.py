@@ -85,16 +85,19 @@ KINDS: Final[Mapping[str, Kind]] = {
     ),
     "cross-site": Kind(
         403,
-        "A page of another site may not write",
-        "The request comes from a web page of another origin. Programs that are no browsers do "
-        "not send the fields that this is judged by.",
+        "A page of another site may not do this",
+        "The request comes from a web page of another origin, which may link to this server, and "
+        "not write, embed or fetch. Programs that are no browsers do not send the fields that this "
+        "is judged by.",
     ),
     "host-not-allowed": Kind(
         403,
-        "A browser reached this server under a name that it does not know",
-        "A browser's request must name the server by an IP address, localhost, this machine's "
-        "name, or a name that `--allowed-hosts` lists. This keeps pages of other sites from "
-        "reading the store by pointing their own name at this address (DNS rebinding).",
+        "This server is not known by the name that was called",
+        "A request must name the server by an IP address, localhost, this machine's name, `--host` "
+        "or a name that `--allowed-hosts` lists. This keeps pages of other sites from reading the "
+        "store by pointing their own name at this address (DNS rebinding). It is asked of browsers "
+        "always, and of every client where the service listens on loopback only or "
+        "`--allowed-hosts` is given.",
     ),
     "bad-number": Kind(
         400,

@@ -32,6 +32,9 @@ _READ: Final = latency_word("read")
 _WRITE: Final = latency_word("write")
 _WIDE: Final = latency_word("wide")
 
+_STAMP: Final = b"Server: keyrack\r\nCross-Origin-Resource-Policy: same-origin\r\nDate: %b\r\n"
+"""The fields of every answer."""
+
 _log = logging.getLogger("keyrack.engine")
 
 
@@ -89,7 +92,7 @@ class Turn:
     def tick(self) -> None:
         """Make what holds for a second: the coarse clock and the beginnings of frequent answers."""
         self.now = time.monotonic()
-        self.stamp = b"Server: keyrack\r\nDate: %b\r\n" % formatdate(usegmt=True).encode()
+        self.stamp = _STAMP % formatdate(usegmt=True).encode()
         self.ok_json = _json_head(b"200 OK", self.stamp)
         self.set_ok = self.ok_json + _framed(SET_OK.body)
         self.not_found = _json_head(b"404 Not Found", self.stamp) + _framed(NOT_FOUND.body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -17,6 +18,8 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from keyrack.settings import Settings
 
 BACKLOG: Final = 2048
@@ -29,6 +32,18 @@ _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 class ListenError(Exception):
     """Raised at start: the address cannot be had. The message says why and what to do."""
+
+
+def on_loopback_only(listeners: Sequence[socket.socket]) -> bool:
+    """Tell whether nothing but programs and browsers of this machine can reach TCP sockets.
+
+    False for a Unix socket: no browser reaches that.
+    """
+    return all(
+        listener.family != socket.AF_UNIX
+        and ipaddress.ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+        for listener in listeners
+    )
 
 
 class Listeners:

@@ -18,6 +18,7 @@ from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
+from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
 from keyrack.server.stores import kind_of
 from keyrack.shared.counters import STARTS
@@ -84,7 +85,9 @@ async def _serve(
     limit = _connection_limit(settings, slot, counters, len(listeners))
     limits = _limits(settings)
     context = Context(serving.reads, limits, feed, engine, lambda: heartbeat.trouble)
-    lane = _lane(settings, loop, turn, context, limit)
+    # Where every client can know the names, a browser need not be recognised by its marks.
+    demands_host = bool(settings.allowed_hosts) or on_loopback_only(listeners)
+    lane = _lane(settings, loop, turn, context, limit, demands_host)
     snapshots = None if place.kept is None else Snapshots(place.kept.data, counters)
     app = Application(lane, counters, snapshots)
     server = _Server(_config(settings, app, serving.protocol))
@@ -141,11 +144,12 @@ def _lane(
     turn: Turn,
     context: Context,
     limit: ConnectionLimit,
+    demands_host: bool,
 ) -> Lane:
     return Lane(
         loop,
         turn,
-        Guard((*settings.allowed_hosts, settings.host)),
+        Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
         context,
         Timeouts(
             keep_alive=settings.keep_alive,
@@ -169,7 +173,7 @@ def _config(settings: Settings, app: Application, protocol: type[Connection]) ->
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        headers=[("Server", "keyrack")],
+        headers=[("Server", "keyrack"), ("Cross-Origin-Resource-Policy", "same-origin")],
         backlog=2048,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
         ssl_certfile=settings.tls_cert,

@@ -79,7 +79,8 @@ def admitted(request: Request, resource: Resource) -> Route:
     """Return the route that a request takes, if its head and method allow it."""
     route = resource.routes.get(request.method)
     head = request.head
-    refusal = head.write_refusal if route is None or route.writes else head.read_refusal
+    acts = route is None or route.writes or route.has_effects
+    refusal = head.write_refusal if acts else head.read_refusal
     if refusal is not None:
         raise refusal
     if route is None:

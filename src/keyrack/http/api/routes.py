@@ -78,6 +78,8 @@ class Route(NamedTuple):
     parameters: tuple[Parameter, ...] = ()
     body: Shape | None = None
     writes: bool = False
+    has_effects: bool = False
+    """It changes nothing that is stored, and yet more than an answer comes of it."""
     serve: Callable[[Request, Context], Reply | None] | None = None
 
 
@@ -129,7 +131,7 @@ _IDEMPOTENCY: Final = Parameter(
 )
 _PREFIX: Final = Parameter("prefix", _STRING, "Only keys that begin with this.")
 
-_READ_PROBLEMS: Final = ("bad-target", "bad-key", "bad-parameter", "host-not-allowed")
+_READ_PROBLEMS: Final = ("bad-target", "bad-key", "bad-parameter", "host-not-allowed", "cross-site")
 _WRITE_PROBLEMS: Final = (
     "bad-target",
     "bad-key",
@@ -229,7 +231,6 @@ _TABLE: Final = (
         (Reaction(204, "Removed."),),
         (
             *_READ_PROBLEMS,
-            "cross-site",
             "key-not-found",
             "bad-condition",
             "precondition-failed",
@@ -300,7 +301,7 @@ _TABLE: Final = (
         "O(keys removed)",
         "curl -X DELETE 'localhost:8088/v1/keys?prefix=session/&dry_run=true'",
         (Reaction(200, "How many were, or would be, removed.", Shape(_JSON, Deleted)),),
-        (*_READ_PROBLEMS, "cross-site"),
+        _READ_PROBLEMS,
         (
             _PREFIX,
             Parameter("dry_run", _SWITCH, "Remove nothing, say what would be removed."),
@@ -399,7 +400,7 @@ _TABLE: Final = (
         "O(log locks)",
         "curl -i -X DELETE 'localhost:8088/v1/locks/report?token=1795474670195050'",
         (Reaction(204, "Given back."),),
-        (*_READ_PROBLEMS, "cross-site", "lock-held", "lock-not-held"),
+        (*_READ_PROBLEMS, "lock-held", "lock-not-held"),
         (
             Parameter(
                 "token",
@@ -495,7 +496,8 @@ _TABLE: Final = (
         "O(everything stored), in bounded memory, by a process of its own",
         "curl -f localhost:8088/v1/snapshot -o monday.snapshot",
         (Reaction(200, "The file.", Shape(_BINARY)),),
-        ("bad-parameter", "host-not-allowed", "no-snapshots", "unavailable"),
+        ("bad-parameter", "host-not-allowed", "cross-site", "no-snapshots", "unavailable"),
+        has_effects=True,
     ),
     Route(
         "import",
@@ -527,7 +529,7 @@ _TABLE: Final = (
             "constant",
             f"curl localhost:8088{path}",
             (Reaction(200, summary + ".", Shape(media_type)),),
-            ("bad-parameter", "host-not-allowed", *more),
+            ("bad-parameter", "host-not-allowed", "cross-site", *more),
             serve=serve,
         )
         for name, path, summary, media_type, more, serve in (
