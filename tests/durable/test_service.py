@@ -186,11 +186,10 @@ def test_a_damaged_snapshot_is_told_in_the_log_and_the_one_before_it_is_used(dis
         file.truncate(100)
     server = KeptService("snapshot", disk)
     assert server.ask("GET", "/v1/keys/k").body == b"older"
-    (line,) = server.complaints()
-    assert line["level"] == "error"
-    assert (
-        "is cut off, or damaged. It is set aside, and the one before it is used" in line["message"]
-    )
+    damaged, renamed = server.complaints()
+    assert damaged["level"] == renamed["level"] == "error"
+    assert "is cut off, or damaged." in damaged["message"]
+    assert f"{newest} was not used. It is now " in renamed["message"]
     server._end()
 
 

@@ -190,7 +190,7 @@ def test_writes_that_wait_together_share_a_sync(kept: KeptStore, files: Troubled
     found = outcomes_of(kept, [b"first"], *([b"%d" % n, b"x"] for n in range(50)))
     assert [len(outcomes) for outcomes in found] == [1, *(2 for _ in range(50))]
     assert not any(isinstance(one, Refusal) for outcomes in found for one in outcomes)
-    assert files.syncs == 2, "one for the first, one for all that came meanwhile"
+    assert files.syncs == 3, "the first and the mark of its journal, and all that came meanwhile"
 
 
 def test_a_failed_sync_is_no_success_for_anybody(

@@ -159,12 +159,12 @@ def test_another_version_is_refused_with_a_sentence(
 def test_another_file_is_no_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "other"
     path.write_bytes(b"SQLite format 3\0" * 100)
-    with pytest.raises(StoreFormatUnknown, match="is no snapshot of Keyrack"):
+    with pytest.raises(SnapshotDamaged, match="is no snapshot of Keyrack"):
         snapshot.verify(str(path))
 
 
 def test_a_missing_snapshot_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SnapshotDamaged, match="none cannot be read: No such file"):
+    with pytest.raises(FileNotFoundError):
         snapshot.verify(str(tmp_path / "none"))
 
 

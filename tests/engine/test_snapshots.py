@@ -256,7 +256,7 @@ def test_the_last_few_are_kept_and_nothing_else(kept: KeptStore) -> None:
         kept.take()
     assert snapshots(kept) == [4, 5]
     assert sorted(os.listdir(kept.disk)) == [
-        "keyrack", "lock", "snapshot-0000000000000004", "snapshot-0000000000000005",
+        "high-water", "keyrack", "lock", "snapshot-0000000000000004", "snapshot-0000000000000005",
     ]  # fmt: skip
 
 
@@ -316,7 +316,7 @@ def test_a_process_that_is_killed_while_it_takes_one_leaves_nothing_that_lasts(
     assert snapshots(kept) == [1]
     put(kept.engine, b"k", b"second")
     kept.take()
-    assert len(os.listdir(kept.disk)) == len(["keyrack", "lock", "snapshot 1", "snapshot 3"])
+    assert len(os.listdir(kept.disk)) == len(["high-water", "keyrack", "lock", "one", "three"])
     kept.lose_memory()
     assert value_of(kept.engine, b"k") == b"second"
 
@@ -340,10 +340,11 @@ def test_a_damaged_newest_one_is_told_and_the_one_before_it_is_used(kept: KeptSt
     damage(kept, 2)
     kept.lose_memory()
     assert value_of(kept.engine, b"k") == b"older"
-    (trouble,) = kept.started.troubles
-    assert trouble.startswith(f"{kept.data.snapshot(2)} is damaged before byte ")
-    assert trouble.endswith("It is set aside, and the one before it is used.")
-    assert os.path.exists(kept.data.snapshot(2) + ".damaged")
+    damaged, renamed = kept.started.troubles
+    path = kept.data.snapshot(2)
+    assert damaged.startswith(f"{path} is damaged before byte ")
+    assert renamed == f"{path} was not used. It is now {path}.set-aside."
+    assert os.path.exists(f"{path}.set-aside")
     put(kept.engine, b"k", b"newest")
     kept.take()
     assert snapshots(kept) == [1, 3]
@@ -358,7 +359,6 @@ def test_when_none_is_good_the_service_does_not_begin_with_nothing(kept: KeptSto
         file.unlink()
     with pytest.raises(StoreError, match=r"None of the 1 snapshots in .* can be read"):
         kept.open()
-    os.rename(kept.data.snapshot(1) + ".damaged", kept.data.snapshot(1))
     damage(kept, 1)
     kept.open()
     assert value_of(kept.engine, b"k") == b"v"
@@ -477,12 +477,14 @@ def test_a_directory_with_other_files_is_no_data_directory(tmp_path: Path) -> No
 
 
 def test_a_data_directory_of_another_version_is_refused(kept: KeptStore, tmp_path: Path) -> None:
-    mark = kept.disk / "keyrack"
-    text = mark.read_text()
-    mark.write_text(text.replace("data 1", "data 9"))
+    head = kept.disk / "keyrack"
+    text = head.read_text()
+    first, name, _ = text.splitlines(keepends=True)
+    lines = first.replace("data 1", "data 9") + name
+    head.write_text(f"{lines}{data_directory._checksum(lines)}\n")
     with pytest.raises(StoreFormatUnknown, match=r"has the format 'keyrack data 9', and this"):
         kept.restart()
-    mark.write_text(text)
+    head.write_text(text)
     kept.open()
 
 

@@ -114,7 +114,8 @@ def take_snapshot(directory: str, memory: str, disk: str) -> None:
     engine = _kept(directory, memory, disk)
     hold = engine.hold()
     before = hold.env.info()["last_txnid"]
-    taken = take_a_snapshot(hold, look(disk), 2, gently=True)
+    taken = take_a_snapshot(hold, look(disk), gently=True)
+    look(disk).prune(2)
     tell("taken", taken.number, hold.env.info()["last_txnid"] - before - 3)
     engine.close()
 
@@ -130,7 +131,7 @@ def die_taking(directory: str, memory: str, disk: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(_Taking, "_copy", die)  # noqa: B010  # as below
-    take_a_snapshot(engine.hold(), look(disk), 2)
+    take_a_snapshot(engine.hold(), look(disk))
 
 
 def die_kept(directory: str, memory: str, disk: str, when: str) -> None:

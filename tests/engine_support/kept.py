@@ -77,7 +77,9 @@ class KeptStore:
 
     def take(self) -> Taken:
         """Take a snapshot."""
-        return take_snapshot.take(self.engine.hold(), self.data, self.keep, self.syncer)
+        taken = take_snapshot.take(self.engine.hold(), self.data, self.syncer)
+        self.data.prune(self.keep)
+        return taken
 
     def sync(self) -> bool:
         """Bring the journal to the disk, as is done before writes are acknowledged."""

@@ -115,6 +115,8 @@ class Durability:
             raise StoreError(f"the data directory {data.path} cannot be used: {error}.") from error
         for fact in started.facts:
             _log.info("%s", fact)
+        for warning in started.warnings:
+            _log.warning("%s", warning)
         for trouble in started.troubles:
             _log.error("%s", trouble)
 
@@ -182,8 +184,8 @@ class Durability:
             if not (hold.changed_since_snapshot() or self._words[BROKEN]):
                 return
             syncer = engine.syncer() if self._kept.strict else None
-            keep = self._settings.snapshot_keep
-            taken = take(hold, self._kept.data, keep, syncer, gently=gently)
+            taken = take(hold, self._kept.data, syncer, gently=gently)
+            self._kept.data.prune(self._settings.snapshot_keep)
         _log.info(
             "snapshot %d was taken",
             taken.number,

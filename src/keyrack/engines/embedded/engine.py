@@ -68,6 +68,7 @@ from keyrack.engines.embedded.words import (
     PAGES_CLAIMED,
     SWEEP_UNTIL,
     SWEEPER,
+    SYNCED_SEQUENCE,
     claim_readers,
     open_words,
 )
@@ -203,7 +204,18 @@ class EmbeddedEngine:
         """Have the changes of each write transaction written down, where there is a journal."""
         words = self._words
         most_bytes = max(_LEAST_JOURNAL, self._memory.limit * PAGE)
-        self.journal = Journal(kept.data, kept.strict, most_bytes, lambda: words[BROKEN] == 1)
+
+        def fail() -> None:
+            words[BROKEN] = 1
+
+        self.journal = Journal(
+            kept.data,
+            kept.strict,
+            most_bytes,
+            refuses=lambda: words[BROKEN] == 1,
+            synced=lambda: words[SYNCED_SEQUENCE],
+            failed=fail,
+        )
         places = {database: place for place, database in enumerate((*self._spaces, self._log))}
         # What stands for a transaction has the methods of one that are used here.
         watched = Watched(places, self._pieces)
@@ -288,8 +300,8 @@ class EmbeddedEngine:
                 return 0
             return max(event.time for event in eventlog.unpack(*cursor.item()))
 
-    def begin_life(self) -> None:
-        """Raise the revision to the wall clock's microseconds if it is behind.
+    def begin_life(self, above: int = 0) -> None:
+        """Raise the revision to the wall clock's microseconds, or to `above`, if it is behind.
 
         Called once whenever a service starts on the store, so that a revision of a life whose end
         was lost (a restored copy, a store made anew) is never handed out again.
@@ -301,7 +313,7 @@ class EmbeddedEngine:
             forget(self._env.path())
         with self._begin(write=True) as txn:
             revision, events, size = self._state(txn)
-            revision = max(revision, time.time_ns() // 1000)
+            revision = max(revision, time.time_ns() // 1000, above)
             txn.put(_STATE_KEY, _STATE.pack(revision, events, size))
 
     def close(self) -> None:

@@ -1,9 +1,13 @@
 """The data directory: which files are in it, what they are called, and that one service has it.
 
-keyrack                     the format, and 16 random bytes that name this directory
+keyrack                     the format, 16 random bytes that name this directory, a checksum
 lock                        locked for as long as any process of the service lives
+high-water                  what is known to be on the disk at least, see `high_water`
 snapshot-0000000000000042   a snapshot; it is called so only when it is whole and on the disk
 journal-0000000000000042    what was changed since that snapshot was begun, and up to the next
+*.part                      a file that is being made
+*.set-aside                 a file that nothing could be read from, or that was not used; it is left
+                            to the operator, and nobody reads or removes it
 """
 
 from __future__ import annotations
@@ -13,6 +17,7 @@ import os
 import re
 import secrets
 import time
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import StoreError, StoreFormatUnknown, StoreInUse
@@ -26,11 +31,16 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.files import Files
 
 FORMAT: Final = "keyrack data 1"
-_MARK: Final = "keyrack"
+_HEAD: Final = "keyrack"
 _LOCK: Final = "lock"
-_NAME: Final = re.compile(r"(snapshot|journal)-([0-9]{16})(\.part|\.damaged)?")
+_MARK: Final = "high-water"
+_NAME: Final = re.compile(
+    r"(snapshot|journal)-([0-9]{16})(\.part|\.damaged|\.set-aside(?:-[0-9]+)?)?"
+)
 _PART: Final = ".part"
-_DAMAGED: Final = ".damaged"
+_ASIDE: Final = ".set-aside"
+_ASIDE_NAMES: Final = (_ASIDE, ".damaged")
+"""What the names of files begin to end with that were set aside, by earlier versions too."""
 _PATIENCE_SECONDS: Final = 3.0
 
 
@@ -67,20 +77,57 @@ class DataDirectory:
         """Return a number that no file of this directory has had."""
         return max((number for _, number, _ in self._names()), default=0) + 1
 
-    def set_aside(self, number: int) -> None:
-        """Rename a damaged snapshot, so that it is neither read nor counted again."""
-        self.files.rename(self.snapshot(number), self.snapshot(number) + _DAMAGED)
+    def mark(self) -> str:
+        """Return the path of the high-water mark."""
+        return os.path.join(self.path, _MARK)
 
-    def prune(self, keep: int, journals: bool) -> None:
-        """Remove all but the last `keep` snapshots, and the journals that none of those needs.
+    def has_set_aside_snapshots(self) -> bool:
+        """Tell whether any snapshot was set aside."""
+        return any(
+            kind == "snapshot" and suffix.startswith(_ASIDE_NAMES)
+            for kind, _, suffix in self._names()
+        )
 
-        Without `journals` none is needed.
-        """
-        kept = self.snapshots()[-keep:]
-        oldest = kept[0] if journals and kept else self.next_number()
-        self._remove(self.snapshot(number) for number in self.snapshots() if number not in kept)
-        self._remove(self.journal(number) for number in self.journals() if number < oldest)
+    def has_trace_of_snapshot(self, number: int) -> bool:
+        """Tell whether a snapshot is there, or was set aside."""
+        return any(
+            (kind, found) == ("snapshot", number) and suffix != _PART
+            for kind, found, suffix in self._names()
+        )
+
+    def set_aside(self, path: str) -> str:
+        """Rename a file, so that it is neither read nor removed; return its new path."""
+        target, number = path + _ASIDE, 1
+        while os.path.lexists(target):
+            number += 1
+            target = f"{path}{_ASIDE}-{number}"
+        self.files.rename(path, target)
+        return target
+
+    def prune(self, keep: int) -> None:
+        """Remove all but the last `keep` snapshots, and the journals that none of those needs."""
+        snapshots = self.snapshots()
+        kept = snapshots[-keep:]
+        self._remove(self.snapshot(number) for number in snapshots if number not in kept)
+        if kept:
+            self._remove(self.journal(number) for number in self.journals() if number < kept[0])
         self.remove_parts()
+
+    def remove_journal(self, number: int) -> None:
+        """Remove a journal that was there for a snapshot only."""
+        self._remove((self.journal(number),))
+
+    def check_present(self) -> None:
+        """Raise `StoreError` when this directory is not there, or another is in its place."""
+        try:
+            name = _name_in(self.path)
+        except StoreError as error:
+            raise StoreError(f"the data directory {self.path} is gone: {error}") from None
+        if name != self.name:
+            raise StoreError(
+                f"the data directory {self.path} is gone, or another is in its place. "
+                "Is its file system mounted?"
+            )
 
     def remove_parts(self) -> None:
         """Remove what snapshots that were broken off have left."""
@@ -95,11 +142,11 @@ class DataDirectory:
     def _numbers(self, kind: str) -> list[int]:
         return sorted(number for what, number, more in self._names() if what == kind and not more)
 
-    def _names(self) -> Iterator[tuple[str, int, str | None]]:
+    def _names(self) -> Iterator[tuple[str, int, str]]:
         """Yield kind, number and suffix of each file that has such a name."""
         for name in os.listdir(self.path):
             if match := _NAME.fullmatch(name):
-                yield match[1], int(match[2]), match[3]
+                yield match[1], int(match[2]), match[3] or ""
 
 
 def take(path: str, files: Files = FILES) -> tuple[DataDirectory, int]:
@@ -146,43 +193,72 @@ def look(path: str) -> DataDirectory:
 def _marked(path: str, files: Files) -> DataDirectory:
     name = _name_in(path)
     if name is None:
-        others = set(os.listdir(path)) - {_LOCK, _MARK + _PART, "lost+found"}
+        others = set(os.listdir(path)) - {_LOCK, _HEAD + _PART, "lost+found"}
+        if any(_NAME.fullmatch(other) or other == _MARK for other in others):
+            raise StoreFormatUnknown(
+                f"--data-dir {path} holds files of a data directory ({min(others)}, ...), but its "
+                f"file {_HEAD!r} is missing. Nothing was changed. Put that file back from a "
+                "backup, or restore a snapshot into another directory (keyrack snapshot restore)."
+            )
         if others:
             raise StoreFormatUnknown(
                 f"--data-dir {path} holds other files ({min(others)}, ...) and is no data "
                 "directory. Name an empty directory or a new one."
             )
         name = secrets.token_bytes(16)
-        _mark(path, name, files)
+        _write_head(path, name, files)
     return DataDirectory(path, name, files)
 
 
-def _mark(path: str, name: bytes, files: Files) -> None:
-    mark = os.path.join(path, _MARK)
+def _write_head(path: str, name: bytes, files: Files) -> None:
+    head = os.path.join(path, _HEAD)
     with contextlib.suppress(FileNotFoundError):
-        files.remove(mark + _PART)
-    descriptor = files.create(mark + _PART)
+        files.remove(head + _PART)
+    descriptor = files.create(head + _PART)
     try:
-        files.write(descriptor, f"{FORMAT}\n{name.hex()}\n".encode(), 0)
+        content = f"{FORMAT}\n{name.hex()}\n"
+        files.write(descriptor, f"{content}{_checksum(content)}\n".encode(), 0)
         files.sync(descriptor)
     finally:
         os.close(descriptor)
-    files.rename(mark + _PART, mark)
+    files.rename(head + _PART, head)
     files.sync_directory(path)
+
+
+def _checksum(content: str) -> str:
+    return blake2b(content.encode(), digest_size=8).hexdigest()
 
 
 def _name_in(path: str) -> bytes | None:
     """Return the name of a data directory, None where there is none yet."""
+    head = os.path.join(path, _HEAD)
     try:
-        with open(os.path.join(path, _MARK), encoding="ascii", errors="replace") as file:
-            text, name, *_ = (file.read(200) + "\n\n").split("\n")
+        with open(head, encoding="ascii", errors="replace") as file:
+            content = file.read(200)
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}.") from None
-    if text != FORMAT or re.fullmatch("[0-9a-f]{32}", name) is None:
+        raise StoreError(f"{head} cannot be read: {error.strerror}.") from None
+    text, name, checksum, *_ = f"{content}\n\n\n".split("\n")
+    if _is_whole(content, text, name, checksum):
+        if text == FORMAT:
+            return bytes.fromhex(name)
         raise StoreFormatUnknown(
             f"{path} has the format {text!r}, and this version of Keyrack reads {FORMAT!r}. "
             "Use the one that made it, or another --data-dir."
         )
-    return bytes.fromhex(name)
+    raise StoreFormatUnknown(
+        f"{head} is damaged: it should be {FORMAT!r}, a name of 32 hexadecimal digits, and a "
+        "checksum, a line each. Nothing was changed. Put that file back from a backup, or restore "
+        "a snapshot into another directory (keyrack snapshot restore)."
+    )
+
+
+def _is_whole(content: str, text: str, name: str, checksum: str) -> bool:
+    """Tell whether a head is as it was written: earlier versions wrote no checksum."""
+    if re.fullmatch(r"keyrack data [0-9]+", text) is None:
+        return False
+    lines = f"{text}\n{name}\n"
+    if content == lines:
+        return re.fullmatch("[0-9a-f]{32}", name) is not None
+    return content == f"{lines}{checksum}\n" and checksum == _checksum(lines)

@@ -20,6 +20,7 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
+from keyrack.engines.embedded.durability.high_water import HighWaterMark
 from keyrack.engines.embedded.words import BROKEN, SYNCED_JOURNAL, SYNCED_SEQUENCE
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Syncer:
         self._data = data
         self._words = words
         self._position = position
+        self._mark = HighWaterMark(data)
         self._lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._open: dict[int, int] = {}
 
@@ -58,14 +60,20 @@ class Syncer:
             return self._words[SYNCED_SEQUENCE] >= sequence or self._sync()
 
     def leave(self, begun: Position) -> None:
-        """Bring all that was before a journal that has begun to the disk: it may be removed then.
+        """Bring the journals before one that has begun to the disk: nobody writes to them any more.
 
         Where that fails the snapshot that is being taken makes up for it.
         """
-        if self.sync(begun.sequence):
-            with self._locked():
-                journal = max(begun.number, self._words[SYNCED_JOURNAL])
-                self._words[SYNCED_JOURNAL] = journal
+        with self._locked():
+            if self._words[BROKEN]:
+                return
+            try:
+                for number in range(self._words[SYNCED_JOURNAL], begun.number):
+                    self._data.files.sync(self._descriptor(number))
+            except OSError:
+                self._words[BROKEN] = 1
+                return
+            self._words[SYNCED_JOURNAL] = max(begun.number, self._words[SYNCED_JOURNAL])
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -83,14 +91,19 @@ class Syncer:
             # A journal that was left for the next one is brought to the disk before it.
             for number in range(self._words[SYNCED_JOURNAL], position.number + 1):
                 self._data.files.sync(self._descriptor(number))
+            self.settle(position)
         except OSError:
             self._words[BROKEN] = 1
             return False
-        self.note(position)
         return True
 
+    def settle(self, position: Position) -> None:
+        """Say that everything up to a position is on the disk, there too. Raises `OSError`."""
+        self._mark.note_synced(position.number, position.sequence)
+        self.note(position)
+
     def note(self, position: Position) -> None:
-        """Say that everything up to a position is on the disk."""
+        """Say to the other processes that everything up to a position is on the disk."""
         self._words[SYNCED_JOURNAL] = position.number
         self._words[SYNCED_SEQUENCE] = position.sequence
 
@@ -100,9 +113,14 @@ class Syncer:
         return self._words[BROKEN] == 1
 
     def resume(self) -> None:
-        """Let writes go on after a failure; call when a snapshot holds all that was written."""
-        if self._words[BROKEN]:
-            self.note(self._position())
+        """Let writes go on after a failure; call when a snapshot holds all that was written.
+
+        Raises `OSError` when the journal that was begun with the snapshot cannot be synced either.
+        """
+        with self._locked():
+            position = self._position()
+            self._data.files.sync(self._descriptor(position.number))
+            self.settle(position)
             self._words[BROKEN] = 0
 
     def _descriptor(self, number: int) -> int:
@@ -114,6 +132,7 @@ class Syncer:
 
     def close(self) -> None:
         """Let go of the files."""
+        self._mark.close()
         for descriptor in (self._lock, *self._open.values()):
             os.close(descriptor)
 

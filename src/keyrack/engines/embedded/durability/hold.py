@@ -53,6 +53,11 @@ class Hold(NamedTuple):
             write_position(txn, position)
         return position
 
+    def revision(self) -> int:
+        """Return the last revision."""
+        with self.env.begin() as txn:
+            return self.read_state(txn)[0]
+
     def changed_since_snapshot(self) -> bool:
         """Tell whether anything was written since the last snapshot, or there was none."""
         saved = self.position().saved

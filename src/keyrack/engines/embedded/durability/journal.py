@@ -1,7 +1,7 @@
-"""The journal: the changes of each transaction, one entry for each, in a file.
+"""The journal, a write-ahead log: the changes of each transaction, one entry for each, in a file.
 
-    header   magic 16, version 4, zeros 4, number 8, first sequence 8, salt 8, digest 16
-    entry    length 4, CRC-32 4, sequence 8, then packed changes of that length
+    header   magic 16, version 4, kind 4, number 8, first sequence 8, salt 8, digest 16
+    entry    length 4, CRC-32 4, sequence 8, unsynced 4, then packed changes of that length
 
 Numbers are big-endian. An entry is written under the database's write lock, just before the
 transaction is committed, at an offset that is kept in the database by the same transaction: one
@@ -10,7 +10,13 @@ committed entries stand one behind the other, and what follows them means nothin
 mistaken for an entry either: the CRC begins with the file's salt, which nobody knows who could have
 had bytes like it stored, and sequence numbers follow one another without a gap.
 
-A journal ends where the next one begins, and each life of a service begins a new one.
+`unsynced` says how many of the entries before this one were not known to be on the disk when it was
+written. So each entry tells how far the journal was synced: if one that can be read says that one
+that cannot was on the disk, that is damage. Without it, a loss of power would look the same: it may
+leave the later of two entries and not the earlier.
+
+A journal ends where the next one begins, and each life of a service begins a new one. In journals
+of version 1 there is neither a kind nor `unsynced`.
 """
 
 from __future__ import annotations
@@ -18,6 +24,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import secrets
 from hashlib import blake2b
 from struct import Struct
@@ -38,14 +45,33 @@ if TYPE_CHECKING:
 
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
-VERSION: Final = 1
+VERSION: Final = 2
+_EARLIER_VERSION: Final = 1
 _MAGIC: Final = b"keyrack journal\n"
 _HEADER: Final = Struct(">16sIIQQ8s")
 _DIGEST: Final = 16
 START: Final = _HEADER.size + _DIGEST
 """Where the entries of a journal begin."""
-_ENTRY: Final = Struct(">IIQ")
-_CHECKED: Final = Struct(">IQ")
+_ENTRY: Final = Struct(">IIQI")
+_CHECKED: Final = Struct(">IQI")
+_EARLIER_ENTRY: Final = Struct(">IIQ")
+_EARLIER_CHECKED: Final = Struct(">IQ")
+_GONE: Final = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ESTALE))
+"""Errors of a journal that is not where it was: it takes another one, and a snapshot, to go on."""
+_MOST_UNSYNCED: Final = (1 << 32) - 1
+_GAP: Final = 1 << 20
+"""What a journal's sequence leaves out where changes before it were not written down."""
+
+WRITE_AHEAD: Final = 1
+"""The kind of a journal whose entries are promised: the mode `commit`."""
+SCRATCH: Final = 2
+"""The kind of a journal that is there for a snapshot only, and promises nothing."""
+
+_BYTES_BEFORE_SEQUENCE: Final = 8
+"""Length and checksum, in an entry."""
+_SEARCH_BYTES: Final = 4 << 20
+_SEARCH_BITS: Final = 16
+"""Behind damage, entries are looked for whose sequences differ from the last one's in these."""
 
 POSITION_KEY: Final = b"keyrack:journal"
 _POSITION: Final = Struct(">16s36sQQQQ?")
@@ -110,7 +136,8 @@ class Journal:
 
     Otherwise the journal is given up instead, and so is the snapshot that it is kept for, when it
     gets longer than `most_bytes` or cannot be written. `refuses` tells whether the disk has failed
-    and no new snapshot was taken since.
+    and no new snapshot was taken since, `synced` how far the journal is known to be on the disk;
+    `failed` is called when the journal is gone.
     """
 
     def __init__(
@@ -119,14 +146,18 @@ class Journal:
         strict: bool,
         most_bytes: int = 0,
         refuses: Callable[[], bool] = lambda: False,
+        synced: Callable[[], int] = lambda: 0,
+        failed: Callable[[], object] = lambda: None,
     ) -> None:
         self.data = data
         self.strict = strict
         self._most_bytes = most_bytes
         self._refuses = refuses
+        self._synced = synced
+        self._failed = failed
         self._number = 0
         self._descriptor = -1
-        self._salt = b""
+        self._header = Header(0, 0, b"")
         self.sequence = 0
         """The last entry when this process's last transaction was committed."""
 
@@ -148,6 +179,8 @@ class Journal:
             except OSError as error:
                 if self.strict:
                     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+                    if error.errno in _GONE:
+                        self._failed()
                     why = Why.DISK_FULL if full else Why.DISK
                     raise JournalFailed(why, error.strerror or "") from error
                 position = position._replace(on=False)
@@ -160,7 +193,7 @@ class Journal:
         if not self.strict and position.offset > self._most_bytes:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         sequence = position.sequence + 1
-        entry = pack_entry(self._salt, sequence, payload)
+        entry = pack_entry(self._header, sequence, self._synced(), payload)
         self.data.files.write(self._descriptor, entry, position.offset)
         return position._replace(offset=position.offset + len(entry), sequence=sequence)
 
@@ -175,7 +208,7 @@ class Journal:
     def _open(self, number: int) -> None:
         self.close()
         self._descriptor = self.data.files.open(self.data.journal(number))
-        self._salt = read_header(os.pread(self._descriptor, START, 0), number).salt
+        self._header = read_header(os.pread(self._descriptor, START, 0), number)
         self._number = number
 
     def close(self) -> None:
@@ -295,6 +328,8 @@ class Header(NamedTuple):
     first: int
     """The sequence number that its first entry has."""
     salt: bytes
+    kind: int = WRITE_AHEAD
+    version: int = VERSION
 
 
 class Damaged(Exception):
@@ -307,25 +342,25 @@ def create(data: DataDirectory, number: int) -> None:
     data.files.sync_directory(data.path)
 
 
-def _write_header(data: DataDirectory, number: int, first: int) -> None:
+def _write_header(data: DataDirectory, number: int, first: int, kind: int) -> None:
     """Begin a journal that was created. Call under the write lock, when `first` is certain."""
     descriptor = data.files.open(data.journal(number))
     try:
-        header = _HEADER.pack(_MAGIC, VERSION, 0, number, first, secrets.token_bytes(8))
+        header = _HEADER.pack(_MAGIC, VERSION, kind, number, first, secrets.token_bytes(8))
         data.files.write(descriptor, header + _digest(header), 0)
     finally:
         os.close(descriptor)
 
 
-def begin(txn: lmdb.Transaction[bytes], data: DataDirectory, number: int) -> Position:
+def begin(txn: lmdb.Transaction[bytes], data: DataDirectory, number: int, kind: int) -> Position:
     """Go over to a journal that was created, in a write transaction; return the position.
 
     Where changes were not written down before, the sequence gets a gap, so that nobody takes this
     journal for what follows on the one before it.
     """
     before = read_position(txn)
-    sequence = before.sequence if before.on else before.sequence + 1
-    _write_header(data, number, sequence + 1)
+    sequence = before.sequence if before.on else before.sequence + _GAP
+    _write_header(data, number, sequence + 1, kind)
     position = Position(data.name, data.boot, number, START, sequence, saved=before.saved, on=True)
     write_position(txn, position)
     return position
@@ -339,60 +374,131 @@ def read_header(data: bytes, number: int) -> Header:
     """Return what a journal's first bytes say. Raises `Damaged` or `StoreFormatUnknown`."""
     if len(data) < START:
         raise Damaged(f"journal {number} has no header")
-    magic, version, _, found, first, salt = _HEADER.unpack_from(data)
+    magic, version, kind, found, first, salt = _HEADER.unpack_from(data)
     if magic != _MAGIC or data[_HEADER.size : START] != _digest(data[: _HEADER.size]):
         raise Damaged(f"the header of journal {number} is damaged")
-    if version != VERSION:
+    if version not in (VERSION, _EARLIER_VERSION):
         raise StoreFormatUnknown(
             f"journal {number} has the format {version}, and this version of Keyrack reads "
             f"{VERSION}. Use the one that made it."
         )
     if found != number:
         raise Damaged(f"journal {number} says that it is {found}")
-    return Header(found, first, salt)
+    return Header(found, first, salt, kind or WRITE_AHEAD, version)
 
 
-def pack_entry(salt: bytes, sequence: int, payload: bytes) -> bytes:
-    """Return the bytes of an entry."""
+def is_scratch(data: DataDirectory, number: int) -> bool:
+    """Tell whether a journal is there for a snapshot only."""
+    with open(data.journal(number), "rb") as file:
+        try:
+            return read_header(file.read(START), number).kind == SCRATCH
+        except Damaged:
+            return False
+
+
+def pack_entry(header: Header, sequence: int, synced: int, payload: bytes) -> bytes:
+    """Return the bytes of an entry; `synced` is the last entry that is known to be on the disk."""
     length = len(payload)
-    return b"%b%b" % (_ENTRY.pack(length, _check(salt, sequence, payload), sequence), payload)
+    unsynced = min(max(0, sequence - 1 - synced), _MOST_UNSYNCED)
+    check = _check(header, sequence, unsynced, payload)
+    if header.version == _EARLIER_VERSION:
+        return b"%b%b" % (_EARLIER_ENTRY.pack(length, check, sequence), payload)
+    return b"%b%b" % (_ENTRY.pack(length, check, sequence, unsynced), payload)
 
 
-def _check(salt: bytes, sequence: int, payload: bytes) -> int:
-    return crc32(payload, crc32(salt + _CHECKED.pack(len(payload), sequence)))
+def _check(header: Header, sequence: int, unsynced: int, payload: bytes) -> int:
+    """Return the checksum of an entry."""
+    if header.version == _EARLIER_VERSION:
+        head = _EARLIER_CHECKED.pack(len(payload), sequence)
+    else:
+        head = _CHECKED.pack(len(payload), sequence, unsynced)
+    return crc32(payload, crc32(header.salt + head))
+
+
+class Entry(NamedTuple):
+    """An entry that was read."""
+
+    end: int
+    """The offset behind it."""
+    sequence: int
+    synced: int
+    """The last entry that was known to be on the disk when this one was written."""
+    payload: bytes
 
 
 class Reader:
-    """Reads the entries of a journal from an offset on."""
+    """Reads the entries of a journal. Raises `Damaged` for one without a good header."""
 
     def __init__(self, data: DataDirectory, number: int) -> None:
         self._descriptor = os.open(data.journal(number), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            self._size = os.fstat(self._descriptor).st_size
+            self.size = os.fstat(self._descriptor).st_size
             self.header = read_header(os.pread(self._descriptor, START, 0), number)
         except BaseException:
             self.close()
             raise
+        self._entry = _ENTRY if self.header.version == VERSION else _EARLIER_ENTRY
 
     def close(self) -> None:
         """Let go of the file."""
         os.close(self._descriptor)
 
-    def entries(self, offset: int, sequence: int) -> Iterator[tuple[int, bytes]]:
-        """Yield the entries behind `sequence`, which ends at `offset`: their ends and payloads.
+    def entries(self, offset: int, sequence: int) -> Iterator[Entry]:
+        """Yield the entries behind `sequence`, which ends at `offset`.
 
         Stops at the first bytes that are not the next entry.
         """
-        while True:
-            head = os.pread(self._descriptor, _ENTRY.size, offset)
-            if len(head) < _ENTRY.size:
-                return
-            length, check, found = _ENTRY.unpack(head)
+        while entry := self.entry_at(offset):
             sequence += 1
-            if found != sequence or length > self._size - offset:
+            if entry.sequence != sequence:
                 return
-            payload = os.pread(self._descriptor, length, offset + _ENTRY.size)
-            if check != _check(self.header.salt, sequence, payload):
-                return
-            offset += _ENTRY.size + length
-            yield offset, payload
+            yield entry
+            offset = entry.end
+
+    def entry_at(self, offset: int) -> Entry | None:
+        """Return the entry that begins at an offset, or None where there is none that is whole."""
+        head = os.pread(self._descriptor, self._entry.size, offset)
+        if len(head) < self._entry.size:
+            return None
+        # Entries of version 1 do not say what was synced: all before them counts as that.
+        length, check, sequence, unsynced = (*self._entry.unpack(head), 0)[:4]
+        end = offset + self._entry.size + length
+        if end > self.size or unsynced >= sequence:
+            return None
+        payload = os.pread(self._descriptor, length, offset + self._entry.size)
+        if check != _check(self.header, sequence, unsynced, payload):
+            return None
+        return Entry(end, sequence, sequence - 1 - unsynced, payload)
+
+    def search(self, offset: int, sequence: int) -> Entry | None:
+        """Return the next whole entry that begins at `offset` or behind it, or None.
+
+        For a journal that is damaged: looks for entries whose sequence is above the given one. By
+        their numbers, of which the first bytes are known, so that this goes at the speed of a
+        search for text.
+        """
+        wanted = _sequences_above(sequence)
+        # A piece begins again with what may have been the beginning of an entry.
+        overlap = self._entry.size
+        while offset < self.size:
+            piece = os.pread(self._descriptor, _SEARCH_BYTES + overlap, offset)
+            if not piece:
+                return None
+            for match in wanted.finditer(piece):
+                start = offset + match.start() - _BYTES_BEFORE_SEQUENCE
+                entry = self.entry_at(start) if start >= START else None
+                if entry is not None and entry.sequence > sequence:
+                    return entry
+            offset += _SEARCH_BYTES
+        return None
+
+
+def _sequences_above(sequence: int) -> re.Pattern[bytes]:
+    """Return a pattern for the first bytes of the next 65 536 sequences, or some more.
+
+    It matches nothing in a run of zeros, of which values may be full.
+    """
+    first = sequence + 1
+    beginnings = {(first + more).to_bytes(8, "big")[:6] for more in (0, (1 << _SEARCH_BITS) - 1)}
+    starts = b"|".join(re.escape(beginning) for beginning in sorted(beginnings))
+    return re.compile(b"(?=(?:%b)(?!\0\0))" % starts)

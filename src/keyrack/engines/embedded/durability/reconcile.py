@@ -2,116 +2,201 @@
 
 The store in memory may have outlived the service (a restart), or not (a new machine, a container).
 What it holds is used where it is certain to be what the data directory knows, or later; else it is
-filled from the data directory.
+filled from the data directory. Until one of the two is found to be all that was promised, nothing
+is changed, in memory or on the disk.
 """
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from keyrack.engines.contract import StoreError
-from keyrack.engines.embedded.durability import journal
-from keyrack.engines.embedded.durability.journal import NOWHERE, Position
-from keyrack.engines.embedded.durability.recovery import recover
+from keyrack.engines.embedded.durability import journal, snapshot
+from keyrack.engines.embedded.durability.examination import examine, has_entries
+from keyrack.engines.embedded.durability.high_water import (
+    REVISIONS_AHEAD,
+    HighWaterMark,
+    Mark,
+)
+from keyrack.engines.embedded.durability.journal import NOWHERE, WRITE_AHEAD, Position
+from keyrack.engines.embedded.durability.recovery import load
 from keyrack.engines.embedded.durability.take_snapshot import take
 
 if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.engines.embedded.durability.examination import Examination
     from keyrack.engines.embedded.durability.group_sync import Syncer
-    from keyrack.engines.embedded.durability.hold import Hold
     from keyrack.engines.embedded.engine import EmbeddedEngine
 
 
-class Started(NamedTuple):
+@dataclass(slots=True)
+class Started:
     """What an operator should know, a sentence each."""
 
-    facts: list[str]
-    troubles: list[str]
+    facts: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
 
 
 def start(engine: EmbeddedEngine, data: DataDirectory, keep: int, syncer: Syncer | None) -> Started:
     """Bring store and data directory together.
 
-    `syncer` is given in the mode `commit`, which has a journal from here on. Raises `StoreError`.
+    `syncer` is given in the mode `commit`, which has a journal from here on. Raises `StoreError`,
+    and has changed nothing then that a later start could do without.
     """
-    hold = engine.hold()
-    position = hold.position()
-    started = Started([], [])
-    certain, loaded = _is_latest(position, data), False
-    if not certain and not _may_be_replaced(hold, position, data):
+    return _Start(engine, data, keep, syncer).run()
+
+
+class _Start:
+    def __init__(
+        self, engine: EmbeddedEngine, data: DataDirectory, keep: int, syncer: Syncer | None
+    ) -> None:
+        self._engine = engine
+        self._hold = engine.hold()
+        self._data = data
+        self._keep = keep
+        self._syncer = syncer
+        self._started = Started()
+
+    def run(self) -> Started:
+        position = self._hold.position()
+        loaded, latest = False, self._is_latest(position)
+        if latest:
+            found = examine(self._data, snapshot.glance)
+            behind = self._note_behind(position, found)
+        else:
+            found = examine(self._data)
+            self._refuse_to_mix(position, found)
+            found.refuse_losses()
+            behind = False
+            if found.snapshot or self._hold.is_empty():
+                position, loaded = self._load(found), found.snapshot > 0
+        self._note_mark(found)
+        if self._syncer is None:
+            self._keep_snapshots(loaded, behind)
+        else:
+            follows = (latest or loaded) and found.is_whole and not behind
+            self._keep_journal(self._syncer, position, follows)
+        self._set_aside(found)
+        self._data.prune(self._keep)
+        return self._started
+
+    def _is_latest(self, position: Position) -> bool:
+        """Tell whether a store is the one of this data directory, with all that it knows."""
+        data = self._data
+        newest = max(data.snapshots(), default=0)
+        same = position.directory == data.name and position.boot == data.boot
+        if not same or position.number < newest or position.number == 0:
+            return False
+        # A later journal with entries is of a service that went on from here with another store.
+        later = (number for number in data.journals() if number > position.number)
+        return not any(has_entries(data, number) for number in later)
+
+    def _note_behind(self, position: Position, found: Examination) -> bool:
+        """Tell whether the data directory has less than the store in memory."""
+        lacks_entries = position.on and found.reached < position.sequence
+        lacks_snapshot = position.saved > 0 and found.snapshot < position.number
+        if not (lacks_entries or found.lost or (self._syncer is None and lacks_snapshot)):
+            return False
+        self._started.warnings.append(
+            f"{self._data.path} lacks changes that the store in memory has: files are missing, "
+            "damaged, or of an earlier time. A snapshot of the store is taken now."
+        )
+        return True
+
+    def _refuse_to_mix(self, position: Position, found: Examination) -> None:
+        if position.directory == self._data.name or self._hold.is_empty() or not found.snapshot:
+            return
         raise StoreError(
-            f"the store in {hold.env.path()} holds data that {data.path} does not know, and both "
-            "have some. Name another --store or another --data-dir."
+            f"the store in {self._hold.env.path()} holds data that {self._data.path} does not "
+            "know, and both have some. Name another --store or another --data-dir."
         )
-    if not certain and (data.snapshots() or hold.is_empty()):
-        position = _load(engine, hold, data, started)
-        certain, loaded = True, bool(data.snapshots())
-    if syncer is None:
+
+    def _load(self, found: Examination) -> Position:
+        """Fill the store from the data directory and return the journal's position."""
+        hold, data = self._hold, self._data
+        # If this is broken off, the next start sees by the number that the store is not whole.
+        hold.move(lambda _: NOWHERE._replace(directory=data.name, boot=data.boot))
+        hold.clear()
+        if found.summary is not None:
+            loaded = load(hold, found)
+            self._engine.set_clock(loaded.last_ms)
+            self._started.facts.append(
+                f"Snapshot {found.snapshot} of {data.path} was loaded: {hold.keys()} keys, with "
+                f"{loaded.entries} later transactions of the journal."
+            )
+        self._engine.begin_life(found.mark.ceiling if found.mark is not None else 0)
+        return hold.move(
+            lambda position: position._replace(
+                number=max(data.next_number() - 1, 1),
+                sequence=found.reached,
+                # The journals here go on from a snapshot that was made here.
+                on=found.summary is not None and not found.restored,
+            )
+        )
+
+    def _note_mark(self, found: Examination) -> None:
+        """Write down which revisions this life may hand out, before it hands out any."""
+        mark = found.mark or Mark()
+        ceiling = self._hold.revision() + REVISIONS_AHEAD
+        writer = HighWaterMark(self._data)
+        if found.mark is None:
+            writer.replace(mark._replace(snapshot=found.snapshot, ceiling=ceiling))
+        else:
+            writer.note_snapshot(max(mark.snapshot, found.snapshot), ceiling)
+        writer.close()
+
+    def _keep_snapshots(self, loaded: bool, behind: bool) -> None:
+        """Have no journal; where changes may be missing on the disk, take a snapshot."""
+        data = self._data
         # Nobody has written anything since it was loaded.
-        saved = hold.env.info()["last_txnid"] if loaded else 0
-        hold.move(
-            lambda found: found._replace(directory=data.name, boot=data.boot, saved=saved, on=False)
+        saved = self._hold.env.info()["last_txnid"] if loaded else 0
+        self._hold.move(
+            lambda position: position._replace(
+                directory=data.name, boot=data.boot, saved=saved, on=False
+            )
         )
-    elif not (certain and position.on and _go_on(hold, data, syncer)):
-        syncer.note(position)
-        take(hold, data, keep, syncer)
-        syncer.resume()
-    data.remove_parts()
-    return started
+        if behind:
+            take(self._hold, data)
 
+    def _keep_journal(self, syncer: Syncer, position: Position, follows: bool) -> None:
+        """Go on with a journal, after a snapshot where it would not follow on those so far."""
+        if position.on and follows and self._go_on(syncer):
+            return
+        syncer.note(position._replace(number=self._data.next_number()))
+        take(self._hold, self._data, syncer)
 
-def _is_latest(position: Position, data: DataDirectory) -> bool:
-    """Tell whether a store is the one of this data directory, with all that it knows."""
-    newest = max(data.snapshots(), default=0)
-    same = position.directory == data.name and position.boot == data.boot
-    return same and position.number >= newest and position.number > 0
+    def _go_on(self, syncer: Syncer) -> bool:
+        """Begin a journal that follows on the last ones; False when that cannot be done."""
+        if syncer.broken:
+            return False
+        data = self._data
+        number = data.next_number()
+        try:
+            for older in data.journals():
+                _sync(data, data.journal(older))
+            journal.create(data, number)
+            with self._hold.writing() as txn:
+                position = journal.begin(txn, data, number, WRITE_AHEAD)
+            _sync(data, data.journal(number))
+            syncer.settle(position)
+        except OSError:
+            return False
+        return True
 
-
-def _may_be_replaced(hold: Hold, position: Position, data: DataDirectory) -> bool:
-    return position.directory == data.name or hold.is_empty() or not data.snapshots()
-
-
-def _load(engine: EmbeddedEngine, hold: Hold, data: DataDirectory, started: Started) -> Position:
-    """Fill the store from the data directory and return the journal's position."""
-    # If this is broken off, the next start sees by the number that the store is not whole.
-    hold.move(lambda _: NOWHERE._replace(directory=data.name, boot=data.boot))
-    hold.clear()
-    found = recover(hold, data)
-    started.troubles.extend(found.troubles)
-    engine.set_clock(found.last_ms)
-    engine.begin_life()
-    if found.summary is not None:
-        started.facts.append(
-            f"Snapshot {found.snapshot} of {data.path} was loaded: {hold.keys()} keys, with "
-            f"{found.entries} later transactions of the journal."
-        )
-    return hold.move(
-        lambda position: position._replace(
-            number=max(data.next_number() - 1, 1),
-            sequence=found.sequence,
-            # The journals here go on from a snapshot that was made here.
-            on=found.summary is not None and not found.restored,
-        )
-    )
-
-
-def _go_on(hold: Hold, data: DataDirectory, syncer: Syncer) -> bool:
-    """Begin a journal that follows on the last ones; False when a snapshot is needed instead."""
-    if syncer.broken:
-        return False
-    number = data.next_number()
-    try:
-        for older in data.journals():
-            _sync(data, data.journal(older))
-        journal.create(data, number)
-        with hold.writing() as txn:
-            position = journal.begin(txn, data, number)
-        _sync(data, data.journal(number))
-    except OSError:
-        return False
-    syncer.note(position)
-    return True
+    def _set_aside(self, found: Examination) -> None:
+        """Rename what was not used, now that something better is there, and tell of it."""
+        data, started = self._data, self._started
+        started.troubles.extend(found.damage)
+        paths = list(found.aside)
+        if found.restored:
+            # What was before a snapshot that somebody has put there was not read.
+            paths += [data.journal(n) for n in data.journals() if n < found.snapshot]
+        for path in paths:
+            if os.path.lexists(path):
+                started.troubles.append(f"{path} was not used. It is now {data.set_aside(path)}.")
 
 
 def _sync(data: DataDirectory, path: str) -> None:

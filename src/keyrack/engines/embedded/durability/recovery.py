@@ -1,16 +1,12 @@
 """Filling an empty store from a data directory: the newest good snapshot, then the journals.
 
-A snapshot is read twice: once to see that it is good, once to load it. One that is not is set
-aside, and the one before it is used, together with the journals since then: nothing is lost as
-long as those are there. Reading of journals ends at the first bytes that are not the next entry:
-what follows was never acknowledged.
+All of it is read twice: once to see that it is good (`examination`), once to load it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-from itertools import pairwise
+from itertools import islice
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import lmdb
@@ -21,7 +17,7 @@ from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number
 from keyrack.engines.embedded.durability import changes, journal, snapshot
 from keyrack.engines.embedded.durability.changes import EVENTS
-from keyrack.engines.embedded.durability.snapshot import RECORDS, Header, SnapshotDamaged
+from keyrack.engines.embedded.durability.snapshot import RECORDS
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces, pages_of
 
@@ -29,9 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from keyrack.engines.embedded.durability.changes import Change
-    from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.engines.embedded.durability.examination import Examination
     from keyrack.engines.embedded.durability.hold import Hold
-    from keyrack.engines.embedded.durability.snapshot import Summary
 
 _BATCH: Final = 200
 _PAGES_A_CHANGE: Final = 6
@@ -39,104 +34,44 @@ _PAGES_A_CHANGE: Final = 6
 _BYTES_AN_ENTRY: Final = 24
 
 
-class Found(NamedTuple):
-    """What a data directory had."""
+class Loaded(NamedTuple):
+    """What was put into the store."""
 
-    snapshot: int
-    """The number of the snapshot that was used; 0 when there was none."""
-    restored: bool
-    """Whether an operator has put it there: it was made under another name."""
-    summary: Summary | None
     entries: int
-    """How many journal entries were applied after it."""
-    sequence: int
-    """The number of the last entry that is in the store now."""
+    """How many journal entries were applied after the snapshot."""
     last_ms: int
     """The latest time that is written down, in ms of the clock of the store that was kept."""
-    troubles: list[str]
-    """What should not have been, a sentence each."""
 
 
-def recover(hold: Hold, data: DataDirectory) -> Found:
-    """Fill a store, which must be empty.
+def load(hold: Hold, found: Examination) -> Loaded:
+    """Fill a store, which must be empty, with what can be read of a data directory.
 
-    Raises `StoreError` when there are snapshots and none is good, `StoreFormatUnknown` for files of
-    another version, and `StoreTooSmall` when the store cannot hold what was kept.
+    Raises `StoreTooSmall` when the store cannot hold what was kept, and `OSError`.
     """
-    troubles: list[str] = []
-    number, header, summary = _newest_good(data, troubles)
-    if header is None or summary is None:
-        return Found(0, False, None, 0, 0, 0, troubles)
+    assert found.summary is not None, "there is a snapshot"
     loader = _Loader(hold)
-    for kind, block in snapshot.read(data.snapshot(number)):
+    for kind, block in snapshot.read(found.data.snapshot(found.snapshot)):
         loader.load(block, kind == RECORDS)
     entries = 0
-    for payload in _journal_entries(data, number, summary, troubles):
+    for payload in journal_entries(found):
         loader.load(changes.unpack(payload), False)
         entries += 1
-    loader.finish(summary.revision)
-    last_ms = max(summary.store_ms, loader.last_ms)
-    restored = header != Header(number, data.name)
-    return Found(number, restored, summary, entries, summary.sequence + entries, last_ms, troubles)
+    loader.finish(found.summary.revision)
+    return Loaded(entries, max(found.summary.store_ms, loader.last_ms))
 
 
-def _newest_good(
-    data: DataDirectory, troubles: list[str]
-) -> tuple[int, Header | None, Summary | None]:
-    numbers = data.snapshots()
-    for number in reversed(numbers):
-        try:
-            return number, *snapshot.verify(data.snapshot(number))
-        except SnapshotDamaged as error:
-            troubles.append(f"{error} It is set aside, and the one before it is used.")
-            data.set_aside(number)
-    if numbers:
-        raise StoreError(
-            f"None of the {len(numbers)} snapshots in {data.path} can be read. They are kept under "
-            "names that end in .damaged; restore a good one (keyrack snapshot restore), or name "
-            "another --data-dir to begin anew."
-        )
-    return 0, None, None
-
-
-def _journal_entries(
-    data: DataDirectory, number: int, summary: Summary, troubles: list[str]
-) -> Iterator[bytes]:
-    """Yield the entries after a snapshot, each its packed changes."""
-    sequence = summary.sequence
-    with contextlib.ExitStack() as stack:
-        readers = [
-            stack.enter_context(contextlib.closing(reader))
-            for reader in _readable(data, number, troubles)
-        ]
-        for reader, following in pairwise([*readers, None]):
-            assert reader is not None, "only the last one is followed by none"
-            offset = journal.START
-            if reader.header.number == number:
-                offset = summary.offset
-            elif reader.header.first != sequence + 1:
-                troubles.append(
-                    f"In {data.path}: what journal {reader.header.number} holds does not follow on "
-                    "what was read before it; it is not used."
+def journal_entries(found: Examination) -> Iterator[bytes]:
+    """Yield the entries after the snapshot, each its packed changes."""
+    for stretch in found.stretches:
+        with contextlib.closing(journal.Reader(found.data, stretch.journal)) as reader:
+            read = 0
+            for entry in islice(reader.entries(stretch.offset, stretch.before), stretch.entries):
+                read += 1
+                yield entry.payload
+            if read < stretch.entries:
+                raise StoreError(
+                    f"{found.data.journal(stretch.journal)} was changed while it was read."
                 )
-                return
-            for _, payload in reader.entries(offset, sequence):
-                if following is not None and sequence + 1 >= following.header.first:
-                    break
-                sequence += 1
-                yield payload
-
-
-def _readable(data: DataDirectory, number: int, troubles: list[str]) -> Iterator[journal.Reader]:
-    """Yield the journals from a number on, without those that were made and never begun."""
-    for found in data.journals():
-        if found < number:
-            continue
-        try:
-            yield journal.Reader(data, found)
-        except journal.Damaged as error:
-            if os.path.getsize(data.journal(found)) >= journal.START:
-                troubles.append(f"In {data.path}: {error}; what it holds is not used.")
 
 
 class _Loader:

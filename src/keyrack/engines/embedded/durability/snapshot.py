@@ -14,7 +14,6 @@ a whole.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from hashlib import blake2b
 from struct import Struct
@@ -136,11 +135,11 @@ class Writer:
 
 
 def read(path: str) -> Iterator[tuple[int, Iterable[Change]]]:
-    """Yield a snapshot's blocks, each as its kind and its changes. Raises `SnapshotDamaged`.
+    """Yield a snapshot's blocks, each as its kind and its changes. Raises as `verify` does.
 
     What was yielded is certain only when the end was reached: see `verify`.
     """
-    with _opened(path) as file:
+    with open(path, "rb") as file:
         for kind, payload in _Reader(path, file).blocks():
             yield kind, _changes(path, payload)
 
@@ -148,9 +147,9 @@ def read(path: str) -> Iterator[tuple[int, Iterable[Change]]]:
 def verify(path: str) -> tuple[Header, Summary]:
     """Read a whole snapshot and return what it says about itself.
 
-    Raises `SnapshotDamaged`, or `StoreFormatUnknown` for one of another version.
+    Raises `SnapshotDamaged`, `StoreFormatUnknown` for one of another version, or `OSError`.
     """
-    with _opened(path) as file:
+    with open(path, "rb") as file:
         reader = _Reader(path, file)
         number = 0
         for _, payload in reader.blocks():
@@ -160,13 +159,19 @@ def verify(path: str) -> tuple[Header, Summary]:
         return reader.header, reader.summary
 
 
-@contextlib.contextmanager
-def _opened(path: str) -> Iterator[BinaryIO]:
-    try:
-        with open(path, "rb") as file:
-            yield file
-    except OSError as error:
-        raise SnapshotDamaged(f"{path} cannot be read: {error.strerror}.") from None
+def glance(path: str) -> tuple[Header, Summary]:
+    """Return what a snapshot says about itself, without reading what lies between.
+
+    For one that nothing depends on now. Raises as `verify` does.
+    """
+    with open(path, "rb") as file:
+        reader = _Reader(path, file)
+        length = _BLOCK.size + _SUMMARY.size
+        file.seek(max(file.tell(), os.fstat(file.fileno()).st_size - length - _DIGEST))
+        end = file.read(length)
+        if len(end) < length or _BLOCK.unpack_from(end) != (_END, _SUMMARY.size):
+            raise SnapshotDamaged(f"{path} is cut off, or damaged.")
+        return reader.header, Summary(*_SUMMARY.unpack_from(end, _BLOCK.size))
 
 
 def _changes(path: str, payload: bytes) -> Iterator[Change]:
@@ -192,7 +197,9 @@ class _Reader:
         data = self._take(_HEADER.size)
         magic, version, _, number, directory = _HEADER.unpack(data)
         if magic != _MAGIC:
-            raise StoreFormatUnknown(f"{self._path} is no snapshot of Keyrack.")
+            raise SnapshotDamaged(
+                f"{self._path} is no snapshot of Keyrack, or its first bytes are damaged."
+            )
         self._last = _digest(data, b"")
         if self._take(_DIGEST) != self._last:
             raise SnapshotDamaged(f"The header of {self._path} is damaged.")

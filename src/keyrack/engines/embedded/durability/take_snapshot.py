@@ -27,7 +27,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from keyrack.engines.contract import Space, StoreError
 from keyrack.engines.embedded.durability import changes, journal
 from keyrack.engines.embedded.durability.changes import EVENTS
-from keyrack.engines.embedded.durability.journal import read_position, write_position
+from keyrack.engines.embedded.durability.high_water import REVISIONS_AHEAD, HighWaterMark
+from keyrack.engines.embedded.durability.journal import (
+    SCRATCH,
+    WRITE_AHEAD,
+    read_position,
+    write_position,
+)
 from keyrack.engines.embedded.durability.snapshot import CHANGES, RECORDS, Header, Summary, Writer
 from keyrack.engines.embedded.pieces import Pieces
 
@@ -61,7 +67,6 @@ class Taken(NamedTuple):
 def take(
     hold: Hold,
     data: DataDirectory,
-    keep: int,
     syncer: Syncer | None = None,
     *,
     gently: bool = False,
@@ -69,28 +74,42 @@ def take(
     """Take a snapshot; `syncer` is given in the mode `commit`, where the journal goes on.
 
     `gently` makes it three times as long, and leaves the time between to others.
-    Raises `SnapshotFailed` or `OSError`. The journal then goes on as it would have, and without a
-    `syncer` it is ended.
+    Raises `StoreError` or `OSError`. The journal then goes on as it would have, and without a
+    `syncer` it is ended. Whatever the snapshot makes superfluous is left to `DataDirectory.prune`.
     """
     began = time.monotonic()
+    data.check_present()
     number = data.next_number()
+    mark = HighWaterMark(data)
     taking = _Taking(hold, data, number, syncer, _Pace(_RESTS if gently else 0.0))
     try:
+        mark.note_snapshot(max(data.snapshots(), default=0), hold.revision() + REVISIONS_AHEAD)
         summary = taking.run()
         size = os.stat(data.part(number)).st_size
         data.files.rename(data.part(number), data.snapshot(number))
         data.files.sync_directory(data.path)
+        mark.note_snapshot(number, hold.revision() + REVISIONS_AHEAD)
     except BaseException:
         if syncer is None:
             hold.move(lambda position: position._replace(on=False))
         with contextlib.suppress(OSError):
             data.remove_parts()
         raise
+    finally:
+        mark.close()
     hold.move(lambda position: position._replace(saved=taking.transaction))
     if syncer is not None:
         syncer.resume()
-    data.prune(keep, journals=syncer is not None)
+    else:
+        _remove_scratch_journals(data)
     return Taken(number, summary, size, time.monotonic() - began)
+
+
+def _remove_scratch_journals(data: DataDirectory) -> None:
+    """Remove the journal of this snapshot, and those of snapshots that were broken off."""
+    for number in data.journals():
+        if journal.is_scratch(data, number):
+            data.remove_journal(number)
 
 
 class _Taking:
@@ -109,7 +128,8 @@ class _Taking:
         """Write the snapshot's file, and return when all of it is on the disk."""
         journal.create(self._data, self._number)
         with self._hold.writing() as txn:
-            begun = journal.begin(txn, self._data, self._number)
+            kind = SCRATCH if self._syncer is None else WRITE_AHEAD
+            begun = journal.begin(txn, self._data, self._number, kind)
         if self._syncer is not None:
             self._syncer.leave(begun)
         header = Header(self._number, self._data.name)
@@ -190,7 +210,8 @@ class _Taking:
         reader = journal.Reader(self._data, self._number)
         try:
             reached = begun.offset
-            for reached, payload in reader.entries(begun.offset, begun.sequence):
+            for entry in reader.entries(begun.offset, begun.sequence):
+                reached, payload = entry.end, entry.payload
                 writer.add(CHANGES, payload, sum(1 for _ in changes.unpack(payload)))
                 self._pace.rest()
                 if reached >= ended.offset:

@@ -1,0 +1,306 @@
+"""Every file of a data directory is damaged in every way: nothing is lost in silence.
+
+A start either finds all of it, or is refused and changes nothing, so that it is refused again: the
+next one, and the one after that. In the mode `snapshot` an older snapshot may be used, and is told.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from engine_support.contents import contents
+from engine_support.kept import KeptStore
+from engine_support.world import attempt, put
+
+from keyrack.engines.contract import Set, Space, StoreError
+from keyrack.engines.embedded.durability import high_water, journal, snapshot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import ModuleType
+
+STARTS = 3
+
+
+def flip_a_bit(path: str) -> None:
+    with open(path, "r+b") as file:
+        data = bytearray(file.read())
+        data[len(data) * 2 // 3] ^= 4
+        file.seek(0)
+        file.write(data)
+
+
+def zero_a_byte(path: str) -> None:
+    with open(path, "r+b") as file:
+        data = bytearray(file.read())
+        place = next(at for at in range(len(data) // 2, len(data)) if data[at])
+        data[place] = 0
+        file.seek(0)
+        file.write(data)
+
+
+def zero_the_rest(path: str) -> None:
+    size = os.path.getsize(path)
+    os.truncate(path, size // 2)
+    os.truncate(path, size)
+
+
+def cut_in_half(path: str) -> None:
+    os.truncate(path, os.path.getsize(path) // 2)
+
+
+def cut_off_the_last_byte(path: str) -> None:
+    os.truncate(path, os.path.getsize(path) - 1)
+
+
+def change_the_first_byte(path: str) -> None:
+    with open(path, "r+b") as file:
+        first = file.read(1)
+        file.seek(0)
+        file.write(bytes((first[0] ^ 1,)))
+
+
+def empty(path: str) -> None:
+    os.truncate(path, 0)
+
+
+def remove(path: str) -> None:
+    os.unlink(path)
+
+
+def make_unreadable(path: str) -> None:
+    """As for a file of somebody else: the superuser, who may run this, reads those too."""
+    os.unlink(path)
+    os.symlink(os.path.basename(path), path)
+
+
+DAMAGES = [
+    flip_a_bit,
+    zero_a_byte,
+    zero_the_rest,
+    cut_in_half,
+    cut_off_the_last_byte,
+    change_the_first_byte,
+    empty,
+    remove,
+    make_unreadable,
+]
+
+COMMITTED = {
+    "keyrack": "refused",
+    "high-water": "whole",
+    "snapshot-0000000000000002": "whole",
+    "snapshot-0000000000000003": "whole",
+    "journal-0000000000000002": "whole",
+    "journal-0000000000000003": "refused",
+    "journal-0000000000000004": "refused",
+}
+"""What is to come of damage to each file in the mode `commit`. The older snapshot and its journal
+are there for the case that the newer snapshot is damaged, and the other way round."""
+
+SNAPSHOTS = {
+    "keyrack": "refused",
+    "high-water": "whole",
+    "snapshot-0000000000000001": "whole",
+    "snapshot-0000000000000002": "older",
+}
+
+
+@pytest.fixture
+def kept(shm: Path, tmp_path: Path) -> Iterator[KeptStore]:
+    """A store in the mode `commit`: two snapshots, and a journal of a later life."""
+    store = KeptStore(shm, tmp_path, strict=True)
+    for life in range(3):
+        fill(store, life)
+        assert store.sync()
+        if life < 2:
+            store.take()
+    store.restart()
+    fill(store, 3)
+    assert store.sync()
+    assert sorted(os.listdir(store.disk)) == sorted([*COMMITTED, "lock"])
+    yield store
+    store.close()
+
+
+def fill(store: KeptStore, life: int) -> None:
+    for number in range(10):
+        put(store.engine, b"%d/%d" % (life, number), b"v" * number * 10)
+        put(store.engine, b"again", b"%d" % number)
+        if number == 5:
+            attempt(store.engine, Set(b"lock", b"me", ttl_ms=60_000, space=Space.LOCKS))
+
+
+def files_of(store: KeptStore) -> dict[str, bytes]:
+    """Return the names and bytes of all files but the lock, in which each start signs."""
+    found = {}
+    for name in os.listdir(store.disk):
+        path = store.disk / name
+        if name != "lock":
+            found[name] = os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+    return found
+
+
+def forget_memory(store: KeptStore) -> None:
+    shutil.rmtree(store.memory, ignore_errors=True)
+
+
+def start(store: KeptStore) -> dict[str, Any] | None:
+    """Start with nothing in memory, and return what is there; None when that is refused."""
+    forget_memory(store)
+    before = files_of(store)
+    refusal = ""
+    try:
+        store.open()
+    except StoreError as error:
+        refusal = str(error)
+    if refusal:
+        assert str(store.disk) in refusal, "the sentence says where"
+        assert files_of(store) == before, "what was refused is as it was"
+        return None
+    found = contents(store.engine)
+    assert store.engine.check() == []
+    store.close()
+    return found
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_writes_are_there_or_the_start_is_refused_again_and_again(
+    kept: KeptStore, name: str, damage: Callable[[str], None]
+) -> None:
+    before = contents(kept.engine)
+    kept.close()
+    path = str(kept.disk / name)
+    with open(path, "rb") as file:
+        good = file.read()
+    damage(path)
+    evidence = files_of(kept).get(name)
+    found = [start(kept) for _ in range(STARTS)]
+    refused = COMMITTED[name] == "refused" or damage is make_unreadable
+    if name == "journal-0000000000000002":
+        refused = False  # it is not read while the newest snapshot is good
+    if name == "snapshot-0000000000000002":
+        refused = False
+    assert found == [None if refused else before] * STARTS
+    if refused:
+        if os.path.lexists(path):
+            os.unlink(path)
+        with open(path, "wb") as file:
+            file.write(good)
+        assert start(kept) == before, "with the good file back all is there"
+    elif evidence is not None and name == "snapshot-0000000000000003":
+        assert evidence in files_of(kept).values(), "what was damaged is set aside"
+    kept.open()
+
+
+@pytest.fixture
+def snapshots(shm: Path, tmp_path: Path) -> Iterator[tuple[KeptStore, list[dict[str, Any]]]]:
+    """A store in the mode `snapshot`, and what it held at each of two snapshots."""
+    store = KeptStore(shm, tmp_path)
+    states = []
+    for life in range(2):
+        fill(store, life)
+        states.append(contents(store.engine))
+        store.take()
+    assert sorted(os.listdir(store.disk)) == sorted([*SNAPSHOTS, "lock"])
+    store.close()
+    yield store, states
+    store.open()
+    store.close()
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_a_snapshot_is_used_or_the_start_is_refused_again_and_again(
+    snapshots: tuple[KeptStore, list[dict[str, Any]]], name: str, damage: Callable[[str], None]
+) -> None:
+    store, (older, newer) = snapshots
+    path = str(store.disk / name)
+    with open(path, "rb") as file:
+        good = file.read()
+    damage(path)
+    evidence = files_of(store).get(name)
+    found = [start(store) for _ in range(STARTS)]
+    if name == "keyrack" or (damage is make_unreadable and not name.endswith("1")):
+        assert found == [None] * STARTS
+        if os.path.lexists(path):
+            os.unlink(path)
+        with open(path, "wb") as file:
+            file.write(good)
+        assert start(store) == newer
+    elif SNAPSHOTS[name] == "older":
+        assert found == [older] * STARTS
+        assert evidence is None or evidence in files_of(store).values()
+        assert any("snapshot-0000000000000002" in line for line in store.started.troubles) or (
+            evidence is not None
+        )
+    else:
+        assert found == [newer] * STARTS
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_with_all_snapshots_damaged_nobody_begins_with_nothing(
+    shm: Path, tmp_path: Path, strict: bool, damage: Callable[[str], None]
+) -> None:
+    store = KeptStore(shm, tmp_path, strict=strict)
+    fill(store, 0)
+    store.take()
+    fill(store, 1)
+    if strict:
+        assert store.sync()
+    else:
+        store.take()
+    before = contents(store.engine)
+    store.close()
+    saved = tmp_path / "saved"
+    shutil.copytree(store.disk, saved)
+    for number in store.data.snapshots():
+        damage(store.data.snapshot(number))
+    assert [start(store) for _ in range(STARTS)] == [None] * STARTS
+    shutil.rmtree(store.disk)
+    shutil.copytree(saved, store.disk)
+    assert start(store) == before
+
+
+@pytest.mark.parametrize("what", ["snapshot", "journal"])
+def test_without_any_file_of_a_kind_nobody_begins_with_less(kept: KeptStore, what: str) -> None:
+    kept.close()
+    saved = files_of(kept)
+    for name in saved:
+        if name.startswith(what):
+            os.unlink(kept.disk / name)
+    assert [start(kept) for _ in range(STARTS)] == [None] * STARTS
+    for name, data in saved.items():
+        (kept.disk / name).write_bytes(data)
+    kept.open()
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO])
+@pytest.mark.parametrize("module", [snapshot, journal, high_water])
+def test_what_the_system_does_not_read_is_not_taken_for_damage(
+    kept: KeptStore, monkeypatch: pytest.MonkeyPatch, module: ModuleType, number: int
+) -> None:
+    before = contents(kept.engine)
+    kept.close()
+
+    def fail(file: str | int, *rest: object) -> None:
+        named = (file,) if isinstance(file, str) else ()
+        raise OSError(number, os.strerror(number), *named)
+
+    with monkeypatch.context() as patch:
+        if module is journal:
+            patch.setattr("keyrack.engines.embedded.durability.journal.os.pread", fail)
+        else:
+            patch.setattr(module, "open", fail, raising=False)
+        assert [start(kept) for _ in range(STARTS)] == [None] * STARTS
+        with pytest.raises(StoreError, match=f"{os.strerror(number)}. That is no damage, and"):
+            kept.open()
+    assert start(kept) == before
+    kept.open()
