@@ -56,13 +56,24 @@ _TAG_LIST: Final = re.compile(
 _REVISION: Final = re.compile(rb"[0-9]{1,19}")
 
 
-def read(fields: Sequence[tuple[bytes, bytes]], http_1_0: bool, guard: Guard) -> Head:
-    """Return what a header section means; raise `Problem` where it must be refused."""
+def read(
+    fields: Sequence[tuple[bytes, bytes]],
+    http_1_0: bool,
+    guard: Guard,
+    authority: bytes | None = None,
+) -> Head:
+    """Return what a header section means; raise `Problem` where it must be refused.
+
+    `authority` is what a target in absolute form names; it counts instead of the Host field.
+    """
     values = _by_name(fields)
     head = Head()
-    head.fields = tuple(fields)
     head.http_1_0 = http_1_0
     head.host = _host(values, http_1_0)
+    if authority is not None:
+        head.host = _authority(authority)
+        fields = [(b"host", head.host), *(field for field in fields if field[0] != b"host")]
+    head.fields = tuple(fields)
     head.content_length = _body_length(values, http_1_0)
     head.content_type = _first(values, b"content-type")
     head.wants_continue = _wants_continue(values, http_1_0)
@@ -73,7 +84,8 @@ def read(fields: Sequence[tuple[bytes, bytes]], http_1_0: bool, guard: Guard) ->
     head.plain = (
         _CHANGING.isdisjoint(values) and head.read_refusal is None and head.write_refusal is None
     )
-    head.keep_alive = not http_1_0 and b"close" not in _tokens(values.get(b"connection", ()))
+    options = _tokens(values.get(b"connection", ()))
+    head.keep_alive = b"close" not in options and (not http_1_0 or b"keep-alive" in options)
     head.cacheable = (
         not http_1_0
         and head.keep_alive
@@ -110,6 +122,12 @@ def _host(values: dict[bytes, list[bytes]], http_1_0: bool) -> bytes:
     if not _HOST.fullmatch(host):
         raise Problem("bad-host", "The Host field is a name or an address, and maybe a port.")
     return host
+
+
+def _authority(named: bytes) -> bytes:
+    if not _HOST.fullmatch(named):
+        raise Problem("bad-host", "The target names no host: a name or an address, maybe a port.")
+    return named
 
 
 def _body_length(values: dict[bytes, list[bytes]], http_1_0: bool) -> int:

@@ -207,6 +207,19 @@ KINDS: Final[Mapping[str, Kind]] = {
         "Something went wrong inside the server",
         "This is a defect of the server; its log has the details.",
     ),
+    "method-not-implemented": Kind(
+        501,
+        "The method is not known",
+        "No operation has this method. They are GET, HEAD, PUT, POST, DELETE, PATCH and OPTIONS, "
+        "in capitals.",
+        closes=True,
+    ),
+    "version-not-supported": Kind(
+        505,
+        "The version of HTTP is not supported",
+        "Requests are HTTP/1.1 or HTTP/1.0. Every later HTTP/1 is served as HTTP/1.1.",
+        closes=True,
+    ),
     "unavailable": Kind(
         503,
         "The store cannot be reached right now",

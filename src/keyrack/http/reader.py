@@ -27,12 +27,16 @@ REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
 ).match
 """A request line that needs no second look: a frequent method and a target in origin form."""
+_UNKNOWN_METHOD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]{1,32})(?: |\Z)").match
+_HTTP_2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
 
 _WIRE_FACTOR: Final = 8
 """What has come of a body may have taken this many times its size (one-byte chunks take six)."""
 _MAX_KNOWN_HEAD: Final = 2048
+_MOST_EMPTY_BYTES: Final = 16
+"""Bytes of empty lines before a request line (RFC 9112 section 2.2 asks for one line at least)."""
 _LEAST_RATE: Final = 16 * 1024
 """Bytes a second at which a body that is served while it arrives may take as long as it likes."""
 
@@ -74,13 +78,14 @@ class MessageReader:
     """The message that is arriving on one connection. It calls its `Receiver` as it goes."""
 
     __slots__ = (
+        "_beginning",
         "_body",
         "_body_limit",
         "_body_since",
         "_body_size",
+        "_empty_bytes",
         "_fields",
         "_head",
-        "_head_bytes",
         "_head_since",
         "_lane",
         "_parser",
@@ -105,11 +110,13 @@ class MessageReader:
         self._url = b""
         self._fields: list[tuple[bytes, bytes]] = []
         self._head: Head | None = None
-        self._head_bytes: bytes | None = None
+        self._beginning = b""
+        """The piece of data that is being read, if the message begins with it."""
         self._body: list[bytes] = []
         self._body_size = 0
         self._body_limit = 0
         self._wire_bytes = 0
+        self._empty_bytes = 0
         self.owes_continue = False
         """The client waits for a word before it sends the body."""
         self._head_since = 0.0
@@ -124,9 +131,10 @@ class MessageReader:
     def feed(self, data: bytes) -> None:
         """Read bytes. Call only while it has not stopped."""
         if self._parser is None:
-            self._parser = httptools.HttpRequestParser(self)
-        if self._head is None and not self._fields and not self._url:
-            self._head_bytes = _head_bytes(data)
+            self._parser = self._new_parser()
+        if not self.arriving:
+            data = self._without_empty_lines(data)
+            self._beginning = data
         self._wire_bytes += len(data)
         rest: bytes | memoryview = data
         try:
@@ -134,7 +142,8 @@ class MessageReader:
                 rest = self._parse(rest)
         except httptools.HttpParserError as error:
             if not self.stopped:
-                self.refuse(Problem("malformed-message", _parser_message(error)))
+                self.refuse(_parser_problem(error, self._beginning))
+        self._beginning = b""
         self._check_size()
 
     def refuse(self, problem: Problem) -> None:
@@ -180,6 +189,23 @@ class MessageReader:
 
     # The parser
 
+    def _new_parser(self) -> httptools.HttpRequestParser:
+        parser = httptools.HttpRequestParser(self)
+        # A version is judged here: what is not 1.0 or 1.1 is no reason to call a message malformed.
+        parser.set_dangerous_leniencies(lenient_version=True)
+        return parser
+
+    def _without_empty_lines(self, data: bytes) -> bytes:
+        """Return data without the empty lines before a message, of which there may be a few."""
+        message = data.lstrip(b"\r\n")
+        self._empty_bytes += len(data) - len(message)
+        if self._empty_bytes > _MOST_EMPTY_BYTES:
+            self.refuse(Problem("malformed-message", "There are only empty lines, no request."))
+            return b""
+        if message:
+            self._empty_bytes = 0
+        return message
+
     def _parse(self, data: bytes | memoryview) -> bytes | memoryview:
         """Give data to the parser and return what is still to be read.
 
@@ -202,7 +228,7 @@ class MessageReader:
         fields = (b"%b: %b\r\n" % field for field in self._fields if field[0] != b"upgrade")
         head = b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(fields))
         self._forget_message()
-        self._parser = httptools.HttpRequestParser(self)
+        self._parser = self._new_parser()
         self._parser.feed_data(head)
 
     def _check_size(self) -> None:
@@ -274,8 +300,8 @@ class MessageReader:
     def _judged_head(self) -> Head:
         assert self._parser is not None
         version = self._parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise Problem("malformed-message", "The protocol is HTTP/1.1 (or 1.0).")
+        if not version.startswith("1."):
+            raise _unspoken(version, self._beginning)
         if self._parser.get_method() == b"CONNECT":
             raise Problem("bad-target", "This is no proxy: CONNECT is not possible here.")
         size = sum(len(name) + len(value) + 4 for name, value in self._fields)
@@ -286,16 +312,13 @@ class MessageReader:
                 limit=MAX_HEAD_BYTES,
                 actual=size,
             )
-        head = read_head(self._fields, version == "1.0", self._lane.guard)
-        self._url = _target(self._url, head)
-        if (
-            head.cacheable
-            # What is recognised is not asked again whether its body may come.
-            and head.content_length <= self._lane.context.limits.max_value
-            and self._head_bytes is not None
-            and _lines_up(self._head_bytes, head)
-        ):
-            self._lane.remember(self._head_bytes, head)
+        authority, self._url = _target(self._parser.get_method(), self._url)
+        head = read_head(self._fields, version == "1.0", self._lane.guard, authority)
+        # What is recognised is not asked again whether its body may come.
+        if head.cacheable and head.content_length <= self._lane.context.limits.max_value:
+            raw = _head_bytes(self._beginning)
+            if raw is not None and _lines_up(raw, head):
+                self._lane.remember(raw, head)
         return head
 
     def _begin_body(self, head: Head) -> None:
@@ -362,7 +385,7 @@ class MessageReader:
         self._url = b""
         self._fields = []
         self._head = None
-        self._head_bytes = None
+        self._beginning = b""
         self._body = []
         self._wire_bytes = 0
         self.owes_continue = False
@@ -392,14 +415,39 @@ def _lines_up(raw: bytes, head: Head) -> bool:
     return raw.count(b"\r\n") == raw.count(b"\r") == raw.count(b"\n") == lines
 
 
-def _target(url: bytes, head: Head) -> bytes:
-    """Return the request target in origin form."""
-    if _TARGET(url):
-        return url
+def _target(method: bytes, url: bytes) -> tuple[bytes | None, bytes]:
+    """Return the authority that a request target names, or None, and the target in origin form."""
+    if _TARGET(url) or (url == b"*" and method == b"OPTIONS"):
+        return None, url
     absolute = _ABSOLUTE(url)
-    if absolute is None or absolute[1].lower() != head.host.lower():
+    if absolute is None:
         raise Problem("bad-target", problems.KINDS["bad-target"].explanation)
-    return absolute[2] or b"/"
+    path: bytes | None = absolute[2]
+    if path is None:
+        path = b"*" if method == b"OPTIONS" else b"/"
+    return absolute[1], path
+
+
+def _not_implemented(method: bytes) -> Problem:
+    name = method.decode("latin-1")
+    return Problem("method-not-implemented", f"The method {name} is not known to this server.")
+
+
+def _unspoken(version: str, message: bytes) -> Problem:
+    if version == "0.9" and b" HTTP/0.9\r\n" not in message:
+        return Problem("malformed-message", "The request line names no version of HTTP.")
+    return Problem("version-not-supported", f"HTTP/{version} is not spoken here; HTTP/1.1 is.")
+
+
+def _parser_problem(error: httptools.HttpParserError, message: bytes) -> Problem:
+    """Return why a message is refused; `message` is how it begins, empty if that is not known."""
+    if message.startswith(_HTTP_2_PREFACE):
+        return _unspoken("2.0", message)
+    if isinstance(error, httptools.HttpParserInvalidMethodError):
+        method = _UNKNOWN_METHOD(message)
+        if method is not None:
+            return _not_implemented(method[1])
+    return Problem("malformed-message", _parser_message(error))
 
 
 def _parser_message(error: Exception) -> str:

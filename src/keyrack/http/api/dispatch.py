@@ -33,6 +33,11 @@ def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[bytes, Resource], .
         resource.routes[route.method.encode()] = route
         if route.method == "GET":
             resource.routes[b"HEAD"] = route
+    # `OPTIONS *` asks about the server as a whole; no other method can have that target.
+    everything = (*exact.values(), *beginnings.values())
+    exact[b"*"] = Resource(
+        {method: one for each in everything for method, one in each.routes.items()}
+    )
     return exact, tuple(beginnings.items())
 
 
