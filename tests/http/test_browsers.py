@@ -150,8 +150,7 @@ def test_the_default_port_of_a_scheme_makes_no_difference(
     host: str, origin: str, own: bool
 ) -> None:
     values = {b"origin": [origin.encode()]}
-    _, may_not_write = Guard(("name",)).judge(values, host.encode())
-    assert (may_not_write is None) == own
+    assert (Guard(("name",)).judge(values, host.encode()).write is None) == own
 
 
 @pytest.mark.parametrize("fields", OWN, ids=repr)
@@ -263,10 +262,18 @@ WITHOUT_MARKS = {"User_Agent": "curl/8.0", "Accept_Language": "*"}
 
 def test_a_service_on_loopback_is_called_by_its_names_only(server: Server) -> None:
     for host in NONE_OF_OURS:
-        for method, target in (*READS, *WRITES, *WIDE, ("GET", "/healthz")):
-            assert status(server, method, target, host, **WITHOUT_MARKS) == 403, (method, target)
+        for method, target in (*READS, *WRITES, *WIDE):
+            expected = 200 if target == "/readyz" else 403
+            found = status(server, method, target, host, **WITHOUT_MARKS)
+            assert found == expected, (method, target)
     for host in OURS:
-        assert status(server, "GET", "/healthz", host, **WITHOUT_MARKS) == 200
+        assert status(server, "GET", "/v1/info", host, **WITHOUT_MARKS) == 200
+
+
+def test_a_probe_of_health_may_use_any_name(server: Server) -> None:
+    for target in ("/healthz", "/readyz"):
+        assert status(server, "GET", target, "keyrack:8088", User_Agent="kube-probe/1.31") == 200
+        assert status(server, "GET", target, "keyrack:8088", User_Agent=MOZILLA) == 403
 
 
 def test_a_service_with_allowed_hosts_is_called_by_its_names_only() -> None:
@@ -279,7 +286,7 @@ def test_a_service_with_allowed_hosts_is_called_by_its_names_only() -> None:
             ("10.0.0.7:8088", 200),
             ("localhost", 200),
         ):
-            assert status(reachable, "GET", "/readyz", host, **WITHOUT_MARKS) == expected, host
+            assert status(reachable, "GET", "/v1/info", host, **WITHOUT_MARKS) == expected, host
 
 
 def test_a_client_of_http_1_0_need_not_name_a_host(server: Server) -> None:
@@ -287,12 +294,12 @@ def test_a_client_of_http_1_0_need_not_name_a_host(server: Server) -> None:
 
 
 def test_what_the_refusal_proposes_is_taken(server: Server) -> None:
-    answer = server.ask("GET", "/healthz", host="keyrack.example.org.:8088")
+    answer = server.ask("GET", "/v1/info", host="keyrack.example.org.:8088")
     sentence = answer.json["detail"]
     proposed = re.search(r"--allowed-hosts \S+$", sentence)
     assert proposed is not None, sentence
     with Server(*proposed[0].split()) as named:
-        assert named.ask("GET", "/healthz", host="keyrack.example.org.:8088").status == 200
+        assert named.ask("GET", "/v1/info", host="keyrack.example.org.:8088").status == 200
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from typing import TYPE_CHECKING
@@ -313,9 +314,46 @@ def test_nothing_is_answered_after_the_last_answer(
     assert not server.has("smuggled")
 
 
+def test_http_1_0_is_kept_where_it_asks_for_that(server: Server, key: str) -> None:
+    with server.connect() as wire:
+        wire.ask(request("PUT", f"/v1/keys/{key}", b"value"))
+        for target in ("/healthz", f"/get/{key}", "/get/none", f"/v1/keys/{key}", "/readyz", "/"):
+            for method in ("GET", "HEAD"):
+                data = request(method, target, Connection="Keep-Alive")
+                answer = wire.ask(data.replace(b"HTTP/1.1", b"HTTP/1.0"))
+                assert answer.status in (200, 404)
+                assert answer["connection"] == "keep-alive"
+        pair = set_pair(key, "new").replace(b"/1.1\r\n", b"/1.0\r\nConnection: keep-alive\r\n")
+        assert wire.ask(pair * 2)["connection"] == "keep-alive"
+        assert wire.answer()["connection"] == "keep-alive"
+        last = request("GET", f"/get/{key}").replace(b"/1.1", b"/1.0")
+        answer = wire.ask(last)
+        assert (answer.json["value"], answer.closes) == ("new", True)
+        assert wire.rest() == b""
+
+
+@pytest.mark.parametrize(
+    "target", ["/v1/export", "/v1/keys", "/", "/metrics", "/openapi.json", "/docs/problems"]
+)
+def test_http_1_0_is_never_answered_in_chunks(server: Server, key: str, target: str) -> None:
+    server.put(key, b"value")
+    for connection in ("close", "keep-alive"):
+        data = request("GET", target, Connection=connection).replace(b"HTTP/1.1", b"HTTP/1.0")
+        with server.connect() as wire:
+            wire.send(data)
+            if connection == "keep-alive":
+                wire.half_close()
+            head, _, body = wire.rest().partition(b"\r\n\r\n")
+        assert b"transfer-encoding" not in head.lower()
+        assert head.startswith(b"HTTP/1.1 200 ")
+        if target == "/v1/export":
+            assert b"connection: close" in head.lower()
+            assert {json.loads(line)["key"] for line in body.splitlines()} >= {key}
+
+
 def test_http_1_0_is_answered_and_closed(server: Server) -> None:
     for target in (b"/healthz", b"/get/a", b"/readyz", b"/"):
-        for fields in (b"", b"Host: localhost\r\n", b"Connection: keep-alive\r\n"):
+        for fields in (b"", b"Host: localhost\r\n", b"Connection: keep-alive, close\r\n"):
             with server.connect() as wire:
                 wire.send(b"GET %b HTTP/1.0\r\n%b\r\n" % (target, fields))
                 assert wire.answer().closes
@@ -362,7 +400,7 @@ def test_the_absolute_form_of_a_target_counts_instead_of_the_host(server: Server
     for target, host, status in (
         ("http://localhost:1/healthz", "localhost", 200),
         ("http://localhost/healthz", "other.example", 200),
-        ("http://other.example/healthz", "localhost", 403),
+        ("http://other.example/v1/info", "localhost", 403),
     ):
         assert server.ask("GET", target, host=host).status == status, (target, host)
     assert b" 200 " in server.raw(b"GET http://localhost/healthz HTTP/1.0\r\n\r\n")
@@ -372,9 +410,9 @@ def test_the_absolute_form_of_a_target_counts_instead_of_the_host(server: Server
 
 def test_what_was_said_in_absolute_form_is_not_remembered_of_the_fields(wire: Wire) -> None:
     for _ in range(3):
-        absolute = request("GET", "http://localhost/get/a", host="other.example")
+        absolute = request("GET", "http://localhost/get/none", host="other.example")
         assert wire.ask(absolute).status == 404
-        assert wire.ask(request("GET", "/get/a", host="other.example")).status == 403
+        assert wire.ask(request("GET", "/get/none", host="other.example")).status == 403
 
 
 def test_options_of_the_server_as_a_whole_names_all_methods(server: Server) -> None:

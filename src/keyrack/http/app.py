@@ -149,9 +149,9 @@ class Application:
         reply = resource and await self._reply(request, resource)
         if reply is not None:
             await _respond(await self._done(reply, request), request.method, send)
-        elif resource is None and request.head.read_refusal is not None:
+        elif resource is None and request.head.verdict.read is not None:
             await _respond(
-                problems.answer(request.head.read_refusal, request.path), request.method, send
+                problems.answer(request.head.verdict.read, request.path), request.method, send
             )
         else:
             await self._app(scope, receive, send)

@@ -32,7 +32,7 @@ from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.contract import encode
-from keyrack.http.exchange import AsgiExchange, AsgiHost
+from keyrack.http.exchange import AsgiExchange, AsgiHost, Client
 from keyrack.http.message import Answer, Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
@@ -178,7 +178,8 @@ class Connection(asyncio.Protocol):
             if taken == len(data):
                 return
             if taken:
-                data = data[taken:]
+                self._parse(data[taken:], behind_others=True)
+                return
         self._parse(data)
 
     def eof_received(self) -> bool:
@@ -382,7 +383,7 @@ class Connection(asyncio.Protocol):
 
     # A message through the parser
 
-    def _parse(self, data: bytes) -> None:
+    def _parse(self, data: bytes, *, behind_others: bool = False) -> None:
         reader = self._reader
         if self._unwelcome and not reader.stopped:
             # Not before: an answer to nothing confuses many clients.
@@ -390,7 +391,7 @@ class Connection(asyncio.Protocol):
         if reader.stopped:
             self._discard(data)
             return
-        reader.feed(data)
+        reader.feed(data, behind_others=behind_others)
         self._settle()
 
     def write(self, data: bytes) -> None:
@@ -530,6 +531,8 @@ class Connection(asyncio.Protocol):
         if self.lane.access_log is not None:
             self.lane.access_log(self._peer(), request, answer.status)
         close = not request.keep_alive or self._leaving
+        if request.head.http_1_0 and not close:
+            answer = answer._replace(headers=(*answer.headers, (b"Connection", b"keep-alive")))
         self._send(answer, request.method, name, close)
         self._rest()
 
@@ -650,15 +653,14 @@ class Connection(asyncio.Protocol):
     def _serve_wide(self, request: Request, *, more_body: bool = False) -> None:
         self._exchange = AsgiExchange(
             request,
-            self._host,
-            self._transport,
-            self._flow,
-            self.lane.log,
+            Client(self._transport, self._flow),
+            self.lane,
             self._wide_answered,
             more_body=more_body,
             keep_alive=request.keep_alive and not self._leaving,
         )
         self._known = False
+        self._host.serve(self._exchange)
 
     def _wide_answered(self) -> None:
         self._exchange = None

@@ -1,7 +1,8 @@
 """One request of the wide lane and its answer: what runs an ASGI application for a connection.
 
-uvicorn's request cycle does the protocol of ASGI. This module begins it, feeds it a body that is
-still arriving, and lets go of it where the body will never be whole.
+The connection begins it, feeds it a body that is still arriving, and lets go of it where the body
+will never be whole. An answer goes out as its client takes it: what the application sends next is
+asked for only when the transport can take more.
 """
 
 from __future__ import annotations
@@ -10,20 +11,28 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
 from keyrack.http import contract
+from keyrack.http.api.statuses import STATUS_LINES
 
 if TYPE_CHECKING:
-    import logging
     from collections.abc import Callable
 
+    from starlette.types import ASGIApp, Message
     from uvicorn.config import Config
     from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.server import ServerState
 
+    from keyrack.http.lane import Lane
     from keyrack.http.message import Request
+
+
+class Client(NamedTuple):
+    """Who is answered: a connection's transport, and its say in when to read and to write."""
+
+    transport: asyncio.Transport
+    flow: FlowControl
 
 
 class AsgiHost(NamedTuple):
@@ -33,6 +42,12 @@ class AsgiHost(NamedTuple):
     server: ServerState
     state: dict[str, Any]
 
+    def serve(self, exchange: AsgiExchange) -> None:
+        """Begin to serve a request; a server that ends waits for it."""
+        task = exchange.start(self.config.loaded_app, self.state)
+        self.server.tasks.add(task)
+        task.add_done_callback(self.server.tasks.discard)
+
 
 class AsgiExchange:
     """A request that the wide lane serves. `answered` is called when its answer is complete.
@@ -40,91 +55,183 @@ class AsgiExchange:
     `more_body` says that the body is still arriving: `feed` it, and `end_body` when it is whole.
     """
 
-    __slots__ = ("_cycle", "_flow", "_transport")
+    __slots__ = (
+        "_answered",
+        "_body",
+        "_chunked",
+        "_client",
+        "_complete",
+        "_gone",
+        "_keep_alive",
+        "_lane",
+        "_left",
+        "_more_body",
+        "_news",
+        "_request",
+        "has_begun_to_answer",
+    )
 
     def __init__(
         self,
         request: Request,
-        host: AsgiHost,
-        transport: asyncio.Transport,
-        flow: FlowControl,
-        log: logging.Logger,
+        client: Client,
+        lane: Lane,
         answered: Callable[[], None],
         *,
         more_body: bool,
         keep_alive: bool,
     ) -> None:
-        self._transport = transport
-        self._flow = flow
-        self._cycle = RequestResponseCycle(
-            scope=_scope(request, transport, host.state),  # type: ignore[arg-type]  # a plain dict is one
-            transport=transport,
-            flow=flow,
-            logger=log,
-            access_logger=log,
-            access_log=False,
-            default_headers=host.server.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=False,
-            keep_alive=keep_alive,
-            on_response=answered,
-        )
-        self._cycle.body += request.body
-        self._cycle.more_body = more_body
-        if not more_body:
-            self._cycle.message_event.set()
-        task = asyncio.get_running_loop().create_task(self._cycle.run_asgi(host.config.loaded_app))
-        host.server.tasks.add(task)
-        task.add_done_callback(host.server.tasks.discard)
+        self._request = request
+        self._client = client
+        self._lane = lane
+        self._answered = answered
+        self._keep_alive = keep_alive
+        self._gone = False
+        """The client is, or nothing of this is wanted any more."""
+        self._news = asyncio.Event()
+        """There is something to receive."""
 
-    @property
-    def has_begun_to_answer(self) -> bool:
-        """Whether the head of the answer has been sent."""
-        return self._cycle.response_started
+        # The body that arrives
+        self._body = bytearray(request.body)
+        self._more_body = more_body
+        if not more_body:
+            self._news.set()
+
+        # The answer
+        self.has_begun_to_answer = False
+        self._complete = False
+        self._chunked = False
+        self._left: int | None = None
+        """Bytes of the body that are still to be sent; None where its length is not known."""
+
+    # The connection's side
+
+    def start(self, application: ASGIApp, state: dict[str, Any]) -> asyncio.Task[None]:
+        """Begin to serve the request; return the task that does."""
+        return self._lane.loop.create_task(self._run(application, self._scope(state)))
 
     def feed(self, data: bytes) -> None:
         """Pass on a piece of the body; read no more of it while the application is behind."""
-        self._cycle.body += data
-        if len(self._cycle.body) > HIGH_WATER_LIMIT:
-            self._flow.pause_reading()
-        self._cycle.message_event.set()
+        self._body += data
+        if len(self._body) > HIGH_WATER_LIMIT:
+            self._client.flow.pause_reading()
+        self._news.set()
 
     def end_body(self) -> None:
         """Say that the body is whole."""
-        self._cycle.more_body = False
-        self._cycle.message_event.set()
+        self._more_body = False
+        self._news.set()
 
     def close_after_answer(self) -> None:
         """Have the answer be the connection's last one."""
-        self._cycle.keep_alive = False
+        self._keep_alive = False
 
     def disconnect(self) -> None:
         """Say that the client is gone."""
-        self._cycle.disconnected = True
-        self._cycle.message_event.set()
+        self._gone = True
+        self._news.set()
 
     def abandon(self) -> None:
         """Let go of a request whose body will not be whole. Nobody is told of its answer."""
-        self._cycle.on_response = lambda: None
         self.disconnect()
-        if self._cycle.response_started:
-            self._transport.abort()
+        if self.has_begun_to_answer:
+            self._client.transport.abort()
 
+    # The application's side
 
-def _scope(request: Request, transport: asyncio.Transport, state: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": "1.1",
-        "method": request.method.decode("ascii"),
-        "scheme": "https" if is_ssl(transport) else "http",
-        "path": contract.path_text(request.path),
-        "raw_path": request.path,
-        "query_string": request.query,
-        "root_path": "",
-        "headers": list(request.head.fields),
-        "server": get_local_addr(transport),
-        "client": get_remote_addr(transport),
-        "state": state.copy(),
-        "keyrack.request": request,
-    }
+    async def receive(self) -> Message:
+        """ASGI: return what has come of the body, or that the client is gone or answered."""
+        if not (self._gone or self._complete):
+            self._client.flow.resume_reading()
+            await self._news.wait()
+            self._news.clear()
+        if self._gone or self._complete:
+            return {"type": "http.disconnect"}
+        body, self._body = bytes(self._body), bytearray()
+        return {"type": "http.request", "body": body, "more_body": self._more_body}
+
+    async def send(self, message: Message) -> None:
+        """ASGI: send a part of the answer, and return when there is room for more."""
+        if self._gone:
+            return
+        if message["type"] == "http.response.start":
+            self._begin_answer(message["status"], list(message.get("headers", ())))
+            return
+        self._send_body(message.get("body", b""))
+        if not message.get("more_body", False):
+            self._end_answer()
+        elif self._client.flow.write_paused:
+            await self._client.flow.drain()
+
+    async def _run(self, application: ASGIApp, scope: dict[str, Any]) -> None:
+        try:
+            await application(scope, self.receive, self.send)
+        except Exception:
+            self._lane.log.exception("serving failed", extra={"path": scope["path"]})
+        if self._complete or self._gone:
+            return
+        if self.has_begun_to_answer:
+            self._client.transport.abort()  # so that the client does not take it for whole
+        else:
+            self._begin_answer(500, [(b"content-length", b"0")])
+            self._end_answer()
+
+    def _begin_answer(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
+        self.has_begun_to_answer = True
+        names = {name.lower(): value for name, value in fields}
+        if b"content-length" in names:
+            self._left = int(names[b"content-length"])
+        elif status not in (204, 304) and self._request.method != b"HEAD":
+            self._chunked = not self._request.head.http_1_0
+            self._keep_alive = self._keep_alive and self._chunked
+            if self._chunked:
+                fields.append((b"Transfer-Encoding", b"chunked"))
+        if not self._keep_alive:
+            fields.append((b"Connection", b"close"))
+        elif self._request.head.http_1_0:
+            fields.append((b"Connection", b"keep-alive"))
+        parts = [STATUS_LINES[status], self._lane.turn.stamp]
+        parts += [b"%b: %b\r\n" % field for field in fields]
+        self._client.transport.write(b"".join((*parts, b"\r\n")))
+
+    def _send_body(self, body: bytes) -> None:
+        if not body or self._request.method == b"HEAD":
+            return
+        if self._chunked:
+            self._client.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
+            return
+        if self._left is not None:
+            self._left -= len(body)
+            if self._left < 0:
+                raise RuntimeError("the answer is longer than its Content-Length")
+        self._client.transport.write(body)
+
+    def _end_answer(self) -> None:
+        if self._left and self._request.method != b"HEAD":
+            raise RuntimeError("the answer is shorter than its Content-Length")
+        self._complete = True
+        self._news.set()
+        if self._chunked:
+            self._client.transport.write(b"0\r\n\r\n")
+        if not self._keep_alive:
+            self._client.transport.close()
+        self._answered()
+
+    def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
+        request, transport = self._request, self._client.transport
+        return {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.3"},
+            "http_version": "1.0" if request.head.http_1_0 else "1.1",
+            "method": request.method.decode("ascii"),
+            "scheme": "https" if is_ssl(transport) else "http",
+            "path": contract.path_text(request.path),
+            "raw_path": request.path,
+            "query_string": request.query,
+            "root_path": "",
+            "headers": list(request.head.fields),
+            "server": get_local_addr(transport),
+            "client": get_remote_addr(transport),
+            "state": state.copy(),
+            "keyrack.request": request,
+        }

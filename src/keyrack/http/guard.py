@@ -22,7 +22,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import socket
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.http.problems import Problem
 
@@ -32,6 +32,14 @@ if TYPE_CHECKING:
 _PORT: Final = re.compile(rb":[0-9]+\Z")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 _OWN_SITE: Final = frozenset((b"same-origin", b"none"))
+
+
+class Verdict(NamedTuple):
+    """Why a request may not read, write, or ask whether the service is well; None where it may."""
+
+    read: Problem | None = None
+    write: Problem | None = None
+    probe: Problem | None = None
 
 
 class Guard:
@@ -47,22 +55,21 @@ class Guard:
         self._names = frozenset(name for name in names if not name.startswith("."))
         self._suffixes = (".localhost", *(name for name in names if name.startswith(".")))
 
-    def judge(
-        self, values: dict[bytes, list[bytes]], host: bytes
-    ) -> tuple[Problem | None, Problem | None]:
-        """Return why a request may not read, and why it may not write; None where it may.
+    def judge(self, values: dict[bytes, list[bytes]], host: bytes) -> Verdict:
+        """Return what a request with these fields may not do.
 
         `host` is empty where HTTP/1.0 names none, which no browser speaks.
         """
         from_browser = _from_browser(values)
         if (from_browser or self._demands_host) and host and not self.knows(host):
             refusal = _unknown(host)
-            return refusal, refusal
+            # That the service is well is no secret, and monitors call it by names of their own.
+            return Verdict(refusal, refusal, refusal if from_browser else None)
         if not from_browser or not _is_cross_site(values, host):
-            return None, None
-        return _may_not_read(values), Problem(
-            "cross-site", "Pages of other sites may not write to this store."
-        )
+            return Verdict()
+        read = _may_not_read(values)
+        write = Problem("cross-site", "Pages of other sites may not write to this store.")
+        return Verdict(read, write, read)
 
     def knows(self, host: bytes) -> bool:
         """Tell whether a Host field can only mean this server."""

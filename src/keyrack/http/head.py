@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import ANY, Condition
+from keyrack.http.guard import Verdict
 from keyrack.http.message import Head
 from keyrack.http.problems import Problem
 
@@ -53,6 +54,7 @@ _TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"')
 _TAG_LIST: Final = re.compile(
     rb"[ \t,]*+" + _ONE_TAG + rb"(?:[ \t]*+,[ \t,]*+" + _ONE_TAG + rb")*+[ \t,]*+"
 )
+_WELCOME: Final = Verdict()
 _REVISION: Final = re.compile(rb"[0-9]{1,19}")
 
 
@@ -80,10 +82,8 @@ def read(
     head.condition = condition(values)
     head.prefer = b", ".join(values.get(b"prefer", ()))
     head.idempotency_key = _first(values, b"idempotency-key")
-    head.read_refusal, head.write_refusal = guard.judge(values, head.host)
-    head.plain = (
-        _CHANGING.isdisjoint(values) and head.read_refusal is None and head.write_refusal is None
-    )
+    head.verdict = guard.judge(values, head.host)
+    head.plain = _CHANGING.isdisjoint(values) and head.verdict == _WELCOME
     options = _tokens(values.get(b"connection", ()))
     head.keep_alive = b"close" not in options and (not http_1_0 or b"keep-alive" in options)
     head.cacheable = (

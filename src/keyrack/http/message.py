@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Condition
-    from keyrack.http.problems import Problem
+    from keyrack.http.guard import Verdict
 
 Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
@@ -30,9 +30,8 @@ class Head:
         "keep_alive",
         "plain",
         "prefer",
-        "read_refusal",
+        "verdict",
         "wants_continue",
-        "write_refusal",
     )
 
     fields: Headers
@@ -47,10 +46,8 @@ class Head:
     prefer: bytes
     """All preferences (RFC 7240), joined by commas."""
     idempotency_key: bytes | None
-    read_refusal: Problem | None
-    """Why a request with this head may not even read, or None."""
-    write_refusal: Problem | None
-    """Why it may not write."""
+    verdict: Verdict
+    """What a request with this head may not do."""
     plain: bool
     """Nothing in it changes what a request for a single key means."""
     cacheable: bool

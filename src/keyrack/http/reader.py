@@ -90,6 +90,7 @@ class MessageReader:
         "_lane",
         "_parser",
         "_receiver",
+        "_request_line",
         "_url",
         "_wire_bytes",
         "owes_continue",
@@ -112,6 +113,8 @@ class MessageReader:
         self._head: Head | None = None
         self._beginning = b""
         """The piece of data that is being read, if the message begins with it."""
+        self._request_line = b""
+        """The same, if it is the first message of what came together."""
         self._body: list[bytes] = []
         self._body_size = 0
         self._body_limit = 0
@@ -128,13 +131,19 @@ class MessageReader:
         """Whether a message has begun and is not whole."""
         return self._head_since != 0.0 or self._body_since != 0.0
 
-    def feed(self, data: bytes) -> None:
-        """Read bytes. Call only while it has not stopped."""
+    def feed(self, data: bytes, *, behind_others: bool = False) -> None:
+        """Read bytes. Call only while it has not stopped.
+
+        `behind_others`: whole messages before these bytes came with them and were recognised.
+        """
         if self._parser is None:
             self._parser = self._new_parser()
         if not self.arriving:
             data = self._without_empty_lines(data)
             self._beginning = data
+            # Of messages behind others the parser does not say where they begin, so that no answer
+            # may depend on it, recognised or not.
+            self._request_line = b"" if behind_others else data
         self._wire_bytes += len(data)
         rest: bytes | memoryview = data
         try:
@@ -142,8 +151,8 @@ class MessageReader:
                 rest = self._parse(rest)
         except httptools.HttpParserError as error:
             if not self.stopped:
-                self.refuse(_parser_problem(error, self._beginning))
-        self._beginning = b""
+                self.refuse(_parser_problem(error, self._request_line))
+        self._beginning = self._request_line = b""
         self._check_size()
 
     def refuse(self, problem: Problem) -> None:
@@ -301,7 +310,7 @@ class MessageReader:
         assert self._parser is not None
         version = self._parser.get_http_version()
         if not version.startswith("1."):
-            raise _unspoken(version, self._beginning)
+            raise _unspoken(version, self._request_line)
         if self._parser.get_method() == b"CONNECT":
             raise Problem("bad-target", "This is no proxy: CONNECT is not possible here.")
         size = sum(len(name) + len(value) + 4 for name, value in self._fields)
@@ -385,7 +394,7 @@ class MessageReader:
         self._url = b""
         self._fields = []
         self._head = None
-        self._beginning = b""
+        self._beginning = self._request_line = b""
         self._body = []
         self._wire_bytes = 0
         self.owes_continue = False

@@ -173,7 +173,6 @@ def _config(settings: Settings, app: Application, protocol: type[Connection]) ->
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        headers=[("Server", "keyrack"), ("Cross-Origin-Resource-Policy", "same-origin")],
         backlog=2048,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
         ssl_certfile=settings.tls_cert,

@@ -83,9 +83,11 @@ def _serve(request: Request, resource: Resource, context: Context) -> Reply | No
 def admitted(request: Request, resource: Resource) -> Route:
     """Return the route that a request takes, if its head and method allow it."""
     route = resource.routes.get(request.method)
-    head = request.head
-    acts = route is None or route.writes or route.has_effects
-    refusal = head.write_refusal if acts else head.read_refusal
+    verdict = request.head.verdict
+    if route is None or route.writes or route.has_effects:
+        refusal = verdict.write
+    else:
+        refusal = verdict.probe if route.is_probe else verdict.read
     if refusal is not None:
         raise refusal
     if route is None:

@@ -78,6 +78,8 @@ class Route(NamedTuple):
     parameters: tuple[Parameter, ...] = ()
     body: Shape | None = None
     writes: bool = False
+    is_probe: bool = False
+    """It tells whether the service is well, and nothing else."""
     has_effects: bool = False
     """It changes nothing that is stored, and yet more than an answer comes of it."""
     serve: Callable[[Request, Context], Reply | None] | None = None
@@ -530,6 +532,7 @@ _TABLE: Final = (
             f"curl localhost:8088{path}",
             (Reaction(200, summary + ".", Shape(media_type)),),
             ("bad-parameter", "host-not-allowed", "cross-site", *more),
+            is_probe=name in ("healthz", "readyz"),
             serve=serve,
         )
         for name, path, summary, media_type, more, serve in (
