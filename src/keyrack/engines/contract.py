@@ -183,6 +183,8 @@ class Why(enum.Enum):
     """The engine failed, and cannot say whether the write was done."""
     AWAY = "away"
     """What the store is on does not answer; the write may have been done or not."""
+    MOVING = "moving"
+    """Its keys are on their way from one server to another. Nothing was done; later it will be."""
     SPREAD = "spread"
     """Its keys are in several shards, and nothing changes those together."""
 

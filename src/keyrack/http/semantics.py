@@ -204,6 +204,8 @@ def refused(refusal: Refusal) -> Problem:
         return problems.away("The disk that the store is kept on failed; the write may get lost.")
     if refusal.why is Why.AWAY:
         return problems.away("The store did not answer in time; the write may or may not be done.")
+    if refusal.why is Why.MOVING:
+        return problems.away("The key is being moved to another server. Nothing was done.")
     if refusal.why is Why.BROKEN:
         return Problem(
             "internal", "The write failed, and may or may not be done. The server's log says more."

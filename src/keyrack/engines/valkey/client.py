@@ -33,7 +33,9 @@ Place = tuple[str, int]
 
 _TICK: Final = 0.1
 """Seconds between two looks at what is late."""
-_MOST_TRIES: Final = 16
+_MOST_TRIES: Final = 100
+_QUICK_TRIES: Final = 5
+"""So many times a command goes at once where its slot is said to be; after that with pauses."""
 _MOST_LOADS: Final = 3
 _LOOK: Final = 1.0
 """Seconds between two questions to Sentinel who the primary is."""
@@ -50,6 +52,13 @@ _log = logging.getLogger("keyrack.valkey")
 
 class Refused(Exception):
     """A server was reached, and cannot be used."""
+
+
+class Moving(StoreAway):
+    """A shard is on its way to another server. What was asked for was not done."""
+
+    def __init__(self) -> None:
+        super().__init__("A part of the store is being moved to another server. Try again soon.")
 
 
 class Login:
@@ -262,6 +271,8 @@ class Servers(abc.ABC):
         self._address = address
         self._login = login
         self._changed = changed
+        self.on_the_move: Callable[[int], None] = lambda slot: None
+        """Called when a server says that a slot is on its way to another one."""
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(_TICK, self._tick)
         self._closed = False
@@ -288,6 +299,10 @@ class Servers(abc.ABC):
     def unreachable(self, link: Link) -> None:  # noqa: B027  # only a cluster looks elsewhere
         """Take note that a server could not be reached."""
 
+    async def others_have(self, slot: int) -> bool:
+        """Tell whether servers that do not own a slot have keys of it; only a cluster's can."""
+        return False
+
     def moved(self, call: Call, code: str, where: str) -> None:
         """Send a command to where its slot is now, which only a cluster knows."""
         call.done(StoreAway(f"{where} has the key: the server is part of a cluster by now."))
@@ -306,10 +321,14 @@ class Servers(abc.ABC):
         """Do what an error reply asks for: go elsewhere, try again, load the library, give up."""
         code = code_of(error)
         call.tries += 1
+        if code in ("TRYAGAIN", "ASK"):
+            self.on_the_move(call.slot)
         again = call.tries <= _MOST_TRIES and not self._closed
         again = again and self._loop.time() - call.asked < self._login.timeout
-        if not again:
-            call.done(StoreAway(f"Valkey answers: {error}.") if code in _LATER else error)
+        if code == "TRYAGAIN" and call.divisible:
+            call.done(error)
+        elif not again:
+            call.done(_gave_up(code, error))
         elif code in ("MOVED", "ASK"):
             self.moved(call, code, str(error).split(" ")[2])
         elif code in _LATER:
@@ -341,6 +360,15 @@ class Servers(abc.ABC):
         for link in links:
             link.close()
         await asyncio.gather(*(link.keeper for link in links), return_exceptions=True)
+
+
+def _gave_up(code: str, error: ReplyError) -> Exception:
+    """Return what to tell of a command that was refused to the last."""
+    if code in ("TRYAGAIN", "ASK"):
+        return Moving()
+    if code in _LATER or code == "MOVED":
+        return StoreAway(f"Valkey answers: {error}.")
+    return error
 
 
 class Single(Servers):
@@ -465,6 +493,10 @@ class Cluster(Servers):
 
     def moved(self, call: Call, code: str, where: str) -> None:
         """Send a command to where its slot is now."""
+        if call.tries > _QUICK_TRIES and code == "MOVED":
+            self._refresh_soon()
+            self._loop.call_later(_RETRY, self._retry, call)
+            return
         host, _, port = where.rpartition(":")
         link = self._link_at((host, int(port)))
         now = self._loop.time()
@@ -511,12 +543,33 @@ class Cluster(Servers):
         self._again = True
 
     async def _ask_for_slots(self, place: Place) -> Any:
+        return await self._ask_at(place, b"CLUSTER", b"SLOTS")
+
+    async def _ask_at(self, place: Place, *parts: bytes) -> Any:
         connection = Connection(reply_to, lambda: None)
         try:
             await self._login.enter(place, connection)
-            return await ask(connection, b"CLUSTER", b"SLOTS")
+            return await ask(connection, *parts)
         finally:
             connection.close()
+
+    async def others_have(self, slot: int) -> bool:
+        """Tell whether servers that do not own a slot have keys of it.
+
+        Raises `StoreAway` when one of them cannot be asked.
+        """
+        owner = self.link_of(slot).place
+        question = (b"CLUSTER", b"COUNTKEYSINSLOT", b"%d" % slot)
+        try:
+            async with asyncio.timeout(self._login.timeout):
+                nodes = await self._ask_at(owner, b"CLUSTER", b"NODES")
+                others = _primaries(nodes.decode(), owner)
+                counts = await asyncio.gather(*(self._ask_at(one, *question) for one in others))
+        except (OSError, TimeoutError, Lost, ReplyError) as error:
+            raise StoreAway(
+                f"It cannot be found out which server has the slot {slot}: {error or 'no answer'}."
+            ) from None
+        return any(counts)
 
     def _learn(self, ranges: Any, asked: str) -> None:
         before = dict(self._map)
@@ -541,3 +594,18 @@ class Cluster(Servers):
         if self._refreshing is not None:
             self._refreshing.cancel()
             await asyncio.gather(self._refreshing, return_exceptions=True)
+
+
+def _primaries(nodes: str, asked: Place) -> list[Place]:
+    """Return where the other primaries are, of what `CLUSTER NODES` tells.
+
+    Without those that have failed and own nothing: replicas that had the same are in their place.
+    """
+    places: list[Place] = []
+    for line in nodes.splitlines():
+        _, address, flags, *rest = line.split(" ")
+        marks = flags.split(",")
+        if "master" in marks and "myself" not in marks and not ("fail" in marks and not rest[5:]):
+            host, _, port = address.partition("@")[0].rpartition(":")
+            places.append((host or asked[0], int(port)))
+    return places

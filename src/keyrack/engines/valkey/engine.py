@@ -36,15 +36,24 @@ from keyrack.engines.contract import (
 )
 from keyrack.engines.valkey import library, log
 from keyrack.engines.valkey.address import shown
-from keyrack.engines.valkey.client import Cluster, Single, information
-from keyrack.engines.valkey.layout import FORMAT, KINDS, STATE, Layout, slot_of
+from keyrack.engines.valkey.client import Cluster, Moving, Single, information
+from keyrack.engines.valkey.layout import (
+    FORMAT,
+    KINDS,
+    MOVING,
+    NEVER,
+    NEVER_LENIENT,
+    STATE,
+    Layout,
+    slot_of,
+)
 from keyrack.engines.valkey.notices import Notices
 from keyrack.engines.valkey.operations import arguments_of, only_removes, outcome_of
 from keyrack.engines.valkey.pages import Pages
 from keyrack.engines.valkey.wire import Call, Lost, code_of, encode, encode_arguments
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from keyrack.engines.contract import Outcome, Page, Record, Write
     from keyrack.engines.valkey.address import Address
@@ -74,16 +83,22 @@ _WAIT_PART: Final = 0.8
 _TROUBLE: Final = frozenset(("MISCONF", "NOREPLICAS", "LOADING", "CLUSTERDOWN", "MASTERDOWN"))
 """Replies of a server that does nothing now; somebody has to see to it."""
 
+_UNSETTLED: Final = 10.0
+"""Seconds for which a shard that was on the move is read closely."""
+_MOVING_PAUSE: Final = 0.05
+
 _log = logging.getLogger("keyrack.valkey")
 
 
 class _Batch:
     """Writes of one shard that are one call, and where their outcomes go."""
 
-    __slots__ = ("call", "reply", "shard", "sinks", "writes")
+    __slots__ = ("asked", "call", "reply", "shard", "sinks", "writes")
 
-    def __init__(self, shard: int) -> None:
+    def __init__(self, shard: int, asked: float) -> None:
         self.shard = shard
+        self.asked = asked
+        """When the first of them was asked for (seconds of the loop's clock)."""
         self.writes: list[Write] = []
         self.sinks: list[tuple[_Written, int]] = []
         self.call: Call | None = None
@@ -163,6 +178,11 @@ class ValkeyEngine:
         self._heart: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
+        # Shards on the move
+        self._unsettled_until: dict[int, float] = {}
+        self._settling: dict[int, asyncio.Task[bool]] = {}
+        self._shard_of_slot = {slot: shard for shard, slot in enumerate(self.layout.slots)}
+
         # This turn
         self._reads: dict[int, list[tuple[bytes, asyncio.Future[Record | None]]]] = {}
         self._batches: dict[int, list[_Batch]] = {}
@@ -199,7 +219,9 @@ class ValkeyEngine:
     def _connect(self) -> Servers:
         if self.address.kind == "cluster":
             slots = [*self.layout.slots, slot_of(self.layout.meta)]
-            return Cluster(self.address, self._login, self._changed, slots)
+            servers = Cluster(self.address, self._login, self._changed, slots)
+            servers.on_the_move = self._on_the_move
+            return servers
         return Single(self.address, self._login, self._changed)
 
     def _changed(self) -> None:
@@ -207,9 +229,7 @@ class ValkeyEngine:
         self._notice()
         if self.store_id:
             self.notices.renew()
-            task = self._loop.create_task(self._enrol_again())
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._run_task(self._enrol_again())
 
     def _notice(self) -> None:
         self.on_change()
@@ -335,7 +355,9 @@ class ValkeyEngine:
                 some = reads[start : start + _MOST_READS]
                 data = encode([b"MGET", *[name for name, _ in some]])
                 self._reading[shard] += 1
-                self._servers.submit(Call(slot, data, partial(self._read_reply, shard, some)), now)
+                call = Call(slot, data, partial(self._read_reply, shard, some))
+                call.divisible = len(some) > 1
+                self._servers.submit(call, now)
 
     def _read_reply(
         self, shard: int, reads: list[tuple[bytes, asyncio.Future[Record | None]]], reply: Any
@@ -343,6 +365,20 @@ class ValkeyEngine:
         self._reading[shard] -= 1
         if shard in self._reads:
             self._flush_soon()
+        if type(reply) is not list:
+            if len(reads) > 1 and isinstance(reply, ReplyError) and code_of(reply) == "TRYAGAIN":
+                self._read_one_by_one(shard, reads)
+                return
+            self._conclude_reads(reads, reply)
+            return
+        if None in reply and self._unsettled_until.get(shard, 0.0) > self._loop.time():
+            self._run_task(self._read_closely(shard, reads))
+            return
+        self._conclude_reads(reads, reply)
+
+    def _conclude_reads(
+        self, reads: list[tuple[bytes, asyncio.Future[Record | None]]], reply: Any
+    ) -> None:
         if type(reply) is not list:
             error = _error_of(reply)
             for _, future in reads:
@@ -352,6 +388,30 @@ class ValkeyEngine:
         for (_, future), raw in zip(reads, reply, strict=True):
             if not future.done():
                 future.set_result(None if raw is None else self._counting(wire.unpack(raw)))
+
+    def _read_one_by_one(
+        self, shard: int, reads: list[tuple[bytes, asyncio.Future[Record | None]]]
+    ) -> None:
+        """Read a shard on the move: each key by itself is at one server or at the other."""
+        now = self._loop.time()
+        for read in reads:
+            self._reading[shard] += 1
+            data = encode((b"MGET", read[0]))
+            done = partial(self._read_reply, shard, [read])
+            self._servers.submit(Call(self.layout.slots[shard], data, done), now)
+        self._flush_soon()
+
+    async def _read_closely(
+        self, shard: int, reads: list[tuple[bytes, asyncio.Future[Record | None]]]
+    ) -> None:
+        """Read by a function, which knows what must be there."""
+        base = len(self.layout.bases[shard])
+        names = (name[base:] for name, _ in reads)
+        try:
+            reply = await self._function(shard, "read", *names)
+        except (StoreError, ReplyError) as error:
+            reply = error
+        self._conclude_reads(reads, reply)
 
     def _counting(self, record: Record) -> Record | None:
         """Return a record if its time is not over; a server with its own clock sends no other."""
@@ -385,44 +445,46 @@ class ValkeyEngine:
     def _batch_for(self, shard: int) -> _Batch:
         batches = self._batches.get(shard)
         if batches is None:
-            batches = self._batches[shard] = [_Batch(shard)]
+            batches = self._batches[shard] = [_Batch(shard, self._loop.time())]
             self._flush_soon()
         elif len(batches[-1].writes) >= _MOST_WRITES:
-            batches.append(_Batch(shard))
+            batches.append(_Batch(shard, self._loop.time()))
         return batches[-1]
 
-    def _send_writes(self, now: float) -> None:
+    def _send_writes(self) -> None:
         for shard in [s for s in self._batches if self._writing[s] < _CALLS_OF_WRITES]:
             for batch in self._batches.pop(shard):
-                self._send_batch(batch, "write", now)
+                self._send_batch(batch, "write")
 
-    def _send_batch(self, batch: _Batch, function: str, now: float) -> None:
+    def _send_batch(self, batch: _Batch, function: str, whole: bool = False) -> None:
         """Send a batch, in pieces when its values are many bytes."""
-        piece, size, count = _Batch(batch.shard), 0, 0
+        piece, size, count = _Batch(batch.shard, batch.asked), 0, 0
         arguments: list[bytes] = []
         for write, sink in zip(batch.writes, batch.sinks, strict=True):
             more, encoded = arguments_of(write)
             if piece.writes and size + len(encoded) > _MOST_BYTES:
-                self._send_piece(piece, function, count, arguments, now)
-                piece, size, count, arguments = _Batch(batch.shard), 0, 0, []
+                self._send_piece(piece, function, whole, count, arguments)
+                piece, size, count, arguments = _Batch(batch.shard, batch.asked), 0, 0, []
             piece.add(write, sink)
             arguments.append(encoded)
             count += more
             size += len(encoded)
-        self._send_piece(piece, function, count, arguments, now)
+        self._send_piece(piece, function, whole, count, arguments)
 
     def _send_piece(
-        self, batch: _Batch, function: str, count: int, arguments: list[bytes], now: float
+        self, batch: _Batch, function: str, whole: bool, count: int, arguments: list[bytes]
     ) -> None:
-        head = self._function_parts(batch.shard, function, b"%d" % self._highest)
+        seen = b"%d" % self._highest
+        head = self._function_parts(batch.shard, function, seen, whole=whole)
         number = b"*%d\r\n" % (len(head) + count)
         data = b"".join((number, encode_arguments(head), *arguments))
         slot = self.layout.slots[batch.shard]
         batch.call = Call(slot, data, partial(self._write_reply, batch))
         self._writing[batch.shard] += 1
-        self._writers.submit(batch.call, now)
+        self._writers.submit(batch.call, batch.asked)
         if self._wait:
-            self._writers.submit(Call(slot, self._wait_call(), partial(self._waited, batch)), now)
+            call = Call(slot, self._wait_call(), partial(self._waited, batch))
+            self._writers.submit(call, batch.asked)
 
     def _wait_call(self) -> bytes:
         limit = round(self._login.timeout * 1000 * _WAIT_PART)
@@ -439,7 +501,7 @@ class ValkeyEngine:
         self._highest = max(self._highest, reply[1])
         batch.reply = reply
         if not self._wait:
-            batch.conclude(map(outcome_of, batch.writes, reply[2:]))
+            self._conclude(batch, list(map(outcome_of, batch.writes, reply[2:])))
         elif batch.call is not None and batch.call.tries:
             # It went elsewhere meanwhile; what was sent behind it waited in the wrong place.
             batch.call = None
@@ -457,11 +519,30 @@ class ValkeyEngine:
         if type(reply) is not int or reply < self._wait:
             away = Refusal(Why.AWAY)
             outcomes = [one if isinstance(one, Refusal) else away for one in outcomes]
-        batch.conclude(outcomes)
+        self._conclude(batch, outcomes)
+
+    def _conclude(self, batch: _Batch, outcomes: list[Outcome]) -> None:
+        """Give writes their outcomes; those of records that were not there are tried again."""
+        if self.address.kind != "cluster" or not any(map(_is_moving, outcomes)):
+            batch.conclude(outcomes)
+            return
+        rest = _Batch(batch.shard, batch.asked)
+        for write, (written, index), outcome in zip(
+            batch.writes, batch.sinks, outcomes, strict=True
+        ):
+            if _is_moving(outcome):
+                rest.add(write, (written, index))
+            else:
+                written.set(index, outcome)
+        self._run_task(self._write_when_settled(rest))
 
     def _write_failed(self, batch: _Batch, error: Any) -> None:
-        if isinstance(error, Lost | StoreAway):
+        if isinstance(error, Moving):
+            batch.conclude([Refusal(Why.MOVING)] * len(batch.writes))
+        elif isinstance(error, Lost | StoreAway):
             batch.conclude([Refusal(Why.AWAY)] * len(batch.writes))
+        elif code_of(error) == MOVING:
+            self._run_task(self._write_when_settled(batch))
         elif code_of(error) == "OOM" and batch.call is not None:
             self._write_when_full(batch)
         else:
@@ -470,16 +551,29 @@ class ValkeyEngine:
             why = Why.AWAY if trouble else Why.BROKEN
             batch.conclude([Refusal(why)] * len(batch.writes))
 
+    async def _write_when_settled(self, batch: _Batch) -> None:
+        """Do a batch of which nothing was done because the shard was not whole."""
+        if self._loop.time() - batch.asked > self._login.timeout:
+            batch.conclude([Refusal(Why.MOVING)] * len(batch.writes))
+            return
+        self._writing[batch.shard] += 1  # what came after it waits for it
+        try:
+            whole = await self._settle(batch.shard)
+        finally:
+            self._writing[batch.shard] -= 1
+        self._send_batch(batch, "write", whole)
+        self._flush_soon()
+
     def _write_when_full(self, batch: _Batch) -> None:
         """Do what needs no memory; nothing of the batch was done."""
-        rest = _Batch(batch.shard)
+        rest = _Batch(batch.shard, batch.asked)
         for write, (written, index) in zip(batch.writes, batch.sinks, strict=True):
             if only_removes(write):
                 rest.add(write, (written, index))
             else:
                 written.set(index, Refusal(Why.FULL))
         if rest.writes:
-            self._send_batch(rest, "remove", self._loop.time())
+            self._send_batch(rest, "remove")
             self._flush_soon()
 
     # Lists, events, upkeep
@@ -639,10 +733,8 @@ class ValkeyEngine:
                 break
             events -= size
             chosen.append(shard)
-        trims: list[asyncio.Future[int]] = [
-            self._function(shard, "trim", b"%d" % number, b"0")
-            for shard, number in _counts(chosen).items()
-        ]
+        counts = _counts(chosen).items()
+        trims = (self._function(shard, "trim", b"%d" % n, b"0") for shard, n in counts)
         return sum(await asyncio.gather(*trims))
 
     def _oldest(self, replies: list[Any]) -> list[tuple[int, int]]:
@@ -693,23 +785,76 @@ class ValkeyEngine:
         shards = range(self.layout.shards)
         return await asyncio.gather(*(self._function(shard, name, *arguments) for shard in shards))
 
-    def _function(self, shard: int, name: str, *arguments: bytes) -> asyncio.Future[Any]:
+    async def _function(self, shard: int, name: str, *arguments: bytes) -> Any:
         """Call a function of the library in a shard, with the next flush."""
-        return self._future(
-            self.layout.slots[shard], encode(self._function_parts(shard, name, *arguments))
-        )
+        deadline, whole = self._loop.time() + self._login.timeout, False
+        while True:
+            data = encode(self._function_parts(shard, name, *arguments, whole=whole))
+            try:
+                return await self._future(self.layout.slots[shard], data)
+            except ReplyError as error:
+                if code_of(error) != MOVING:
+                    raise
+            if self._loop.time() > deadline:
+                raise Moving
+            whole = await self._settle(shard)
 
-    def _function_parts(self, shard: int, name: str, *arguments: bytes) -> tuple[bytes, ...]:
+    def _function_parts(
+        self, shard: int, name: str, *arguments: bytes, whole: bool = False
+    ) -> tuple[bytes, ...]:
         return (
             b"FCALL",
             library.function(name),
-            b"1",
-            self.layout.bases[shard] + STATE,
+            *self._names(shard, whole),
             self._time_argument(),
             b"%d" % shard,
             b"%d" % self.layout.shards,
             *arguments,
         )
+
+    def _names(self, shard: int, whole: bool) -> tuple[bytes, ...]:
+        """Return the keys that a call names, after their number.
+
+        `whole` says that no other server has a part of the shard, so that what is missing is gone.
+        """
+        base = self.layout.bases[shard]
+        if self.address.kind != "cluster":
+            return b"1", base + STATE
+        return b"2", base + STATE, base + (NEVER_LENIENT if whole or self._may_evict else NEVER)
+
+    # Shards on the move
+
+    def _on_the_move(self, slot: int) -> None:
+        shard = self._shard_of_slot.get(slot)
+        if shard is not None:
+            self._unsettled_until[shard] = self._loop.time() + _UNSETTLED
+
+    async def _settle(self, shard: int) -> bool:
+        """Find out whether a shard is whole, though a part of it is missing; if not, wait a little.
+
+        It is when no server but its own has anything of its slot: the part is lost, or it was never
+        there, as in a new store.
+        """
+        self._on_the_move(self.layout.slots[shard])
+        task = self._settling.get(shard)
+        if task is None:
+            task = self._settling[shard] = self._loop.create_task(self._is_whole(shard))
+            task.add_done_callback(lambda _: self._settling.pop(shard))
+        return await asyncio.shield(task)
+
+    async def _is_whole(self, shard: int) -> bool:
+        try:
+            if not await self._servers.others_have(self.layout.slots[shard]):
+                return True
+        except StoreAway as error:
+            _log.warning("%s", error)
+        await asyncio.sleep(_MOVING_PAUSE)
+        return False
+
+    def _run_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _ask(self, shard: int, *parts: bytes) -> asyncio.Future[Any]:
         """Send a command to the server of a shard, with the next flush."""
@@ -748,12 +893,16 @@ class ValkeyEngine:
         self._flush_due = False
         now = self._loop.time()
         if self._batches:
-            self._send_writes(now)
+            self._send_writes()
         if self._reads:
             self._send_reads(now)
         self._servers.flush()
         if self._writers is not self._servers:
             self._writers.flush()
+
+
+def _is_moving(outcome: Outcome) -> bool:
+    return isinstance(outcome, Refusal) and outcome.why is Why.MOVING
 
 
 def _counts(shards: Iterable[int]) -> dict[int, int]:

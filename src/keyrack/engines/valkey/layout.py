@@ -26,6 +26,11 @@ MAX_SHARDS: Final = 1024
 FORMAT: Final = 1
 
 STATE: Final = b"s"
+NEVER: Final = b"-"
+NEVER_LENIENT: Final = b"+"
+"""Names under which nothing is ever kept; `library.lua` says what they are good for."""
+MOVING: Final = "KEYRACKMOVING"
+"""The first word of an error reply of a shard that is not whole."""
 META: Final = b"{meta}m"
 """A hash: format, number of shards, the store's id. Its slot does not depend on any of them."""
 INDEX: Final = b"i"

@@ -3,17 +3,19 @@
 --
 -- A shard's keys have a name in common up to one letter, and a slot through the tag in it:
 --   s          state: last revision, number of events, revision up to which events are gone,
---              number of the shard, number of shards
+--              number of the shard, number of shards; in a cluster also how many of i, e, x, y, z
+--              there are
 --   k..KEY     a user's record (engines/record.py), with an expiry of Valkey's own
 --   l..NAME    a lock's record; likewise
 --   a..NAME    a remembered outcome; likewise
 --   i          sorted set of all keys, score 0: the order of lists
 --   x, y       sorted sets of the keys and locks that end, scored with their end (ms)
+--   z          in a cluster: the same for remembered outcomes
 --   e          stream of events: one entry for each call, its id the revision of its last event
 --   w          who sweeps
 --   n          not a key: the channel on which changes are told
--- All functions get the name of `s` as their only key: the others follow from it and share its
--- slot. Their first arguments are the clock (ms; empty: the server's), the number of the shard, and
+-- All functions get the name of `s` as their key: the others follow from it and share its slot. In
+-- a cluster they get a second one, explained below. Their first arguments are the clock (ms; empty: the server's), the number of the shard, and
 -- the number of shards.
 --
 -- Revisions: a hybrid logical clock. The next one is the last one of the shard plus the number of
@@ -26,12 +28,26 @@
 -- earlier, as it still serves a key in the millisecond that it names. Such a record is gone at once,
 -- and its entry in x or y is there until somebody writes its event: a sweep, or the next change.
 
+-- In a cluster a slot can move to another server key by key. Meanwhile each server has a part of the
+-- shard, and the rest would look as if it did not exist. Nothing is done then, and this is how it is
+-- noticed. As long as the servers know that the slot is on the move, they refuse a call that names
+-- several keys of which they lack one, with TRYAGAIN, or send it on to the other server, which
+-- lacks one as well. So each call names a second key that is never there. Servers do not always
+-- know: a replica that takes over may not have heard of it, and tools that repair an interrupted
+-- move close the slot before they bring the keys. So each part says which others must be there: `s`
+-- how many of the indexes, and the indexes which records. Where one is missing, the call ends with
+-- KEYRACKMOVING, or the write is refused. Whoever called asks the other servers then. If none has
+-- anything of the slot, the part is lost or was never there: the call is made again, with + in place
+-- of - in the second key, and what is missing counts as gone. So it does where servers evict keys.
+
 local SET, DELETE, EXPIRE, LOCK, UNLOCK = 1, 2, 3, 5, 6
 local SETS = {k = SET, l = LOCK}
 local DELETES = {k = DELETE, l = UNLOCK}
 local EXPIRES = {k = EXPIRE, l = UNLOCK}
 local ENDS = {k = 'x', l = 'y'}
+local NAMED = {k = 'i', l = 'y', a = 'z'} -- where a record is named besides, in a cluster
 local STATE = '>I8I8I8I2I2'
+local STATE_SIZE = 28
 local MOST_STEPS = 5000
 local SHORT = 4096
 
@@ -50,18 +66,37 @@ local function aligned(shard, microseconds)
   return microseconds - microseconds % shard.step + shard.number
 end
 
+local function parts_of(shard)
+  local base = shard.base
+  return call('EXISTS', base .. 'i', base .. 'e', base .. 'x', base .. 'y', base .. 'z')
+end
+
+local function make_sure_of_all_parts(shard, state)
+  if state and #state > STATE_SIZE then
+    shard.parts = byte(state, STATE_SIZE + 1)
+    if parts_of(shard) ~= shard.parts then
+      error({err = 'KEYRACKMOVING a part of the shard is not here'})
+    end
+  elseif not state then
+    error({err = 'KEYRACKMOVING nothing of the shard is here'})
+  end
+end
+
 local function open(keys, args)
   if not call then bind() end
   local shard = {
     base = sub(keys[1], 1, -2),
     number = tonumber(args[2]),
     step = tonumber(args[3]),
+    spread = keys[2] ~= nil, -- over the servers of a cluster
+    wary = keys[2] ~= nil and sub(keys[2], -1) == '-', -- of parts that may be elsewhere
     physical = 0,
     native = args[1] == '',
     changes = {},
     ending = {}
   }
   local state = call('GET', keys[1])
+  if shard.wary then make_sure_of_all_parts(shard, state) end
   local time = (shard.native or not state) and call('TIME')
   local microseconds = time and time[1] * 1000000 + time[2]
   if shard.native then
@@ -90,8 +125,9 @@ local function go_above(shard, revision)
 end
 
 local function save(shard)
-  call('SET', shard.base .. 's',
-    pack(STATE, shard.last, shard.events, shard.gone, shard.number, shard.step))
+  local state = pack(STATE, shard.last, shard.events, shard.gone, shard.number, shard.step)
+  if shard.spread then state = state .. char(parts_of(shard)) end
+  call('SET', shard.base .. 's', state)
 end
 
 local function note(shard, change, key)
@@ -112,7 +148,9 @@ local function finish(shard)
     shard.events = shard.events + count
     call('SPUBLISH', shard.base .. 'n', id)
   end
-  if count > 0 or shard.fresh then save(shard) end
+  if count > 0 or shard.fresh or (shard.spread and parts_of(shard) ~= shard.parts) then
+    save(shard)
+  end
 end
 
 -- Records
@@ -132,16 +170,24 @@ local function any_ends(shard, kind)
   return known
 end
 
--- The beginning of a record that counts (nil: there is none), and whether one was there that ended.
+-- Whether a record that is not here must be somewhere.
+local function is_elsewhere(shard, kind, key)
+  if not shard.wary then return false end
+  local score = call('ZSCORE', shard.base .. NAMED[kind], key)
+  if not score or kind == 'k' then return score ~= false end
+  return tonumber(score) > shard.now
+end
+
+-- The beginning of a record that counts (nil: there is none), whether one was there that ended, and
+-- whether there must be one that is not here.
 local function look(shard, kind, key)
   local draft = shard.drafts and shard.drafts[kind .. key]
   if draft then return draft.raw and sub(draft.raw, 1, 17) or nil, false end
   local head = call('GETRANGE', shard.base .. kind .. key, 0, 16)
   if head == '' then
-    if any_ends(shard, kind) and call('ZSCORE', shard.base .. ENDS[kind], key) then
-      return nil, true
-    end
-    return nil, false
+    local ends = any_ends(shard, kind) and call('ZSCORE', shard.base .. ENDS[kind], key)
+    if ends and (not shard.wary or tonumber(ends) <= shard.now) then return nil, true end
+    return nil, false, is_elsewhere(shard, kind, key)
   end
   local ends = end_of(head)
   if ends > 0 and ends <= shard.now then return nil, true end
@@ -325,7 +371,8 @@ local ARGUMENTS = {s = 4, d = 2, g = 2, a = 5, t = 3, c = 2, r = 4}
 local function operate(shard, args, at)
   local what, key = args[at], args[at + 1]
   local kind = sub(what, 2, 2)
-  local head, ended = look(shard, kind, key)
+  local head, ended, elsewhere = look(shard, kind, key)
+  if elsewhere then return nil, 'moving' end
   if #what > 2 and not holds(shard, sub(what, 3), head) then
     return nil, 'condition', head
   end
@@ -333,27 +380,32 @@ local function operate(shard, args, at)
   return result, why, head
 end
 
--- A set without condition, outside of a batch, while no key ends: nearly every write. Setting tells
--- whether the key was there, for the price of a copy of the old value; where that may be long, the
--- index is asked instead.
-local function set_plainly(shard, key, rest)
-  local name, revision = shard.base .. 'k' .. key, note(shard, SET, key)
-  local raw = pack('>I8', revision) .. rest
-  if #rest > SHORT then
-    local new = call('ZADD', shard.base .. 'i', '0', key)
-    call('SET', name, raw)
-    return revision * 2 + 1 - new
-  end
-  if call('SET', name, raw, 'GET') then return revision * 2 + 1 end
-  call('ZADD', shard.base .. 'i', '0', key)
-  return revision * 2
-end
-
 -- Writes. An outcome is the result of the only operation when that is a number, else a list of
 -- results, or {why, index, revision or -1}.
 
 local function refusal(why, index, head)
   return {why, index, (head and why ~= 'missing') and (unpack_struct('>I8', head)) or -1}
+end
+
+-- A set without condition, outside of a batch, while no key ends: nearly every write. Setting tells
+-- whether the key was there, for the price of a copy of the old value; where that may be long, the
+-- index is asked instead.
+local function set_plainly(shard, key, rest)
+  local name, before = shard.base .. 'k' .. key, shard.last
+  local revision = note(shard, SET, key)
+  local raw = pack('>I8', revision) .. rest
+  if #rest > SHORT and not shard.wary then
+    local new = call('ZADD', shard.base .. 'i', '0', key)
+    call('SET', name, raw)
+    return revision * 2 + 1 - new
+  end
+  if call('SET', name, raw, 'GET') then return revision * 2 + 1 end
+  if call('ZADD', shard.base .. 'i', '0', key) == 0 and shard.wary then
+    call('UNLINK', name)
+    shard.changes[#shard.changes], shard.last = nil, before
+    return refusal('moving', 0)
+  end
+  return revision * 2
 end
 
 local function write_one(shard, args, at)
@@ -409,18 +461,29 @@ local function write_some(shard, args, at, count)
   return write_all(shard, args, at, count)
 end
 
+local function name_answer(shard, key, ttl)
+  local names = shard.base .. 'z'
+  local over = call('ZRANGEBYSCORE', names, '-inf', shard.now, 'LIMIT', 0, 4)
+  if #over > 0 then call('ZREM', names, unpack(over)) end
+  call('ZADD', names, shard.now + ttl, key)
+end
+
 -- A write with a name: done once, its outcome kept beside what it did.
 local function write_once(shard, args, at, count)
   local key, fingerprint, ttl = args[at + 1], args[at + 2], tonumber(args[at + 3])
-  if look(shard, 'a', key) then
+  local head, _, elsewhere = look(shard, 'a', key)
+  if elsewhere then return refusal('moving', 0) end
+  if head then
     local kept = rest_of(whole(shard, 'a', key))
     local size = unpack_struct('>I2', kept, 2)
     if sub(kept, 4, 3 + size) ~= fingerprint then return refusal('reused', 0) end
     return cmsgpack.unpack(sub(kept, 4 + size))
   end
   local outcome = write_some(shard, args, at + 4, count - 1)
+  if type(outcome) == 'table' and outcome[1] == 'moving' then return outcome end
   local kept = '\0' .. pack('>I2', #fingerprint) .. fingerprint .. cmsgpack.pack(outcome)
   set_it(shard, 'a', key, ttl, kept)
+  if shard.spread then name_answer(shard, key, ttl) end
   return outcome
 end
 
@@ -487,7 +550,12 @@ end
 
 local function live(shard, key)
   local raw = call('GET', shard.base .. 'k' .. key)
-  if not raw then return nil end
+  if not raw then
+    if not shard.wary then return nil end
+    local ends = call('ZSCORE', shard.base .. 'x', key)
+    if ends and tonumber(ends) <= shard.now then return nil end
+    error({err = 'KEYRACKMOVING a record of the shard is not here'})
+  end
   local ends = end_of(raw)
   if ends > 0 and ends <= shard.now then return nil end
   return raw
@@ -697,6 +765,19 @@ local function raise(keys, args)
   return {shard.now, shard.last, shard.gone}
 end
 
+-- Arguments: names of records, without what all names of the shard have in common. Reply: records.
+local function read(keys, args)
+  local shard = open(keys, args)
+  local reply = {}
+  for i = 4, #args do
+    local name = args[i]
+    local _, _, elsewhere = look(shard, sub(name, 1, 1), sub(name, 2))
+    if elsewhere then error({err = 'KEYRACKMOVING a record of the shard is not here'}) end
+    reply[i - 3] = call('GET', shard.base .. name)
+  end
+  return reply
+end
+
 -- Arguments: a revision, limit, another revision to raise the shard to.
 -- Reply: clock, last revision, then id and events of the oldest entries after the first revision.
 local function events(keys, args)
@@ -778,6 +859,7 @@ redis.register_function{function_name = 'keyrack_events_@', callback = events, f
 redis.register_function{
   function_name = 'keyrack_events_of_@', callback = events_of, flags = {'no-writes'}
 }
+redis.register_function{function_name = 'keyrack_read_@', callback = read, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_scan_@', callback = scan, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_count_@', callback = count, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_due_@', callback = due, flags = {'no-writes'}}

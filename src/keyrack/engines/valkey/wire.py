@@ -37,7 +37,7 @@ def encode_arguments(parts: Iterable[bytes]) -> bytes:
 class Call:
     """A command that is sent, or waits to be. `slot` says where it belongs in a cluster."""
 
-    __slots__ = ("asked", "data", "done", "sent", "slot", "tries")
+    __slots__ = ("asked", "data", "divisible", "done", "sent", "slot", "tries")
 
     def __init__(self, slot: int, data: bytes, done: Done) -> None:
         self.slot = slot
@@ -47,6 +47,8 @@ class Call:
         """When it was asked for, and when it was sent last (seconds of the loop's clock)."""
         self.sent = 0.0
         self.tries = 0
+        self.divisible = False
+        """Whether the asker asks in parts when the keys are at several servers."""
 
 
 class Connection(asyncio.Protocol):

@@ -1,0 +1,258 @@
+"""A slot of a cluster moves to another server: what is asked meanwhile is done right, or not."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from valkey_support.engines import done, opened, run, value_of
+from valkey_support.load import Load
+from valkey_support.moving import CLI, Move, finish_reshard, fix, reshard
+from valkey_support.servers import ClusterOfSix, Server
+
+from keyrack.engines.contract import (
+    ANY,
+    Add,
+    Condition,
+    Delete,
+    Outcome,
+    Refusal,
+    Set,
+    Space,
+    StoreAway,
+    Why,
+    Write,
+)
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    from keyrack.engines.valkey.engine import ValkeyEngine
+
+pytestmark = pytest.mark.timeout(120)
+TIMEOUT = 0.15
+SLOTS = 300
+"""So many of a primary's slots are moved; they hold the first shards of a store."""
+MOVING = Refusal(Why.MOVING)
+NEW = Condition(none_match=ANY)
+LOCK = Set(b"{t}lock", b"me", ttl_ms=600_000, condition=NEW, space=Space.LOCKS)
+STAYS = Set(b"{t}stays", b"v", ttl_ms=600_000, condition=NEW)
+NAMES = [b"{t}%d" % number for number in range(4)]
+
+
+@pytest.fixture(scope="module")
+def six() -> Iterator[ClusterOfSix]:
+    """A cluster whose slots this module moves about."""
+    cluster = ClusterOfSix()
+    yield cluster
+    for one in cluster.everybody():
+        one.remove()
+
+
+def state_first(keys: list[bytes]) -> list[bytes]:
+    return sorted(keys, key=lambda key: (not key.endswith(b"}s"), key))
+
+
+def records_first(keys: list[bytes]) -> list[bytes]:
+    return sorted(keys, key=lambda key: (key.endswith(b"}s"), b"}k" not in key, key))
+
+
+class Model:
+    """What a shard must hold by all that was acknowledged."""
+
+    def __init__(self, engine: ValkeyEngine) -> None:
+        self._engine = engine
+        self._number = 40
+        self._value = b"old"
+        self.done = 0
+        self.refused = 0
+
+    async def prepare(self) -> None:
+        await done(self._engine, *(Set(name, self._value) for name in NAMES))
+        await done(self._engine, Set(b"{t}n", b"40"), STAYS)
+        await done(self._engine, LOCK)
+
+    def _writes(self, value: bytes) -> list[Write]:
+        writes: list[Write] = [(LOCK,), (STAYS,), (Add(b"{t}n", 1),)]
+        writes += [(Set(name, value),) for name in NAMES]
+        return [*writes, (Set(b"{t}new", b"v"),), (Delete(b"{t}new"),), (Delete(b"{t}none"),)]
+
+    def _took_place(self, value: bytes, outcomes: list[Outcome]) -> None:
+        lock, stays, added, *sets, new, deleted, missing = outcomes
+        for outcome in (lock, stays):
+            assert isinstance(outcome, Refusal)
+            assert outcome.why is Why.CONDITION
+        assert isinstance(added, tuple)
+        self._number += 1
+        self._value = value
+        assert added[0].number == self._number
+        there = [outcome[0].existed for outcome in (*sets, new, deleted, missing)]  # type: ignore[union-attr]
+        assert there == [True] * len(NAMES) + [False, True, False]
+
+    async def write(self, value: bytes) -> None:
+        """Ask for everything that would go wrong, and take note of whether it was done."""
+        outcomes = await self._engine.write(self._writes(value))
+        if MOVING in outcomes:
+            assert set(outcomes) == {MOVING}
+            self.refused += 1
+        else:
+            self._took_place(value, outcomes)
+            self.done += 1
+
+    async def read(self) -> None:
+        """Read: a part on the move is not listed, but each of its keys is there."""
+        for name in NAMES:
+            assert await value_of(self._engine, name) == self._value
+        assert await value_of(self._engine, b"{t}n") == b"%d" % self._number
+        lock = await self._engine.lock_of(b"{t}lock")
+        assert lock is not None
+        assert lock.value == b"me"
+
+    async def list(self) -> None:
+        names = sorted([*NAMES, b"{t}n", b"{t}stays"])
+        assert [name for name, _ in (await self._engine.scan(limit=1000)).entries] == names
+        assert await self._engine.count(b"", None, 1000) == (len(names), None)
+
+
+@pytest.mark.parametrize("order", [state_first, records_first])
+@pytest.mark.parametrize("replace", [False, True], ids=["", "replace"])
+def test_each_stage_of_a_move_serves_a_shard_right_or_not_at_all(
+    six: ClusterOfSix, order: Callable[[list[bytes]], list[bytes]], replace: bool
+) -> None:
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with opened(six.url, TIMEOUT) as engine:
+            model = Model(engine)
+            await model.prepare()
+            slot = engine.layout.slots[engine.layout.shard_of(b"{t}")]
+            for way in (b"there", b"on"):
+                move = Move(six, slot, replace=replace)
+                for stage, what in enumerate(move.stages(order(move.keys()))):
+                    print(what)
+                    await model.write(b"%b %d" % (way, stage))
+                    await model.read()
+                    if "have moved" in what:
+                        with pytest.raises(StoreAway, match="being moved"):
+                            await engine.scan()
+                    elif "on the move" not in what:
+                        await model.list()
+            assert model.refused > 20
+            assert model.done == 6
+            assert await engine.check() == []
+
+    run(look())
+
+
+@pytest.mark.parametrize("order", [state_first, records_first])
+@pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
+def test_a_shard_is_not_served_when_its_slot_was_closed_with_a_part_at_the_other_server(
+    six: ClusterOfSix, order: Callable[[list[bytes]], list[bytes]], part: float
+) -> None:
+    """Neither server knows of a move then: some tools mend an interrupted one in this way."""
+
+    def move_a_part_and_back(slot: int) -> None:
+        time.sleep(0.3)
+        move = Move(six, slot)
+        move.begin()
+        keys = order(move.keys())
+        move.carry(*keys[: round(len(keys) * part)])
+        time.sleep(0.2)
+        move.close()
+        time.sleep(0.5)
+        move.bring_back()
+        time.sleep(0.3)
+
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with opened(six.url, TIMEOUT) as engine:
+            load = Load(engine, [b"{t}%d" % number for number in range(12)])
+            async with load.running():
+                slot = engine.layout.slots[engine.layout.shard_of(b"{t}")]
+                await asyncio.to_thread(move_a_part_and_back, slot)
+            assert Why.MOVING in load.refused
+            await load.prove()
+
+    run(look())
+
+
+def test_a_record_that_no_server_has_counts_as_gone(six: ClusterOfSix) -> None:
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with opened(six.url, 2.0) as engine:
+            names = [b"{t}%d" % number for number in range(3)]
+            for name in names:
+                await done(engine, Set(name, b"v"))
+            shard = engine.layout.shard_of(b"{t}")
+            holder = Move(six, engine.layout.slots[shard]).source
+            for name in names:
+                assert holder.ask("DEL", engine.layout.records[shard] + name) == 1
+            assert [name for name, _ in (await engine.scan()).entries] == []
+            assert not (await done(engine, Set(names[0], b"new")))[0].existed
+            assert not (await done(engine, Delete(names[1])))[0].existed
+            assert not (await done(engine, Set(names[2], b"new", condition=NEW)))[0].existed
+            assert [name for name, _ in (await engine.scan()).entries] == [names[0], names[2]]
+
+    run(look())
+
+
+# Under load
+
+
+def keys_of(engine: ValkeyEngine, slots: list[int], number: int) -> list[bytes]:
+    """Return so many keys of each shard whose slot is among some."""
+    layout = engine.layout
+    names: dict[int, list[bytes]] = {s: [] for s in range(64) if layout.slots[s] in slots}
+    for count in itertools.count():
+        found = names.get(layout.shard_of(key := b"key %d" % count), [])
+        found += [key] if len(found) < number else []
+        if all(len(some) == number for some in names.values()):
+            return list(itertools.chain(*names.values()))
+    raise AssertionError
+
+
+def kill_between(
+    process: subprocess.Popen[bytes], source: Server, target: Server, slot: int
+) -> None:
+    """Kill what moves slots when it has moved a part of one."""
+    while not target.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)):
+        assert process.poll() is None
+    process.kill()
+    process.communicate()
+    assert source.ask("CLUSTER", "COUNTKEYSINSLOT", str(slot)) > 0
+
+
+@pytest.mark.skipif(not CLI, reason="neither valkey-cli nor redis-cli is installed")
+@pytest.mark.parametrize("killed", [False, True], ids=["whole", "killed in between"])
+def test_a_reshard_there_and_back_under_load_breaks_nothing(
+    six: ClusterOfSix, killed: bool
+) -> None:
+    def there_and_back(slots: list[int]) -> None:
+        one, other, _ = six.primaries()
+        for source, target in ((one, other), (other, one)):
+            for slot in slots if killed else []:
+                kill_between(reshard(source, target, SLOTS), source, target, slot)
+                time.sleep(1.0)  # the slot is open for longer than anything is waited for
+                fix(source)
+            finish_reshard(source, target, SLOTS)
+
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with opened(six.url, 0.5) as engine:
+            slots = [slot for slot in engine.layout.slots if slot < SLOTS]
+            load = Load(engine, keys_of(engine, slots, 12))
+            async with load.running():
+                await asyncio.to_thread(there_and_back, slots)
+            await load.prove()
+            print(load.done, load.refused)
+            assert load.done > 1000
+            assert (Why.MOVING in load.refused) == killed
+
+    run(look())
