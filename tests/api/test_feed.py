@@ -195,13 +195,13 @@ def test_lost_history_resets_watchers(short: Inside) -> None:
 
 
 def test_lost_history_resets_who_catches_up(short: Inside) -> None:
-    short.engine.events_kept = 100_000
+    short.engine.log.keep(100_000)
     start = short.engine.history()[1]
     for number in range(40):
         put(short, *(b"%02d/%03d" % (number, n) for n in range(200)))
     sink = Sink()
     leave = short.feed.watch(ALL, start, sink)
-    short.engine.events_kept = 10
+    short.engine.log.keep(10)
     forget(short)
     short.spin(0.2)
     assert sink.ended or len(sink.keys()) >= 8000

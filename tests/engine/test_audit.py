@@ -16,10 +16,10 @@ from keyrack.engines.embedded import eventlog
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import lmdb
     from engine_support.world import EmbeddedWorld
 
     from keyrack.engines.embedded import EmbeddedEngine
+    from keyrack.engines.embedded.database import WriteTransaction
 
 STATE = b"keyrack:state"
 PAIR = Struct(">QQ")
@@ -39,8 +39,8 @@ def engine(embedded: EmbeddedWorld) -> EmbeddedEngine:
 
 
 @contextmanager
-def tampering(engine: EmbeddedEngine) -> Iterator[lmdb.Transaction[bytes]]:
-    with engine._env.begin(write=True) as txn:
+def tampering(engine: EmbeddedEngine) -> Iterator[WriteTransaction]:
+    with engine.database.load(0) as txn:
         yield txn
 
 
@@ -53,8 +53,8 @@ def revision_of(engine: EmbeddedEngine, key: bytes) -> int:
 def set_state(engine: EmbeddedEngine, revision: int = 0, events: int = 0) -> None:
     """Change the last revision and the number of events by so much."""
     with tampering(engine) as txn:
-        last, number, size = STATE_FORM.unpack(txn.get(STATE, b""))
-        txn.put(STATE, STATE_FORM.pack(last + revision, number + events, size))
+        last, number, size = STATE_FORM.unpack(txn.note(STATE) or b"")
+        txn.put_note(STATE, STATE_FORM.pack(last + revision, number + events, size))
 
 
 def log(engine: EmbeddedEngine, last: int, *changes: tuple[Change, bytes]) -> None:
@@ -63,14 +63,14 @@ def log(engine: EmbeddedEngine, last: int, *changes: tuple[Change, bytes]) -> No
     for change, key in changes:
         draft.note(change, key)
     with tampering(engine) as txn:
-        txn.put(eventlog.encode_revision(last), draft.pack(1), db=engine._log)
+        txn.put(eventlog.encode_revision(last), draft.pack(1), engine.database.events)
     set_state(engine, events=len(changes))
 
 
 def store(engine: EmbeddedEngine, key: bytes, raw: bytes) -> None:
     """Put bytes in the place of a record."""
     with tampering(engine) as txn:
-        txn.put(key, raw, db=engine._records)
+        txn.put(key, raw, engine.database.spaces[0])
 
 
 def test_an_empty_store_is_sound(embedded: EmbeddedWorld) -> None:
@@ -89,7 +89,7 @@ def test_a_record_that_the_expiry_index_does_not_know_is_found(engine: EmbeddedE
     record = engine.get(b"ends")
     assert record is not None
     with tampering(engine) as txn:
-        txn.delete(PAIR.pack(record.expires_at, record.revision), db=engine._expiry)
+        txn.pop(PAIR.pack(record.expires_at, record.revision), engine.database.expiry)
     (problem,) = engine.check()
     assert problem == f"b'ends' ends at {record.expires_at}, and the expiry index does not know"
 
@@ -97,7 +97,7 @@ def test_a_record_that_the_expiry_index_does_not_know_is_found(engine: EmbeddedE
 @pytest.mark.parametrize("key", [b"stays", b"ends", b"gone", b"never"])
 def test_an_index_entry_without_its_record_is_found(engine: EmbeddedEngine, key: bytes) -> None:
     with tampering(engine) as txn:
-        txn.put(PAIR.pack(77, 5), key, db=engine._expiry)
+        txn.put(PAIR.pack(77, 5), key, engine.database.expiry)
     assert engine.check() == [f"the expiry index names {key!r} at 77, and no record agrees"]
 
 
@@ -105,7 +105,7 @@ def test_an_index_entry_that_names_another_key_is_found(engine: EmbeddedEngine) 
     record = engine.get(b"ends")
     assert record is not None
     with tampering(engine) as txn:
-        txn.put(PAIR.pack(record.expires_at, record.revision), b"stays", db=engine._expiry)
+        txn.put(PAIR.pack(record.expires_at, record.revision), b"stays", engine.database.expiry)
     first, second = engine.check()
     assert first.startswith("b'ends' ends at")
     assert second.startswith("the expiry index names b'stays'")
@@ -142,7 +142,7 @@ def test_a_record_whose_last_event_is_another_is_found(engine: EmbeddedEngine) -
 def test_an_event_without_its_record_is_found(engine: EmbeddedEngine) -> None:
     revision = revision_of(engine, b"stays")
     with tampering(engine) as txn:
-        txn.delete(b"stays", db=engine._records)
+        txn.pop(b"stays", engine.database.spaces[0])
     assert engine.check() == [f"event {revision} set b'stays', and there is no such record"]
 
 
@@ -166,21 +166,27 @@ def test_events_out_of_order_are_found(engine: EmbeddedEngine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("database", "key", "value"),
+    ("table", "key", "value"),
     [
-        ("_records", b"short", b"\x00"),
-        ("_records", b"unknown type", bytes(8) + b"\x7e"),
-        ("_expiry", b"short", b"stays"),
-        ("_log", b"\xff" * 8, b"\x00"),
-        ("_log", b"\xff" * 8, PAIR.pack(1, 1 << 32)[:12] + b"\x09\x00\x01k"),
+        ("records", b"short", b"\x00"),
+        ("records", b"unknown type", bytes(8) + b"\x7e"),
+        ("expiry", b"short", b"stays"),
+        ("events", b"\xff" * 8, b"\x00"),
+        ("events", b"\xff" * 8, PAIR.pack(1, 1 << 32)[:12] + b"\x09\x00\x01k"),
     ],
 )
 def test_what_cannot_be_read_at_all_is_found(
-    engine: EmbeddedEngine, database: str, key: bytes, value: bytes
+    engine: EmbeddedEngine, table: str, key: bytes, value: bytes
 ) -> None:
     """Told as a sentence like everything else, instead of ending the audit with an exception."""
     with tampering(engine) as txn:
-        txn.put(key, value, db=getattr(engine, database))
+        database = engine.database
+        tables = {
+            "records": database.spaces[0],
+            "expiry": database.expiry,
+            "events": database.events,
+        }
+        txn.put(key, value, tables[table])
     assert engine.check() != []
 
 
@@ -189,13 +195,14 @@ def test_pieces_that_no_record_agrees_with_are_found(engine: EmbeddedEngine, cha
     put(engine, b"long", b"x" * 10_000)
     assert engine.check() == []
     with tampering(engine) as txn:
-        keys = list(txn.cursor(engine._pieces).iternext(values=False))
+        pieces = engine.database.pieces
+        keys = [key for key, _ in txn.cursor(pieces)]
         if change.endswith("gone"):
             for key in keys[: 1 if change.startswith("one") else None]:
-                txn.delete(key, db=engine._pieces)
+                txn.pop(key, pieces)
         else:
             extra = keys[-1][:-1] + b"\xff" if change.startswith("one") else b"\x01" + bytes(12)
-            txn.put(extra, b"x", db=engine._pieces)
+            txn.put(extra, b"x", pieces)
     (problem,) = engine.check()
     assert "pieces of" in problem
 

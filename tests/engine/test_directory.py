@@ -15,7 +15,7 @@ from engine_support.processes import Child
 from engine_support.world import MIB, put, value_of
 
 from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall
-from keyrack.engines.embedded import EmbeddedEngine, directory
+from keyrack.engines.embedded import EmbeddedEngine, directory, locking
 from keyrack.engines.embedded.directory import MINIMUM, prepare, remove_leftovers
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ AVAILABLE = 1 << 30
 
 @pytest.fixture(autouse=True)
 def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(directory, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(locking, "_PATIENCE_SECONDS", 0.1)
 
 
 def unnamed(parent: Path, memory: int | None = MINIMUM, available: int = AVAILABLE) -> Place:
@@ -141,7 +141,7 @@ def test_a_store_is_refused_to_a_second_service_which_is_told_of_the_first(shm: 
 def test_a_store_whose_service_is_just_ending_is_waited_for(
     shm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(directory, "_PATIENCE_SECONDS", 10)
+    monkeypatch.setattr(locking, "_PATIENCE_SECONDS", 10)
     with Child("take", shm, 0.3) as child:
         assert child.hear() == str(shm)
         began = time.monotonic()

@@ -13,8 +13,8 @@ from engine_support.kept import KeptStore
 from engine_support.world import attempt, put, value_of
 
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Why
+from keyrack.engines.embedded.database import JournalFailed
 from keyrack.engines.embedded.durability.files import Files
-from keyrack.engines.embedded.durability.journal import JournalFailed
 from keyrack.server.group_commit import GroupCommit
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def test_a_sync_thread_that_cannot_tell_leaves_nobody_waiting(
     def fail(self: object) -> None:
         raise RuntimeError("no readers left")
 
-    monkeypatch.setattr(type(kept.engine.hold()), "position", fail)
+    monkeypatch.setattr(type(kept.engine.database), "position", fail)
     assert outcomes_of(kept, [b"a"], [b"b"]) == [[Refusal(Why.DISK)]] * 2
 
 

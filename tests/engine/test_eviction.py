@@ -36,7 +36,6 @@ from keyrack.engines.contract import (
     WhenFull,
     Why,
 )
-from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.heat import FILE, YOUNG
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keyrack.engines.contract import Operation, Record
+    from keyrack.engines.embedded import EmbeddedEngine
+    from keyrack.engines.embedded.evict import Evictor
 
 MEMORY = 8 * MIB
 A_PAGE = 3000
@@ -80,10 +81,16 @@ def stream(
     return keys
 
 
+def evictor_of(engine: EmbeddedEngine) -> Evictor:
+    assert engine.evictor is not None
+    return engine.evictor
+
+
 def present(engine: EmbeddedEngine, keys: Sequence[bytes]) -> int:
     """Count keys without warming them."""
-    with engine._begin(engine._records) as txn:
-        return sum(txn.get(key) is not None for key in keys)
+    records = engine.database.spaces[0]
+    with engine.database.read() as txn:
+        return sum(txn.get(key, records) is not None for key in keys)
 
 
 def contents(engine: EmbeddedEngine) -> dict[bytes, Record]:
@@ -178,10 +185,9 @@ def test_a_long_value_waits_for_few_evictions_and_the_rest_is_done_later(shm: Pa
     engine = world.engine
     stream(engine, 19_000)
     assert engine.usage().evicted > 0
-    assert engine._evictor is not None
     for number in range(5):
         revision = put(engine, b"long-%d" % number, bytes(MIB)).revision
-        assert evictions(engine, revision) <= engine._evictor.most_keys
+        assert evictions(engine, revision) <= evictor_of(engine).most_keys
         while engine.evict():
             pass
     assert evictions(engine, revision) > 200
@@ -264,15 +270,14 @@ def test_a_step_that_finds_nothing_cold_takes_the_least_warm(engine: EmbeddedEng
     keys = stream(engine, 18_000, 200)
     for _ in range(3):
         use(engine, keys)
-    assert engine._evictor is not None
-    heat = engine._evictor.heat
+    heat = evictor_of(engine).heat
     while heat.words[YOUNG] > 1800:
-        engine._evict(1, frozenset(keys))
+        evictor_of(engine).evict(1, frozenset(keys))
     for _ in range(3):
         use(engine, keys)
     before = engine.usage().evicted
     for step in range(10):
-        engine._evict(1, frozenset())
+        evictor_of(engine).evict(1, frozenset())
         assert engine.usage().evicted == before + step + 1
 
 
@@ -280,8 +285,8 @@ def grown_up(engine: EmbeddedEngine) -> list[bytes]:
     """Fill a store with keys that have proved themselves and are cold since."""
     keys = stream(engine, FIT, name=b"grown-up")
     use(engine, keys)
-    while engine._evictor is not None and engine._evictor.heat.words[YOUNG] > FIT // 10:
-        engine._evict(1, frozenset(keys))
+    while evictor_of(engine).heat.words[YOUNG] > FIT // 10:
+        evictor_of(engine).evict(1, frozenset(keys))
     return [key for key in keys if present(engine, [key])]
 
 
@@ -290,7 +295,7 @@ def test_the_hand_leaves_young_keys_alone(engine: EmbeddedEngine) -> None:
     old = grown_up(engine)
     young = stream(engine, FIT // 40, name=b"aaa")
     while present(engine, old) > len(old) // 2:
-        engine._evict(A_PAGE, frozenset())
+        evictor_of(engine).evict(A_PAGE, frozenset())
     assert present(engine, young) == len(young)
 
 
@@ -298,7 +303,7 @@ def test_the_hand_leaves_young_keys_alone(engine: EmbeddedEngine) -> None:
 def test_spared_keys_stay_however_much_is_owed(engine: EmbeddedEngine, ages: str) -> None:
     keys = grown_up(engine) if ages == "grown up" else stream(engine, FIT)
     for _ in range(FIT):
-        engine._evict(MEMORY, frozenset(keys[1:]))
+        evictor_of(engine).evict(MEMORY, frozenset(keys[1:]))
     assert present(engine, keys[1:]) == len(keys) - 1
     assert present(engine, keys[:1]) == 0
 
@@ -528,6 +533,9 @@ def test_who_rejects_pays_nothing_for_reads(embedded: EmbeddedWorld) -> None:
     assert embedded.engine.evict() == 0
 
 
-def test_an_engine_says_that_it_evicts(engine: EmbeddedEngine) -> None:
+def test_an_engine_says_that_it_evicts(engine: EmbeddedEngine, shm: Path) -> None:
+    (shm / "other").mkdir()
     assert engine.capabilities.eviction
-    assert not EmbeddedEngine.capabilities.eviction
+    rejecting = EmbeddedWorld(shm / "other")
+    assert not rejecting.engine.capabilities.eviction
+    rejecting.close()

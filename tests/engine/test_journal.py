@@ -24,8 +24,8 @@ from keyrack.engines.contract import (
     Touch,
     Why,
 )
+from keyrack.engines.embedded.database import WriteTransaction
 from keyrack.engines.embedded.durability import changes, journal
-from keyrack.engines.embedded.durability.journal import Recorded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def path_of(store: KeptStore) -> str:
 
 def entries(store: KeptStore) -> list[list[Change]]:
     """Return the changes of each entry of the journal that is written to."""
-    position = store.engine.hold().position()
+    position = store.engine.database.position()
     reader = journal.Reader(store.data, position.number)
     first = reader.header.first
     found = [list(changes.unpack(e.payload)) for e in reader.entries(journal.START, first - 1)]
@@ -87,7 +87,7 @@ def test_a_journal_of_version_1_is_read(kept: KeptStore) -> None:
     put(kept.engine, b"k", b"v")
     before = contents(kept.engine)
     path, payloads = path_of(kept), [changes.pack(found) for found in entries(kept)]
-    first = kept.engine.hold().position().sequence
+    first = kept.engine.database.position().sequence
     header = journal.Header(1, first, b"12345678", version=1)
     head = journal._HEADER.pack(b"keyrack journal\n", 1, 0, 1, header.first, header.salt)
     kept.close()
@@ -187,8 +187,9 @@ def test_the_tail_that_is_torn_is_not_read(kept: KeptStore) -> None:
 
 def test_a_transaction_that_is_given_up_leaves_no_entry(kept: KeptStore) -> None:
     put(kept.engine, b"first")
-    with contextlib.suppress(ZeroDivisionError), kept.engine._transaction() as txn:
-        txn.put(b"never", b"x" * 20, db=kept.engine._records)
+    database = kept.engine.database
+    with contextlib.suppress(ZeroDivisionError), database.write(100, grows=True) as txn:
+        txn.put(b"never", b"x" * 20, database.spaces[0])
         raise ZeroDivisionError
     put(kept.engine, b"second")
     assert kept.sync()
@@ -204,7 +205,7 @@ def test_an_entry_whose_commit_failed_is_taken_back(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(kept.engine, b"first")
-    real = Recorded.__init__
+    real = WriteTransaction.__init__
 
     class NoRoom:
         """A transaction that cannot be committed."""
@@ -219,11 +220,11 @@ def test_an_entry_whose_commit_failed_is_taken_back(
             self._txn.abort()
             raise lmdb.MapFullError("no room")
 
-    def init(self: Recorded, journal: object, txn: object, *rest: object) -> None:
-        real(self, journal, NoRoom(txn), *rest)  # type: ignore[arg-type]  # stands in for one
+    def init(self: WriteTransaction, database: object, raw: object, *rest: object) -> None:
+        real(self, database, NoRoom(raw), *rest)  # type: ignore[arg-type]  # stands in for one
 
     with monkeypatch.context() as patch:
-        patch.setattr(Recorded, "__init__", init)
+        patch.setattr(WriteTransaction, "__init__", init)
         assert attempt(kept.engine, Set(b"refused", b"v")) == Refusal(Why.FULL)
     assert len(entries(kept)) == 1
     kept.lose_memory()
@@ -265,7 +266,7 @@ def test_what_a_dead_writer_left_at_the_end_is_not_read_when_the_next_life_goes_
 def test_bytes_of_another_journal_are_no_entry(kept: KeptStore) -> None:
     """A user may store what looks like an entry; without the file's salt it is none."""
     put(kept.engine, b"k")
-    position = kept.engine.hold().position()
+    position = kept.engine.database.position()
     payload = changes.pack([(0, b"forged", b"\0" * 8 + b"\0v")])
     header = journal.Header(position.number, 1, b"\0" * 8)
     forged = journal.pack_entry(header, position.sequence + 1, position.sequence, payload)

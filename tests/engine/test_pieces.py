@@ -56,8 +56,8 @@ def noise(size: int, seed: int = 1) -> bytes:
 
 
 def pieces(engine: EmbeddedEngine) -> int:
-    with engine._begin() as txn:
-        return int(txn.stat(engine._pieces)["entries"])
+    with engine.database.read() as txn:
+        return txn.entries(engine.database.pieces)
 
 
 SIZES = [LONGEST_WHOLE, LONGEST_WHOLE + 1, PIECE, PIECE + 1, 2 * PIECE, 100_000, MIB]
@@ -185,16 +185,17 @@ def test_a_store_of_format_1_keeps_its_long_values(world: EmbeddedWorld) -> None
     engine, value = world.engine, noise(50_000)
     put(engine, b"old", b"short")
     put(engine, b"gone", b"short")
-    with engine._begin(write=True) as txn:
+    records = engine.database.spaces[0]
+    with engine.database.load(0) as txn:
         for key in (b"old", b"gone"):
-            raw = txn.get(key, db=engine._records)
+            raw = txn.get(key, records)
             assert raw is not None
-            txn.put(key, wire.pack(wire.revision(raw), value), db=engine._records)
-        txn.put(b"keyrack:format", b"keyrack 1")
+            txn.put(key, wire.pack(wire.revision(raw), value), records)
+        txn.put_note(b"keyrack:format", b"keyrack 1")
     world.restart()
     assert value_of(world.engine, b"old") == value
     drop(world.engine, b"gone")
     put(world.engine, b"old", noise(60_000))
     assert value_of(world.engine, b"old") == noise(60_000)
-    with world.engine._begin() as txn:
-        assert txn.get(b"keyrack:format") == b"keyrack 2"
+    with world.engine.database.read() as txn:
+        assert txn.note(b"keyrack:format") == b"keyrack 2"

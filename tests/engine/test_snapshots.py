@@ -28,6 +28,7 @@ from keyrack.engines.contract import (
     Touch,
     Why,
 )
+from keyrack.engines.embedded import locking
 from keyrack.engines.embedded.durability import data_directory, snapshot, take_snapshot
 
 if TYPE_CHECKING:
@@ -211,8 +212,8 @@ def test_a_store_with_little_room_is_written_to_while_a_snapshot_is_taken(
     assert sum(refused) == 0
     assert store.engine.check() == []
     # What would have been with one long transaction for all of it:
-    with store.engine._begin() as txn:
-        assert txn.stat(store.engine._records)["entries"] == keys
+    with store.engine.database.read() as txn:
+        assert txn.entries(store.engine.database.spaces[0]) == keys
         assert sum(refusals_of_replacing(store, keys, n * 200) for n in range(len(refused))) > 0
     store.close()
 
@@ -221,7 +222,7 @@ def test_a_store_with_little_room_is_written_to_while_a_snapshot_is_taken(
 
 
 def test_nothing_is_taken_when_nothing_was_changed(kept: KeptStore) -> None:
-    hold = kept.engine.hold()
+    hold = kept.engine.database
     put(kept.engine, b"k")
     assert hold.changed_since_snapshot()
     kept.take()
@@ -232,7 +233,7 @@ def test_nothing_is_taken_when_nothing_was_changed(kept: KeptStore) -> None:
     assert hold.changed_since_snapshot()
     kept.take()
     kept.lose_memory()
-    assert not kept.engine.hold().changed_since_snapshot()
+    assert not kept.engine.database.changed_since_snapshot()
 
 
 def test_what_is_changed_while_a_snapshot_is_taken_makes_the_next_one_worth_while(
@@ -247,7 +248,7 @@ def test_what_is_changed_while_a_snapshot_is_taken_makes_the_next_one_worth_whil
 
     monkeypatch.setattr(kept.data.files, "rename", change_and_rename)
     kept.take()
-    assert kept.engine.hold().changed_since_snapshot()
+    assert kept.engine.database.changed_since_snapshot()
 
 
 def test_the_last_few_are_kept_and_nothing_else(kept: KeptStore) -> None:
@@ -275,9 +276,9 @@ def test_one_that_fails_leaves_the_ones_before_it_and_a_store_that_goes_on(
             kept.take()
     assert snapshots(kept) == [1]
     assert not [name for name in os.listdir(kept.disk) if name.endswith(".part")]
-    assert not kept.engine.hold().position().on
+    assert not kept.engine.database.position().on
     put(kept.engine, b"k", b"second")
-    assert kept.engine.hold().changed_since_snapshot()
+    assert kept.engine.database.changed_since_snapshot()
     kept.take()
     kept.lose_memory()
     assert value_of(kept.engine, b"k") == b"second"
@@ -394,7 +395,7 @@ def test_a_store_of_another_start_of_the_machine_is_not_trusted(kept: KeptStore)
     put(kept.engine, b"k", b"on disk")
     kept.take()
     put(kept.engine, b"k", b"may be torn")
-    kept.engine.hold().move(lambda position: position._replace(boot=b"x" * 36))
+    kept.engine.database.move(lambda position: position._replace(boot=b"x" * 36))
     kept.restart()
     assert value_of(kept.engine, b"k") == b"on disk"
 
@@ -465,7 +466,7 @@ def test_a_store_that_was_kept_nowhere_is_taken_over_by_an_empty_data_directory(
 def test_a_data_directory_belongs_to_one_service(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_directory, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(locking, "_PATIENCE_SECONDS", 0.1)
     with pytest.raises(StoreInUse, match="is in use by another service"):
         data_directory.take(str(kept.disk))
 

@@ -22,6 +22,7 @@ from keyrack.engines.embedded.durability import DurabilityConfig
 from keyrack.engines.embedded.durability.data_directory import look
 from keyrack.engines.embedded.durability.take_snapshot import _Taking
 from keyrack.engines.embedded.durability.take_snapshot import take as take_a_snapshot
+from keyrack.engines.embedded.events import EventLog
 
 SLOTS = 100
 
@@ -112,11 +113,11 @@ def lockstep(directory: str, memory: str, disk: str) -> None:
 def take_snapshot(directory: str, memory: str, disk: str) -> None:
     """Take a snapshot, and tell its number and how many transactions were made meanwhile."""
     engine = _kept(directory, memory, disk)
-    hold = engine.hold()
-    before = hold.env.info()["last_txnid"]
-    taken = take_a_snapshot(hold, look(disk), gently=True)
+    database = engine.database
+    before = database.last_transaction
+    taken = take_a_snapshot(database, look(disk), gently=True)
     look(disk).prune(2)
-    tell("taken", taken.number, hold.env.info()["last_txnid"] - before - 3)
+    tell("taken", taken.number, database.last_transaction - before - 3)
     engine.close()
 
 
@@ -131,7 +132,7 @@ def die_taking(directory: str, memory: str, disk: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     setattr(_Taking, "_copy", die)  # noqa: B010  # as below
-    take_a_snapshot(engine.hold(), look(disk))
+    take_a_snapshot(engine.database, look(disk))
 
 
 def die_kept(directory: str, memory: str, disk: str, when: str) -> None:
@@ -153,26 +154,27 @@ def die_kept(directory: str, memory: str, disk: str, when: str) -> None:
 def die_writing(directory: str, memory: str, when: str) -> None:
     """Kill itself inside a write, with the lock held, `when` the change is made or not yet."""
     engine = EmbeddedEngine(directory, int(memory))
-    finish: Any = engine._finish
+    append: Any = EventLog.append
 
     def die(*arguments: Any) -> None:
         if when == "made":
-            finish(*arguments)
+            append(*arguments)
         tell("dying")
         os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(engine, "_finish", die)  # noqa: B010  # to a checker, methods cannot be replaced
+    setattr(EventLog, "append", die)  # noqa: B010  # to a checker, methods cannot be replaced
     put(engine, b"never", b"acknowledged")
 
 
 def hold_snapshot(directory: str, memory: str, key: str) -> None:
     """Hold a read transaction open until told, and look whether it still sees the same."""
     engine = EmbeddedEngine(directory, int(memory))
-    with engine._begin(engine._records) as txn:
-        before = list(txn.cursor())
-        tell("holding", len(before), txn.get(key.encode()) is not None)
+    records = engine.database.spaces[0]
+    with engine.database.read() as txn:
+        before = list(txn.cursor(records))
+        tell("holding", len(before), txn.get(key.encode(), records) is not None)
         wait()
-        tell("same" if list(txn.cursor()) == before else "changed")
+        tell("same" if list(txn.cursor(records)) == before else "changed")
     engine.close()
 
 
@@ -181,7 +183,7 @@ def read_slowly(directory: str, memory: str) -> None:
     engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
     tell("reading")
     while not select.select([sys.stdin], [], [], 0)[0]:
-        with engine._begin(engine._records):
+        with engine.database.read():
             time.sleep(0.004)
     engine.close()
 
@@ -203,7 +205,7 @@ def serve(directory: str, memory: str) -> None:
             tell(repr(None if record is None else record.value))
         elif name == "readers":
             # Each open transaction takes a slot of the file that the readers share.
-            transactions = [engine._begin() for _ in range(*arguments)]
+            transactions = [engine.database.read() for _ in range(*arguments)]
             tell(repr(len(transactions)))
             for transaction in transactions:
                 transaction.abort()

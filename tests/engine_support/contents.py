@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 def contents(engine: EmbeddedEngine) -> dict[str, Any]:
     """Return every record of every space, byte for byte, and every event."""
     found: dict[str, Any] = {}
-    with engine._begin() as txn:
-        pieces = Pieces(txn, engine._pieces)
+    with engine.database.read() as txn:
+        pieces = Pieces(txn)
         for space in Space:
-            cursor = txn.cursor(engine._spaces[space])
+            cursor = txn.cursor(engine.database.spaces[space])
             found[space.name] = {key: pieces.whole(space, raw) for key, raw in cursor}
     found["events"] = list(engine.events())
     return found

@@ -67,7 +67,7 @@ class KeptStore:
             try:
                 self.engine.begin_life()
                 self.syncer = self.engine.syncer() if self.strict else None
-                self.started = start(self.engine, self.data, self.keep, self.syncer)
+                self.started = start(self.engine.database, self.data, self.keep, self.syncer)
             except BaseException:
                 self.engine.close()
                 raise
@@ -77,7 +77,7 @@ class KeptStore:
 
     def take(self) -> Taken:
         """Take a snapshot."""
-        taken = take_snapshot.take(self.engine.hold(), self.data, self.syncer)
+        taken = take_snapshot.take(self.engine.database, self.data, self.syncer)
         self.data.prune(self.keep)
         return taken
 

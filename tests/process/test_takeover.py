@@ -19,7 +19,7 @@ from faults.generation import Address, Generations
 from keyrack_server import ON_VALKEY, Server, refused_start, request
 
 from keyrack import __version__
-from keyrack.engines.embedded.engine import FORMAT
+from keyrack.engines.embedded.database import FORMAT
 from keyrack.server.takeover import Ask, Link, Offer, Ready, Refused, Settled, _connect
 
 if TYPE_CHECKING:

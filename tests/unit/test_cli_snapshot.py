@@ -13,7 +13,7 @@ from engine_support.world import memory_directory, put, value_of
 
 from keyrack import cli
 from keyrack.cli.snapshot import VERBS
-from keyrack.engines.embedded.durability import data_directory
+from keyrack.engines.embedded import locking
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,7 +121,7 @@ def test_what_is_damaged_is_not_restored(kept: KeptStore, tmp_path: Path, capsys
 def test_a_data_directory_in_use_is_left_alone(
     kept: KeptStore, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_directory, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(locking, "_PATIENCE_SECONDS", 0.1)
     source = kept.data.snapshot(1)
     assert cli.run(["snapshot", "restore", source, "--data-dir", str(kept.disk)]) == 1
     assert "is in use by another service" in capsys.readouterr().err

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from keyrack.engines.contract import StoreError, WhenFull
-from keyrack.engines.embedded.directory import try_lock
 from keyrack.engines.embedded.durability import DurabilityConfig, data_directory
 from keyrack.engines.embedded.durability.reconcile import start
 from keyrack.engines.embedded.durability.take_snapshot import take
 from keyrack.engines.embedded.engine import EmbeddedEngine
+from keyrack.engines.embedded.locking import try_lock
 from keyrack.engines.embedded.words import BROKEN, open_words
 
 if TYPE_CHECKING:
@@ -70,9 +70,9 @@ def prepare(settings: Settings, place: Place, *, running: bool = False) -> Durab
 def _end_journal(settings: Settings, place: Place) -> None:
     """What changes in this life is not written down: a later one must not think that it was."""
     with contextlib.closing(open_store(settings, place, None)) as engine:
-        hold = engine.hold()
-        if hold.position().on:
-            hold.move(lambda position: position._replace(on=False))
+        database = engine.database
+        if database.position().on:
+            database.move(lambda position: position._replace(on=False))
 
 
 def open_store(settings: Settings, place: Place, kept: DurabilityConfig | None) -> EmbeddedEngine:
@@ -108,7 +108,7 @@ class Durability:
         try:
             with contextlib.closing(self._open()) as engine:
                 syncer = engine.syncer() if self._kept.strict else None
-                started = start(engine, data, self._settings.snapshot_keep, syncer)
+                started = start(engine.database, data, self._settings.snapshot_keep, syncer)
                 if syncer is not None:
                     syncer.close()
         except (OSError, lmdb.Error) as error:
@@ -180,11 +180,11 @@ class Durability:
 
     def _take(self, gently: bool) -> None:
         with contextlib.closing(self._open()) as engine:
-            hold = engine.hold()
-            if not (hold.changed_since_snapshot() or self._words[BROKEN]):
+            database = engine.database
+            if not (database.changed_since_snapshot() or self._words[BROKEN]):
                 return
             syncer = engine.syncer() if self._kept.strict else None
-            taken = take(hold, self._kept.data, syncer, gently=gently)
+            taken = take(database, self._kept.data, syncer, gently=gently)
             self._kept.data.prune(self._settings.snapshot_keep)
         _log.info(
             "snapshot %d was taken",

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 import msgspec
 
 from keyrack import __version__
+from keyrack.engines.embedded.database import FORMAT
 from keyrack.engines.embedded.directory import Place, unnamed_stores
-from keyrack.engines.embedded.engine import FORMAT
 from keyrack.server.listeners import Listeners
 from keyrack.settings import ROWS, Settings, flag, shown_size
 

@@ -10,15 +10,13 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number, read_due
-from keyrack.engines.embedded.pieces import piece_owner
+from keyrack.engines.embedded.pieces import Pieces, piece_owner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import lmdb
-
     from keyrack.engines.contract import Record
-    from keyrack.engines.embedded.pieces import Pieces
+    from keyrack.engines.embedded.database import ReadTransaction
 
 _ENOUGH: Final = 20
 _UNREADABLE: Final = (struct.error, IndexError, ValueError)
@@ -29,25 +27,18 @@ _SPACE_OF: Final = {
 }
 
 
-class Audit:
+class EmbeddedAudit:
     """One look at the whole store, as one transaction sees it."""
 
-    def __init__(
-        self,
-        txn: lmdb.Transaction[bytes],
-        spaces: tuple[lmdb._Database, ...],
-        expiry: lmdb._Database,
-        log: lmdb._Database,
-        pieces: Pieces,
-        state: tuple[int, int],
-    ) -> None:
+    def __init__(self, txn: ReadTransaction) -> None:
+        database = txn.database
         self._txn = txn
-        self._spaces = spaces
-        self._expiry = expiry
-        self._log = log
-        self._pieces = pieces
+        self._spaces = database.spaces
+        self._expiry = database.expiry
+        self._log = database.events
+        self._pieces = Pieces(txn)
         self._long: dict[tuple[int, int], tuple[int, bytes]] = {}
-        self._revision, self._events = state
+        self._revision, self._events, _ = txn.state()
         self._oldest = self._revision + 1
         self._latest: dict[tuple[Space, bytes], tuple[int, Change]] = {}
         self._seen: set[int] = set()
@@ -98,10 +89,7 @@ class Audit:
             yield f"the key {key!r} has {len(key)} bytes"
         if record.expires_at:
             number = due_number(key, record.revision, space)
-            if (
-                self._txn.get(due_entry(record.expires_at, number, space), None, self._expiry)
-                != key
-            ):
+            if self._txn.get(due_entry(record.expires_at, number, space), self._expiry) != key:
                 yield f"{key!r} ends at {record.expires_at}, and the expiry index does not know"
         if space not in _MAKES:
             return
@@ -133,7 +121,7 @@ class Audit:
         for entry, key in self._txn.cursor(self._expiry):
             try:
                 ends, number, space = read_due(entry)
-                raw = self._txn.get(key, None, self._spaces[space])
+                raw = self._txn.get(key, self._spaces[space])
                 agrees = (
                     raw is not None
                     and due_number(key, wire.revision(raw), space) == number

@@ -27,14 +27,16 @@ from keyrack.engines.contract import (
     Write,
 )
 from keyrack.engines.embedded.eventlog import Draft
-from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces
+from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    import lmdb
+    from types import TracebackType
+    from typing import Self
 
     from keyrack.engines.contract import Condition, Operation
+    from keyrack.engines.embedded.database import Database
+    from keyrack.engines.embedded.events import EventLog
 
 Step: TypeAlias = Result | Refusal
 
@@ -78,36 +80,71 @@ def read_due(entry: bytes) -> tuple[int, int, Space]:
     return ends, revision, Space(entry[16]) if len(entry) > 16 else _KEYS
 
 
+class _Undo:
+    """What a write of several operations has done so far."""
+
+    __slots__ = ("changes", "left", "made")
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[bytes, Space, bytes | None]] = []
+        """Key, space and the record that was there before."""
+        self.made: list[tuple[Space, int]] = []
+        """Long values (space and number) that it has stored."""
+        self.left: list[tuple[Space, int]] = []
+        """Long values that no record names any more."""
+
+
 class Commit:
-    """The operations on one transaction, at one time, that share its events."""
+    """The operations on one transaction, at one time, that share its events.
+
+    A context manager: at the end of its block the events are written down and all of it is
+    committed; where the block raises, nothing was done. Takes at most `pages` pages; with `grows`
+    the store will be larger by it. Raises what `Database.write` raises.
+    """
 
     __slots__ = (
-        "_before", "_databases", "_expiry", "_left", "_made", "_pieces", "_txn", "_undo", "draft",
-        "evicted",
-        "now",
+        "_before", "_events", "_expiry", "_log", "_size", "_spaces", "_undo", "draft", "evicted",
+        "now", "txn",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        txn: lmdb.Transaction[bytes],
-        databases: tuple[lmdb._Database, ...],
-        expiry: lmdb._Database,
-        pieces: lmdb._Database,
-        now: int,
-        last: int,
-    ) -> None:
-        self._txn = txn
-        self._databases = databases
-        self._expiry = expiry
-        self._pieces = Pieces(txn, pieces)
-        self._undo: list[tuple[bytes, Space, bytes | None]] | None = None
-        # Long values (space and number) that a write of several operations has made and left.
-        self._made: list[tuple[Space, int]] = []
-        self._left: list[tuple[Space, int]] = []
+    def __init__(self, database: Database, log: EventLog, pages: int, grows: bool) -> None:
+        self.txn = database.write(pages, grows)
+        self._log = log
+        self._spaces = database.spaces
+        self._expiry = database.expiry
+        self._undo: _Undo | None = None
+        last, self._events, self._size = self.txn.state()
         self._before = last
         self.evicted = 0
-        self.now = now
+        self.now = database.now()
         self.draft = Draft(last)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.txn.abort()
+            return
+        try:
+            draft = self.draft
+            if draft.last >= draft.first:
+                self._log.append(self.txn, draft, self.now, self._events, self._size)
+            if self.evicted:
+                self.txn.count_evicted(self.evicted)
+        except BaseException:
+            self.txn.abort()
+            raise
+        self.txn.commit()
+
+    @property
+    def _pieces(self) -> PieceWriter:
+        return PieceWriter(self.txn)
 
     def apply_each(self, writes: Sequence[Write]) -> list[Outcome]:
         """Do each write, all of it or nothing of it."""
@@ -115,18 +152,25 @@ class Commit:
 
     def set_each(self, writes: Sequence[Write]) -> list[Outcome]:
         """Do what `apply_each` does, for writes that `are_plain`: half of them is the calls."""
-        note, replace, records = self.draft.set, self._txn.replace, self._databases[_KEYS]
+        draft, replace = self.draft, self.txn.replacing_keys()
         outcomes: list[Outcome] = []
+        unnoted: list[bytes] = []
+        revision = draft.last
         for write in writes:
             operation: Set = write[0]  # type: ignore[assignment]  # plain writes are one `Set` each
             key = operation.key
-            revision = note(key)
+            revision += 1
+            unnoted.append(key)
             raw = wire.pack(revision, operation.value, operation.media_type)
-            old = replace(key, raw, records)
+            old = replace(key, raw)
             if old is None or wire.is_plain(old):
                 outcomes.append((Result(revision, old is not None),))
-            else:
-                outcomes.append((Result(*self._let_go_first(operation, old, revision, 0)),))
+                continue
+            draft.set_all(unnoted)
+            unnoted.clear()
+            outcomes.append((Result(*self._let_go_first(operation, old, revision, 0)),))
+            revision = draft.last
+        draft.set_all(unnoted)
         return outcomes
 
     def apply(self, write: Write) -> Outcome:
@@ -139,43 +183,40 @@ class Commit:
         return self._all(write)
 
     def _all(self, write: Write) -> Outcome:
-        self._undo = []
+        self._undo = undo = _Undo()
         mark = self.draft.mark()
         self._before = mark[0]
         results: list[Result] = []
         for index, operation in enumerate(write):
             step = self._do(operation)
             if isinstance(step, Refusal):
-                self._roll_back()
+                self._undo = None
+                self._roll_back(undo)
                 self.draft.back_to(mark)
                 return Refusal(step.why, index, self._revision(operation))
             results.append(step)
         self._undo = None
-        self._drop_long(self._left)
-        self._made.clear()
+        self._drop_long(undo.left)
         return tuple(results)
 
     def _drop_long(self, values: list[tuple[Space, int]]) -> None:
         for space, number in values:
             self._pieces.drop(space, number)
-        values.clear()
 
-    def _roll_back(self) -> None:
+    def _roll_back(self, undo: _Undo) -> None:
         """Put back what was there, last change first. LMDB cannot: its map allows no savepoints."""
-        changes, self._undo = self._undo or [], None
-        self._drop_long(self._made)
-        self._left.clear()
-        for key, space, old in reversed(changes):
-            present = self._txn.get(key, None, self._databases[space])
+        self._drop_long(undo.made)
+        for key, space, old in reversed(undo.changes):
+            present = self.txn.get(key, self._spaces[space])
             if present is not None:
                 self._unindex(present, space)
             if old is None:
-                self._txn.delete(key, db=self._databases[space])
+                self.txn.pop(key, self._spaces[space])
                 continue
-            self._txn.put(key, old, db=self._databases[space])
+            self.txn.put(key, old, self._spaces[space])
             if wire.has_ttl(old):
                 entry = due_entry(wire.expires_at(old), wire.revision(old), space)
-                self._txn.put(entry, key, db=self._expiry)
+                self.txn.put(entry, key, self._expiry)
 
     def _once(self, name: Remember, write: Write) -> Outcome:
         raw = self._present(name.key, Space.ANSWERS)
@@ -209,22 +250,22 @@ class Commit:
         draft = self.draft
         revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
         ends = self.now + ttl if ttl else 0
-        old = self._txn.replace(key, _packed(operation, revision, ends), self._databases[space])
+        old = self.txn.replace(key, _packed(operation, revision, ends), self._spaces[space])
         if self._undo is not None:
-            self._undo.append((key, space, old))
+            self._undo.changes.append((key, space, old))
         existed = old is not None
         if old is not None and not wire.is_plain(old):
             revision, existed = self._let_go_first(operation, old, revision, ends)
         if len(operation.value) > LONGEST_WHOLE:
             self._store_long(space, revision, operation.value)
         if ends:
-            self._txn.put(due_entry(ends, revision, space), key, db=self._expiry)
+            self.txn.put(due_entry(ends, revision, space), key, self._expiry)
         return Result(revision, existed)
 
     def _store_long(self, space: Space, number: int, value: bytes) -> None:
         self._pieces.store(space, number, value)
         if self._undo is not None:
-            self._made.append((space, number))
+            self._undo.made.append((space, number))
 
     def _let_go_first(
         self, operation: Set, old: bytes, revision: int, ends: int
@@ -235,7 +276,7 @@ class Commit:
         if not existed:
             # It had ended and was still there: that is an event of its own, and comes first.
             revision = self._end_first(key, space, revision)
-            self._txn.put(key, _packed(operation, revision, ends), db=self._databases[space])
+            self.txn.put(key, _packed(operation, revision, ends), self._spaces[space])
         return revision, existed
 
     def _end_first(self, key: bytes, space: Space, revision: int) -> int:
@@ -249,11 +290,11 @@ class Commit:
             refusal = self._refused(key, operation.condition, space)
             if refusal is not None:
                 return refusal
-        old = self._txn.pop(key, self._databases[space])
+        old = self.txn.pop(key, self._spaces[space])
         if old is None:
             return Result(0, existed=False)
         if self._undo is not None:
-            self._undo.append((key, space, old))
+            self._undo.changes.append((key, space, old))
         if not wire.is_plain(old) and not self._let_go(old, space):
             self._note(_EXPIRE_CHANGE, key, space)
             return Result(0, existed=False)
@@ -303,10 +344,10 @@ class Commit:
         ends = self.now + operation.ttl_ms if operation.ttl_ms else 0
         self._unindex(raw, space)
         if self._undo is not None:
-            self._undo.append((key, space, raw))
-        self._txn.put(key, wire.with_end(raw, ends), db=self._databases[space])
+            self._undo.changes.append((key, space, raw))
+        self.txn.put(key, wire.with_end(raw, ends), self._spaces[space])
         if ends:
-            self._txn.put(due_entry(ends, revision, space), key, db=self._expiry)
+            self.txn.put(due_entry(ends, revision, space), key, self._expiry)
         return Result(revision, existed=True)
 
     def _check(self, operation: Check) -> Step:
@@ -318,7 +359,7 @@ class Commit:
     def expire(self, entry: bytes, key: bytes) -> None:
         """Remove the record that an entry of the expiry index names, with its event."""
         _, number, space = read_due(entry)
-        raw = self._txn.pop(key, self._databases[space])
+        raw = self.txn.pop(key, self._spaces[space])
         if raw is not None and wire.is_long(raw):
             self._pieces.drop(space, number)
         self._note(_EXPIRE_CHANGE, key, space)
@@ -326,11 +367,7 @@ class Commit:
     def evict(self, gone: list[tuple[bytes, bytes]]) -> None:
         """Note that keys (with their records) were evicted, and take away what depended on them."""
         note = self.draft.note
-        # Only transactions that are written down have to be told.
-        removed = getattr(self._txn, "removed", None)
         for key, raw in gone:
-            if removed is not None:
-                removed(key, self._databases[_KEYS])
             if wire.is_plain(raw) or self._let_go(raw, _KEYS):
                 self.evicted += 1
                 note(_EVICT, key)
@@ -341,7 +378,7 @@ class Commit:
 
     def _present(self, key: bytes, space: Space) -> bytes | None:
         """Return the record's bytes, None when it is missing or its time is over."""
-        raw = self._txn.get(key, None, self._databases[space])
+        raw = self.txn.get(key, self._spaces[space])
         if raw is None or (wire.has_ttl(raw) and wire.expires_at(raw) <= self.now):
             return None
         return raw
@@ -366,7 +403,7 @@ class Commit:
             if self._undo is None:
                 self._pieces.drop(space, wire.revision(raw))
             else:
-                self._left.append((space, wire.revision(raw)))
+                self._undo.left.append((space, wire.revision(raw)))
         return self._unindex(raw, space)
 
     def _unindex(self, raw: bytes, space: Space) -> bool:
@@ -374,7 +411,7 @@ class Commit:
         ends = wire.expires_at(raw)
         if not ends:
             return True
-        self._txn.delete(due_entry(ends, wire.revision(raw), space), db=self._expiry)
+        self.txn.pop(due_entry(ends, wire.revision(raw), space), self._expiry)
         return ends > self.now
 
     def _note(self, changes: dict[Space, Change], key: bytes, space: Space) -> int:

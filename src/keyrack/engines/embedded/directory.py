@@ -9,18 +9,17 @@ free belongs to nobody, and without a name it is what a killed service left behi
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall, WhenFull
 from keyrack.engines.embedded import heat
 from keyrack.engines.embedded.engine import EmbeddedEngine
+from keyrack.engines.embedded.locking import lock_patiently, owner_of, sign, try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -33,7 +32,6 @@ _UNNAMED: Final = "unnamed"
 _SHARED_MEMORY: Final = Path("/dev/shm")
 _SLACK: Final = 1 << 20
 """Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
-_PATIENCE_SECONDS: Final = 3.0
 _FILES: Final = frozenset(
     ("data.mdb", "lock.mdb", "words", heat.FILE, "lock", "sync", "control", _UNNAMED)
 )
@@ -64,7 +62,7 @@ class Place:
     def adopt(self) -> None:
         """Take the store over from the service that has handed it over, or take it back."""
         self._owned = True
-        _sign(self._lock)
+        sign(self._lock)
 
     def close(self) -> None:
         """Give the store up: it is kept if it has a name or another owner, else removed."""
@@ -170,7 +168,7 @@ def _take_named(store: str) -> tuple[str, int]:
             "Name an empty directory or a new one."
         )
     with _named_store(path):
-        lock = _lock_patiently(path)
+        lock = _lock(path)
         Path(path, _UNNAMED).unlink(missing_ok=True)
     return path, lock
 
@@ -186,38 +184,16 @@ def _named_store(path: str) -> Iterator[None]:
         ) from None
 
 
-def _lock_patiently(path: str) -> int:
-    """Lock a named store; the last processes of an earlier service may still be ending."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (lock := try_lock(path)) is None:
-        if time.monotonic() > deadline:
-            owner = Path(path, "lock").read_text(errors="replace").strip() or "unknown"
-            raise StoreInUse(
-                f"the store {path} is in use by another service (process {owner}). "
-                "Stop that one first, take it over with --takeover, or name another --store."
-            )
-        time.sleep(0.05)
+def _lock(path: str) -> int:
+    """Lock a named store."""
+    lock = lock_patiently(path)
+    if lock is None:
+        owner = owner_of(path) or "unknown"
+        raise StoreInUse(
+            f"the store {path} is in use by another service (process {owner}). "
+            "Stop that one first, take it over with --takeover, or name another --store."
+        )
     return lock
-
-
-def try_lock(path: str) -> int | None:
-    try:
-        descriptor = os.open(os.path.join(path, "lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        return None
-    _sign(descriptor)
-    return descriptor
-
-
-def _sign(descriptor: int) -> None:
-    """Write into the lock's file who holds it."""
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
 
 
 # Limits

@@ -42,6 +42,13 @@ class Draft:
         self.last += 1
         return self.last
 
+    def set_all(self, keys: list[bytes]) -> None:
+        """Note that keys were set, one after the other."""
+        parts = self._parts
+        for key in keys:
+            parts += (_SET[len(key)], key)
+        self.last += len(keys)
+
     def before_last(self, change: Change, key: bytes) -> int:
         """Put a change before the last one, and return the last one's new revision."""
         self._parts[-2:-2] = (_ITEM.pack(change, len(key)), key)

@@ -18,12 +18,17 @@ need not wait. `look` is told what room there is, now and then, and corrects wha
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 from zlib import crc32
 
+import lmdb
+
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Add, Get, Remember, Set, Touch
+from keyrack.engines.contract import Add, Get, Remember, Set, Space, Touch
 from keyrack.engines.embedded import eventlog
+from keyrack.engines.embedded.commit import Commit
+from keyrack.engines.embedded.database import JournalFailed
 from keyrack.engines.embedded.heat import (
     LARGEST,
     OWED,
@@ -32,17 +37,16 @@ from keyrack.engines.embedded.heat import (
     YOUNG_HAND,
     Heat,
 )
-from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT
+from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, pages_of_removals
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from collections.abc import Set as AbstractSet
 
-    import lmdb
-
     from keyrack.engines.contract import Operation, Outcome, Result, Write
-    from keyrack.engines.embedded.commit import Commit
+    from keyrack.engines.embedded.database import Cursor, Database, DeletingCursor
+    from keyrack.engines.embedded.events import EventLog
 
 _YOUNG_PART: Final = 10
 """The small queue's part of the keys, as in the paper."""
@@ -61,40 +65,37 @@ _WORTH_IT: Final = 4096
 _MOST_KEYS: Final = 256
 _MOST_LOOKS: Final = 1024
 """A round's bounds: about a millisecond."""
+_MOST_ROUNDS: Final = 512
+"""Rounds for one write, after which it is refused."""
 _A_STRETCH: Final = 256
 _A_HANDFUL: Final = 32
 _SETS: Final = frozenset((Set, Add))
 _USES: Final = frozenset((Set, Add, Get, Touch))
 
 
-class Evictor:
-    """What evicts, in one process. `limit` is the database's pages."""
+class Pressure:
+    """How short memory is, and what is to be evicted for it. `pages` is the database's pages."""
 
-    def __init__(
-        self, heat: Heat, records: lmdb._Database, log: lmdb._Database, limit: int
-    ) -> None:
-        self.heat = heat
-        self._records = records
-        self._log = log
-        self._most_margin = limit // 4
-        self._margin = max(_LEAST_MARGIN, min(_MOST_MARGIN, limit // _MARGIN_PART))
-        # Each copies a leaf before it changes it, and what it frees is not there at once.
-        self.most_keys = min(_MOST_KEYS, self._margin // 2)
+    def __init__(self, heat: Heat, pages: int) -> None:
+        self._words = heat.words
+        self._most_margin = pages // 4
+        self.margin = max(_LEAST_MARGIN, min(_MOST_MARGIN, pages // _MARGIN_PART))
+        """Pages that are kept free, so that the next commit need not wait."""
 
     def begin_life(self) -> None:
         """Forget that memory was short: whether it is, is seen when pages are claimed."""
-        self.heat.words[PRESSED] = 0
+        self._words[PRESSED] = 0
 
     @property
     def owed(self) -> int:
         """How many bytes are to be evicted before anybody asks for their room."""
-        owed = self.heat.words[OWED] if self.heat.words[PRESSED] else 0
+        owed = self._words[OWED] if self._words[PRESSED] else 0
         return owed if owed >= _WORTH_IT else 0
 
     def look(self, room: int) -> int:
         """Take note of the room there is, in pages; return after how many to be asked again."""
-        words = self.heat.words
-        margin = min(self._margin + words[LARGEST], self._most_margin)
+        words = self._words
+        margin = min(self.margin + words[LARGEST], self._most_margin)
         words[LARGEST] -= words[LARGEST] + 31 >> 5
         if room >= 2 * margin:
             words[PRESSED] = words[OWED] = 0
@@ -104,13 +105,37 @@ class Evictor:
         words[PRESSED] = 100 + _MOST_MORE * (2 * margin - room) // (2 * margin)
         return _BOUNDS_EXCEED * min(max(0, room), margin)
 
-    def pay(
-        self,
-        txn: lmdb.Transaction[bytes],
-        commit: Commit,
-        writes: Sequence[Write],
-        outcomes: Sequence[Outcome],
-    ) -> None:
+    def add(self, added: int) -> int:
+        """Take note of bytes that were added; return how many are to be evicted at once."""
+        words = self._words
+        if not words[PRESSED]:
+            return 0
+        more = min(added, self.margin * PAGE // 8) * (words[PRESSED] - 100) // 100
+        words[OWED] += added + more
+        return words[OWED] if words[OWED] >= _WORTH_IT else 0
+
+    def pay(self, freed: int) -> None:
+        """Take note of bytes that were evicted."""
+        self._words[OWED] = max(0, self._words[OWED] - freed)
+
+
+class Evictor:
+    """What evicts, in one process."""
+
+    def __init__(self, database: Database, log: EventLog, heat: Heat) -> None:
+        self.heat = heat
+        self._database = database
+        self._log = log
+        self._pressure = pressure = Pressure(heat, database.memory.limit)
+        database.memory.watch(pressure.look)
+        # Each copies a leaf before it changes it, and what it frees is not there at once.
+        self.most_keys = min(_MOST_KEYS, pressure.margin // 2)
+
+    def begin_life(self) -> None:
+        """Forget that memory was short: whether it is, is seen when pages are claimed."""
+        self._pressure.begin_life()
+
+    def pay(self, commit: Commit, writes: Sequence[Write], outcomes: Sequence[Outcome]) -> None:
         """Evict what is owed, what these writes added included. They are done in `commit`."""
         first, added, sets = commit.draft.first, 0, 0
         for write, outcome in zip(writes, outcomes):  # noqa: B905  # as many, and this is hot
@@ -120,13 +145,10 @@ class Evictor:
                 for operation, result in zip(write, outcome):  # noqa: B905  # as above
                     added += self._take_in(operation, result)
                     sets += type(operation) in _SETS and result.revision >= first
-        words = self.heat.words
-        words[YOUNG] += sets
-        if words[PRESSED]:
-            more = min(added, self._margin * PAGE // 8) * (words[PRESSED] - 100) // 100
-            words[OWED] += added + more
-            if words[OWED] >= _WORTH_IT:
-                self.evict(txn, commit, words[OWED], keys_of(writes))
+        self.heat.words[YOUNG] += sets
+        owed = self._pressure.add(added)
+        if owed:
+            self._evict(commit, owed, keys_of(writes))
 
     def _take_in(self, operation: Operation, result: Result) -> int:
         """Note that a key was used; return the bytes that this added to the store."""
@@ -145,21 +167,55 @@ class Evictor:
         self.heat.welcome(operation.key)
         return size + _ENTRY
 
-    def evict(
-        self, txn: lmdb.Transaction[bytes], commit: Commit, owed: int, spared: AbstractSet[bytes]
-    ) -> bool:
+    def _evict(self, commit: Commit, owed: int, spared: AbstractSet[bytes]) -> bool:
         """Evict about `owed` bytes of records, or as much as one round may.
 
         Return whether another round may evict more.
         """
-        keys = txn.stat(self._records)["entries"]
-        with txn.cursor(self._records) as records, txn.cursor(self._log) as log:
-            round_ = _Round(self.heat, records, log, keys, self.most_keys, spared)
+        database, txn = self._database, commit.txn
+        records = database.spaces[Space.KEYS]
+        keys = txn.entries(records)
+        with txn.deleting(records) as cursor, txn.cursor(database.events) as log:
+            round_ = _Round(self.heat, cursor, log, keys, self.most_keys, spared)
             round_.run(owed)
         commit.evict(round_.gone)
         self.heat.bury([key for key, _ in round_.gone], keys)
-        self.heat.words[OWED] = max(0, self.heat.words[OWED] - round_.freed)
+        self._pressure.pay(round_.freed)
         return not round_.is_over
+
+    def evict_owed(self) -> int:
+        """Evict what is owed for what was written before; say how many keys went.
+
+        Commits do so themselves, as far as it holds nobody up; this does the rest.
+        """
+        owed = self._pressure.owed
+        if not owed:
+            return 0
+        before = self._database.usage().evicted
+        self.evict(owed, frozenset())
+        return self._database.usage().evicted - before
+
+    def evict(self, owed: int, spared: AbstractSet[bytes]) -> bool:
+        """Evict about `owed` bytes of records, in a transaction; say whether to go on like that."""
+        pages = pages_of_removals(self.most_keys)
+        try:
+            with Commit(self._database, self._log, pages, grows=False) as commit:
+                return self._evict(commit, owed, spared)
+        except (lmdb.MapFullError, JournalFailed):
+            return False
+
+    def make_room(self, pages: int, spared: AbstractSet[bytes]) -> bool:
+        """Evict until so many pages are free beyond the reserve; say whether they are."""
+        database, most = self._database, self._database.most_live_pages
+        if pages > most - database.log_pages:
+            return False
+        for _ in range(_MOST_ROUNDS):
+            missing = database.live_pages() + pages + PAGES_A_COMMIT - most
+            if missing <= 0 or not self.evict(missing * PAGE, spared):
+                break
+        with contextlib.suppress(lmdb.MapFullError):
+            database.reclaim()
+        return database.live_pages() + pages <= most
 
 
 def keys_of(writes: Sequence[Write]) -> frozenset[bytes]:
@@ -186,8 +242,8 @@ class _Round:
     def __init__(
         self,
         heat: Heat,
-        records: lmdb.Cursor[bytes],
-        log: lmdb.Cursor[bytes],
+        records: DeletingCursor,
+        log: Cursor,
         keys: int,
         most: int,
         spared: AbstractSet[bytes],

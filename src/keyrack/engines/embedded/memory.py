@@ -42,12 +42,16 @@ PAGES_A_TTL: Final = 18
 PAGES_A_REMOVAL: Final = 16
 
 
+def pages_of_removals(removals: int) -> int:
+    """Return how many pages a commit takes at most that removes so many things in their order."""
+    return PAGES_A_COMMIT + removals * PAGES_A_REMOVAL
+
+
 class Memory:
     """The pages of one store's file, as one process sees them.
 
     `live_pages` counts the pages in use; it is called only when the file is near its limit.
     `log_pages` are kept for the event log from the start: deletes must still have room for theirs.
-    `look`, where keys are evicted, is told the room that is left and says when to tell it again.
     """
 
     def __init__(
@@ -56,15 +60,18 @@ class Memory:
         words: memoryview,
         live_pages: Callable[[], int],
         log_pages: int,
-        look: Callable[[int], int] | None = None,
     ) -> None:
         self._env = env
         self._words = words
         self._live_pages = live_pages
         self._kept = RESERVE + log_pages
-        self._look = look
+        self._look: Callable[[int], int] | None = None
         self._file = os.path.join(env.path(), "data.mdb")
         self.limit = env.info()["map_size"] // PAGE
+
+    def watch(self, look: Callable[[int], int]) -> None:
+        """Have `look` told the pages that are left; it returns after how many to tell it again."""
+        self._look = look
 
     def claim(self, pages: int, grows: bool) -> bool:
         """Make sure that a commit can take `pages` pages; call with the write lock held.

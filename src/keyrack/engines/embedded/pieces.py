@@ -23,7 +23,7 @@ from keyrack.engines.embedded.memory import PAGE
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import lmdb
+    from keyrack.engines.embedded.database import ReadTransaction, WriteTransaction
 
 PIECE: Final = PAGE - 16
 """Bytes of a value that a page of its own holds."""
@@ -48,38 +48,18 @@ def pages_of(size: int) -> int:
 class Pieces:
     """The pieces, as one transaction sees them."""
 
-    __slots__ = ("_database", "_txn")
+    __slots__ = ("_tree", "_txn")
 
-    def __init__(self, txn: lmdb.Transaction[bytes], database: lmdb._Database) -> None:
+    def __init__(self, txn: ReadTransaction) -> None:
         self._txn = txn
-        self._database = database
-
-    def store(self, space: Space, number: int, value: bytes, newest: bool = True) -> None:
-        """Store a value in pieces. A `newest` number is greater than any, except for answers."""
-        part, view, put = _PART[space], memoryview(value), self._txn.put
-        for index, start in enumerate(range(0, len(value), PIECE)):
-            put(
-                _KEY.pack(part, number, index),
-                view[start : start + PIECE],
-                append=newest and part == 1,
-                db=self._database,
-            )
+        self._tree = txn.database.pieces
 
     def read(self, space: Space, number: int, size: int) -> bytes:
         """Return the value whose pieces these are."""
-        with self._txn.cursor(self._database) as cursor:
+        with self._txn.cursor(self._tree) as cursor:
             if not cursor.set_range(_KEY.pack(_PART[space], number, 0)):
                 return b""
-            return b"".join(islice(cursor.iternext(keys=False), -(-size // PIECE)))
-
-    def drop(self, space: Space, number: int) -> None:
-        """Remove a value's pieces."""
-        first = _KEY.pack(_PART[space], number, 0)
-        with self._txn.cursor(self._database) as cursor:
-            found = cursor.set_range(first)
-            while found and cursor.key().startswith(first[:9]):
-                cursor.delete()
-                found = bool(cursor.key())
+            return b"".join(islice(cursor.iternext(False), -(-size // PIECE)))
 
     def record(self, space: Space, raw: bytes) -> Record:
         """Return a record with its value."""
@@ -100,7 +80,7 @@ class Pieces:
     def numbers(self) -> Iterator[tuple[int, int, int]]:
         """Yield part, number and length of each value that has pieces, in order."""
         present, length = (0, 0), 0
-        for key, piece in self._txn.cursor(self._database):
+        for key, piece in self._txn.cursor(self._tree):
             part, number, _ = _KEY.unpack(key)
             if (part, number) != present:
                 if length:
@@ -109,3 +89,30 @@ class Pieces:
             length += len(piece)
         if length:
             yield *present, length
+
+
+class PieceWriter(Pieces):
+    """The pieces, where a transaction may change them."""
+
+    __slots__ = ("_writing",)
+
+    def __init__(self, txn: WriteTransaction) -> None:
+        self._txn = self._writing = txn
+        self._tree = txn.database.pieces
+
+    def store(self, space: Space, number: int, value: bytes, newest: bool = True) -> None:
+        """Store a value in pieces. A `newest` number is greater than any, except for answers."""
+        part, view, tree = _PART[space], memoryview(value), self._tree
+        append = newest and part == 1
+        for index, start in enumerate(range(0, len(value), PIECE)):
+            piece = view[start : start + PIECE]
+            self._writing.put_part(_KEY.pack(part, number, index), piece, tree, append)
+
+    def drop(self, space: Space, number: int) -> None:
+        """Remove a value's pieces."""
+        first = _KEY.pack(_PART[space], number, 0)
+        with self._writing.deleting(self._tree) as cursor:
+            found = cursor.set_range(first)
+            while found and cursor.key().startswith(first[:9]):
+                cursor.delete()
+                found = bool(cursor.key())

@@ -8,9 +8,8 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import Space
 
 if TYPE_CHECKING:
-    import lmdb
-
     from keyrack.engines.contract import Record
+    from keyrack.engines.embedded.database import Cursor
     from keyrack.engines.embedded.pieces import Pieces
 
 _MOST_BYTES: Final = 4 << 20
@@ -24,7 +23,7 @@ class Scan:
 
     def __init__(
         self,
-        cursor: lmdb.Cursor[bytes],
+        cursor: Cursor,
         pieces: Pieces,
         prefix: bytes,
         after: bytes | None,

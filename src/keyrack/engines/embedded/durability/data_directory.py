@@ -16,14 +16,13 @@ import contextlib
 import os
 import re
 import secrets
-import time
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import StoreError, StoreFormatUnknown, StoreInUse
 from keyrack.engines.embedded.clock import boot_id
-from keyrack.engines.embedded.directory import try_lock
 from keyrack.engines.embedded.durability.files import FILES
+from keyrack.engines.embedded.locking import lock_patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -41,7 +40,6 @@ _PART: Final = ".part"
 _ASIDE: Final = ".set-aside"
 _ASIDE_NAMES: Final = (_ASIDE, ".damaged")
 """What the names of files begin to end with that were set aside, by earlier versions too."""
-_PATIENCE_SECONDS: Final = 3.0
 
 
 class DataDirectory:
@@ -157,7 +155,7 @@ def take(path: str, files: Files = FILES) -> tuple[DataDirectory, int]:
     path = os.path.abspath(path)
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
-        lock = _lock_patiently(path)
+        lock = lock_patiently(path)
     except OSError as error:
         raise StoreError(
             f"--data-dir {path} cannot be used: {error.strerror}. Name a directory that is yours."
@@ -172,14 +170,6 @@ def take(path: str, files: Files = FILES) -> tuple[DataDirectory, int]:
     except BaseException:
         os.close(lock)
         raise
-
-
-def _lock_patiently(path: str) -> int | None:
-    """Lock the directory; the last processes of an earlier service may still be ending."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while (lock := try_lock(path)) is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return lock
 
 
 def look(path: str) -> DataDirectory:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
-    from keyrack.engines.embedded.durability.journal import Position
+    from keyrack.engines.embedded.position import Position
 
     Done: TypeAlias = Callable[[bool], None]
 

@@ -28,21 +28,23 @@ import re
 import secrets
 from hashlib import blake2b
 from struct import Struct
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Space, StoreAway, StoreFormatUnknown, Why
+from keyrack.engines.contract import Space, StoreFormatUnknown, Why
+from keyrack.engines.embedded.database import JournalFailed
 from keyrack.engines.embedded.durability import changes
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.pieces import Pieces
+from keyrack.engines.embedded.position import Position
+from keyrack.engines.embedded.words import BROKEN, SYNCED_SEQUENCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from types import TracebackType
+    from collections.abc import Iterator
 
-    import lmdb
-
+    from keyrack.engines.embedded.database import Changes, Database, Maintenance, ReadTransaction
+    from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
 VERSION: Final = 2
@@ -73,134 +75,66 @@ _SEARCH_BYTES: Final = 4 << 20
 _SEARCH_BITS: Final = 16
 """Behind damage, entries are looked for whose sequences differ from the last one's in these."""
 
-POSITION_KEY: Final = b"keyrack:journal"
-_POSITION: Final = Struct(">16s36sQQQQ?")
-
-
-class Position(NamedTuple):
-    """Where the journal is, as the database knows it."""
-
-    directory: bytes
-    """The name of the data directory; zeros before there was one."""
-    boot: bytes
-    """The start of the machine in which this was written."""
-    number: int
-    """The journal's number."""
-    offset: int
-    """Where its committed entries end."""
-    sequence: int
-    """The number of the last committed entry; it goes on from journal to journal."""
-    saved: int
-    """The database's transaction that the last snapshot was taken at."""
-    on: bool
-    """Whether changes are written down."""
-
-
-NOWHERE: Final = Position(bytes(16), bytes(36), 0, 0, 0, 0, False)
-
-
-def read_position(txn: lmdb.Transaction[bytes]) -> Position:
-    """Return the journal's position as a transaction sees it."""
-    raw = txn.get(POSITION_KEY)
-    return NOWHERE if raw is None else Position(*_POSITION.unpack(raw))
-
-
-def write_position(txn: lmdb.Transaction[bytes], position: Position) -> None:
-    """Put the journal's position into the database."""
-    txn.put(POSITION_KEY, _POSITION.pack(*position))
-
-
-class JournalFailed(StoreAway):
-    """Raised in a write transaction, which is then given up: its changes cannot be kept."""
-
-    def __init__(self, why: Why, reason: str) -> None:
-        super().__init__(reason)
-        self.why = why
-
-
-Begin: TypeAlias = "Callable[..., lmdb.Transaction[bytes]]"
-"""Begins a transaction of the database."""
-
-
-class Watched(NamedTuple):
-    """What of the database is written down."""
-
-    places: Mapping[lmdb._Database, int]
-    """Which databases, and as what place."""
-    pieces: lmdb._Database
-    """Where long values are."""
-
 
 class Journal:
     """One process's hold on the journal. `strict`: a change that cannot be written is not made.
 
     Otherwise the journal is given up instead, and so is the snapshot that it is kept for, when it
-    gets longer than `most_bytes` or cannot be written. `refuses` tells whether the disk has failed
-    and no new snapshot was taken since, `synced` how far the journal is known to be on the disk;
-    `failed` is called when the journal is gone.
+    gets longer than `most_bytes` or cannot be written.
     """
 
-    def __init__(
-        self,
-        data: DataDirectory,
-        strict: bool,
-        most_bytes: int = 0,
-        refuses: Callable[[], bool] = lambda: False,
-        synced: Callable[[], int] = lambda: 0,
-        failed: Callable[[], object] = lambda: None,
-    ) -> None:
+    def __init__(self, data: DataDirectory, strict: bool, most_bytes: int = 0) -> None:
         self.data = data
         self.strict = strict
         self._most_bytes = most_bytes
-        self._refuses = refuses
-        self._synced = synced
-        self._failed = failed
         self._number = 0
         self._descriptor = -1
         self._header = Header(0, 0, b"")
         self.sequence = 0
         """The last entry when this process's last transaction was committed."""
 
-    def transaction(self, begin: Begin, watched: Watched) -> Recorded | lmdb.Transaction[bytes]:
-        """Begin a write transaction that is written down, where changes are."""
-        txn = begin(write=True)
-        on = read_position(txn).on
-        if self.strict and (not on or self._refuses()):
-            txn.abort()
-            raise JournalFailed(Why.DISK, "the disk has failed, and no snapshot was taken since")
-        return Recorded(self, txn, watched, begin) if on else txn
+    def is_on(self, txn: ReadTransaction) -> bool:
+        """Tell whether a write transaction that has begun is to be written down.
 
-    def write_down(self, txn: lmdb.Transaction[bytes], made: list[changes.Change]) -> None:
+        Raises `JournalFailed` where it has to be, and the disk has failed since the last snapshot.
+        """
+        on = txn.position().on
+        if self.strict and (not on or txn.database.words[BROKEN]):
+            raise JournalFailed(Why.DISK, "the disk has failed, and no snapshot was taken since")
+        return on
+
+    def write_down(self, txn: Maintenance, made: Changes) -> None:
         """Write the changes of a transaction that is about to be committed."""
-        position = read_position(txn)
+        position, words = txn.position(), txn.database.words
         if made:
+            payload = changes.pack(_with_values(txn, made))
             try:
-                position = self._append(position, changes.pack(made))
+                position = self._append(position, words[SYNCED_SEQUENCE], payload)
             except OSError as error:
                 if self.strict:
                     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                     if error.errno in _GONE:
-                        self._failed()
+                        words[BROKEN] = 1
                     why = Why.DISK_FULL if full else Why.DISK
                     raise JournalFailed(why, error.strerror or "") from error
                 position = position._replace(on=False)
-            write_position(txn, position)
+            txn.put_position(position)
         self.sequence = position.sequence
 
-    def _append(self, position: Position, payload: bytes) -> Position:
+    def _append(self, position: Position, synced: int, payload: bytes) -> Position:
         if self._number != position.number:
             self._open(position.number)
         if not self.strict and position.offset > self._most_bytes:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
         sequence = position.sequence + 1
-        entry = pack_entry(self._header, sequence, self._synced(), payload)
+        entry = pack_entry(self._header, sequence, synced, payload)
         self.data.files.write(self._descriptor, entry, position.offset)
         return position._replace(offset=position.offset + len(entry), sequence=sequence)
 
-    def take_back(self, begin: Begin) -> None:
+    def take_back(self, database: Database) -> None:
         """Make an entry unreadable that was written and not committed: the write was refused."""
-        with begin(write=True) as txn:
-            position = read_position(txn)
+        with database.maintain(pages=0) as txn:
+            position = txn.position()
             if position.on and self._number == position.number:
                 with contextlib.suppress(OSError):
                     self.data.files.write(self._descriptor, bytes(_ENTRY.size), position.offset)
@@ -218,104 +152,14 @@ class Journal:
             self._number = 0
 
 
-class Recorded:
-    """A write transaction that remembers what it changes, and writes that down at its end.
-
-    It stands where a transaction of the database is expected, with the methods that are used there.
-    """
-
-    __slots__ = (
-        "_begin",
-        "_changes",
-        "_journal",
-        "_pieces",
-        "_places",
-        "_txn",
-        "cursor",
-        "get",
-        "stat",
-    )
-
-    def __init__(
-        self, journal: Journal, txn: lmdb.Transaction[bytes], watched: Watched, begin: Begin
-    ) -> None:
-        self._journal = journal
-        self._txn = txn
-        self._places, self._pieces = watched
-        self._begin = begin
-        self._changes: dict[tuple[int, bytes], bytes | None] = {}
-        self.get = txn.get
-        self.stat = txn.stat
-        self.cursor = txn.cursor
-
-    def __enter__(self) -> Recorded:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if kind is not None:
-            self._txn.abort()
-            return
-        try:
-            self._journal.write_down(self._txn, self._made())
-        except BaseException:
-            self._txn.abort()
-            raise
-        try:
-            self._txn.commit()
-        except BaseException:
-            self._journal.take_back(self._begin)
-            raise
-
-    def _made(self) -> list[changes.Change]:
-        pieces = Pieces(self._txn, self._pieces)
-        return [
-            (place, key, raw)
-            if raw is None or place == EVENTS or not wire.is_long(raw)
-            else (place, key, pieces.whole(Space(place), raw))
-            for (place, key), raw in self._changes.items()
-        ]
-
-    def put(
-        self,
-        key: bytes,
-        value: bytes,
-        dupdata: bool = True,
-        overwrite: bool = True,
-        append: bool = False,
-        db: lmdb._Database | None = None,
-    ) -> bool:
-        """Store a record."""
-        if db is not None and db in self._places:
-            self._changes[self._places[db], key] = value
-        return self._txn.put(key, value, dupdata, overwrite, append, db)
-
-    def replace(self, key: bytes, value: bytes, db: lmdb._Database | None = None) -> bytes | None:
-        """Store a record and return the one before."""
-        if db is not None and db in self._places:
-            self._changes[self._places[db], key] = value
-        return self._txn.replace(key, value, db)
-
-    def pop(self, key: bytes, db: lmdb._Database | None = None) -> bytes | None:
-        """Remove a record and return it."""
-        old = self._txn.pop(key, db)
-        if old is not None and db is not None and db in self._places:
-            self._changes[self._places[db], key] = None
-        return old
-
-    def delete(self, key: bytes, value: bytes = b"", db: lmdb._Database | None = None) -> bool:
-        """Remove a record."""
-        if db is not None and db in self._places:
-            self._changes[self._places[db], key] = None
-        return self._txn.delete(key, value, db)
-
-    def removed(self, key: bytes, db: lmdb._Database) -> None:
-        """Take note of a record that was removed by way of a cursor."""
-        self._changes[self._places[db], key] = None
+def _with_values(txn: ReadTransaction, made: Changes) -> Iterator[Change]:
+    """Yield changes, the whole values in them."""
+    pieces = Pieces(txn)
+    for (place, key), raw in made.items():
+        if raw is None or place == EVENTS or not wire.is_long(raw):
+            yield place, key, raw
+        else:
+            yield place, key, pieces.whole(Space(place), raw)
 
 
 # The file
@@ -352,17 +196,17 @@ def _write_header(data: DataDirectory, number: int, first: int, kind: int) -> No
         os.close(descriptor)
 
 
-def begin(txn: lmdb.Transaction[bytes], data: DataDirectory, number: int, kind: int) -> Position:
+def begin(txn: Maintenance, data: DataDirectory, number: int, kind: int) -> Position:
     """Go over to a journal that was created, in a write transaction; return the position.
 
     Where changes were not written down before, the sequence gets a gap, so that nobody takes this
     journal for what follows on the one before it.
     """
-    before = read_position(txn)
+    before = txn.position()
     sequence = before.sequence if before.on else before.sequence + _GAP
     _write_header(data, number, sequence + 1, kind)
     position = Position(data.name, data.boot, number, START, sequence, saved=before.saved, on=True)
-    write_position(txn, position)
+    txn.put_position(position)
     return position
 
 

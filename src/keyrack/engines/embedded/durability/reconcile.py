@@ -20,15 +20,16 @@ from keyrack.engines.embedded.durability.high_water import (
     HighWaterMark,
     Mark,
 )
-from keyrack.engines.embedded.durability.journal import NOWHERE, WRITE_AHEAD, Position
+from keyrack.engines.embedded.durability.journal import WRITE_AHEAD
 from keyrack.engines.embedded.durability.recovery import load
 from keyrack.engines.embedded.durability.take_snapshot import take
+from keyrack.engines.embedded.position import NOWHERE, Position
 
 if TYPE_CHECKING:
+    from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.durability.examination import Examination
     from keyrack.engines.embedded.durability.group_sync import Syncer
-    from keyrack.engines.embedded.engine import EmbeddedEngine
 
 
 @dataclass(slots=True)
@@ -40,21 +41,20 @@ class Started:
     troubles: list[str] = field(default_factory=list)
 
 
-def start(engine: EmbeddedEngine, data: DataDirectory, keep: int, syncer: Syncer | None) -> Started:
+def start(hold: Database, data: DataDirectory, keep: int, syncer: Syncer | None) -> Started:
     """Bring store and data directory together.
 
     `syncer` is given in the mode `commit`, which has a journal from here on. Raises `StoreError`,
     and has changed nothing then that a later start could do without.
     """
-    return _Start(engine, data, keep, syncer).run()
+    return _Start(hold, data, keep, syncer).run()
 
 
 class _Start:
     def __init__(
-        self, engine: EmbeddedEngine, data: DataDirectory, keep: int, syncer: Syncer | None
+        self, hold: Database, data: DataDirectory, keep: int, syncer: Syncer | None
     ) -> None:
-        self._engine = engine
-        self._hold = engine.hold()
+        self._hold = hold
         self._data = data
         self._keep = keep
         self._syncer = syncer
@@ -110,7 +110,7 @@ class _Start:
         if position.directory == self._data.name or self._hold.is_empty() or not found.snapshot:
             return
         raise StoreError(
-            f"the store in {self._hold.env.path()} holds data that {self._data.path} does not "
+            f"the store in {self._hold.path} holds data that {self._data.path} does not "
             "know, and both have some. Name another --store or another --data-dir."
         )
 
@@ -122,12 +122,12 @@ class _Start:
         hold.clear()
         if found.summary is not None:
             loaded = load(hold, found)
-            self._engine.set_clock(loaded.last_ms)
+            hold.set_clock(loaded.last_ms)
             self._started.facts.append(
                 f"Snapshot {found.snapshot} of {data.path} was loaded: {hold.keys()} keys, with "
                 f"{loaded.entries} later transactions of the journal."
             )
-        self._engine.begin_life(found.mark.ceiling if found.mark is not None else 0)
+        hold.begin_life(found.mark.ceiling if found.mark is not None else 0)
         return hold.move(
             lambda position: position._replace(
                 number=max(data.next_number() - 1, 1),
@@ -152,7 +152,7 @@ class _Start:
         """Have no journal; where changes may be missing on the disk, take a snapshot."""
         data = self._data
         # Nobody has written anything since it was loaded.
-        saved = self._hold.env.info()["last_txnid"] if loaded else 0
+        saved = self._hold.last_transaction if loaded else 0
         self._hold.move(
             lambda position: position._replace(
                 directory=data.name, boot=data.boot, saved=saved, on=False
@@ -178,7 +178,7 @@ class _Start:
             for older in data.journals():
                 _sync(data, data.journal(older))
             journal.create(data, number)
-            with self._hold.writing() as txn:
+            with self._hold.maintain() as txn:
                 position = journal.begin(txn, data, number, WRITE_AHEAD)
             _sync(data, data.journal(number))
             syncer.settle(position)

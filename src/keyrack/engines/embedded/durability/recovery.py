@@ -18,20 +18,20 @@ from keyrack.engines.embedded.commit import due_entry, due_number
 from keyrack.engines.embedded.durability import changes, journal, snapshot
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.durability.snapshot import RECORDS
+from keyrack.engines.embedded.events import ENTRY_BYTES
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
-from keyrack.engines.embedded.pieces import LONGEST_WHOLE, Pieces, pages_of
+from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter, pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from keyrack.engines.embedded.database import Database, WriteTransaction
     from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.examination import Examination
-    from keyrack.engines.embedded.durability.hold import Hold
 
 _BATCH: Final = 200
 _PAGES_A_CHANGE: Final = 6
 """Leaf, branch and a split of each, in the records and in the expiry index: shared by a batch."""
-_BYTES_AN_ENTRY: Final = 24
 
 
 class Loaded(NamedTuple):
@@ -43,7 +43,7 @@ class Loaded(NamedTuple):
     """The latest time that is written down, in ms of the clock of the store that was kept."""
 
 
-def load(hold: Hold, found: Examination) -> Loaded:
+def load(hold: Database, found: Examination) -> Loaded:
     """Fill a store, which must be empty, with what can be read of a data directory.
 
     Raises `StoreTooSmall` when the store cannot hold what was kept, and `OSError`.
@@ -77,9 +77,9 @@ def journal_entries(found: Examination) -> Iterator[bytes]:
 class _Loader:
     """Puts changes into a store that nobody else uses yet."""
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: Database) -> None:
         self._hold = hold
-        self._databases = (*hold.spaces, hold.log)
+        self._trees = (*hold.spaces, hold.events)
         self.last_ms = 0
 
     def load(self, block: Iterable[Change], new: bool) -> None:
@@ -99,9 +99,7 @@ class _Loader:
             _PAGES_A_CHANGE + pages_of(len(raw or b"")) for _, _, raw in batch
         )
         try:
-            with self._hold.env.begin(write=True) as txn:
-                if not self._hold.memory.claim(pages, grows=False):
-                    raise lmdb.MapFullError("no room")
+            with self._hold.load(pages) as txn:
                 for place, key, raw in batch:
                     self._put(txn, place, key, raw, new)
         except (lmdb.MapFullError, lmdb.TxnFullError):
@@ -115,31 +113,31 @@ class _Loader:
             self._apply(batch[middle:], new)
 
     def _put(
-        self, txn: lmdb.Transaction[bytes], place: int, key: bytes, raw: bytes | None, new: bool
+        self, txn: WriteTransaction, place: int, key: bytes, raw: bytes | None, new: bool
     ) -> None:
-        database = self._databases[place]
+        tree = self._trees[place]
         if place == EVENTS:
             assert raw is not None, "events are not removed by changes"
             self.last_ms = max(self.last_ms, eventlog.time_of(raw))
-            txn.put(key, raw, db=database)
+            txn.put(key, raw, tree)
             return
         space = Space(place)
         if raw is not None and len(raw) > LONGEST_WHOLE:
             raw = self._in_pieces(txn, space, raw)
         if new and raw is not None:
-            txn.put(key, raw, append=True, db=database)
+            txn.put(key, raw, tree, append=True)
         else:
-            old = txn.pop(key, database) if raw is None else txn.replace(key, raw, database)
+            old = txn.pop(key, tree) if raw is None else txn.replace(key, raw, tree)
             if old is not None:
                 self._let_go(txn, space, key, old, raw)
         if raw is not None and wire.has_ttl(raw):
-            txn.put(_due(space, key, raw), key, db=self._hold.expiry)
+            txn.put(_due(space, key, raw), key, self._hold.expiry)
 
-    def _in_pieces(self, txn: lmdb.Transaction[bytes], space: Space, raw: bytes) -> bytes:
+    def _in_pieces(self, txn: WriteTransaction, space: Space, raw: bytes) -> bytes:
         record = wire.unpack(raw)
         if len(record.value) <= LONGEST_WHOLE:
             return raw
-        pieces = Pieces(txn, self._hold.pieces)
+        pieces = PieceWriter(txn)
         pieces.drop(space, record.revision)
         pieces.store(space, record.revision, record.value, newest=False)
         return wire.pack_long(
@@ -147,25 +145,25 @@ class _Loader:
         )
 
     def _let_go(
-        self, txn: lmdb.Transaction[bytes], space: Space, key: bytes, old: bytes, new: bytes | None
+        self, txn: WriteTransaction, space: Space, key: bytes, old: bytes, new: bytes | None
     ) -> None:
         """Remove what depends on a record that another one, or none, has taken the place of."""
         if wire.has_ttl(old):
-            txn.delete(_due(space, key, old), db=self._hold.expiry)
+            txn.pop(_due(space, key, old), self._hold.expiry)
         kept = new is not None and wire.is_long(new) and wire.revision(new) == wire.revision(old)
         if wire.is_long(old) and not kept:
-            Pieces(txn, self._hold.pieces).drop(space, wire.revision(old))
+            PieceWriter(txn).drop(space, wire.revision(old))
 
     def finish(self, revision: int) -> None:
         """Write down what the store's state is after all of it."""
         events = size = 0
-        with self._hold.env.begin(self._hold.log) as txn, txn.cursor() as cursor:
+        with self._hold.read() as txn, txn.cursor(self._hold.events) as cursor:
             for key, entry in cursor:
                 events += eventlog.count(entry)
-                size += len(entry) + _BYTES_AN_ENTRY
+                size += len(entry) + ENTRY_BYTES
                 revision = max(revision, int.from_bytes(key, "big"))
-        with self._hold.writing() as txn:
-            self._hold.write_state(txn, revision, events, size)
+        with self._hold.maintain() as txn:
+            txn.put_state(revision, events, size)
 
 
 def _due(space: Space, key: bytes, raw: bytes) -> bytes:

@@ -31,17 +31,15 @@ from keyrack.engines.embedded.durability.high_water import REVISIONS_AHEAD, High
 from keyrack.engines.embedded.durability.journal import (
     SCRATCH,
     WRITE_AHEAD,
-    read_position,
-    write_position,
 )
 from keyrack.engines.embedded.durability.snapshot import CHANGES, RECORDS, Header, Summary, Writer
 from keyrack.engines.embedded.pieces import Pieces
 
 if TYPE_CHECKING:
+    from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.durability.group_sync import Syncer
-    from keyrack.engines.embedded.durability.hold import Hold
-    from keyrack.engines.embedded.durability.journal import Position
+    from keyrack.engines.embedded.position import Position
 
 _PIECE: Final = 400
 _PIECE_BYTES: Final = 1 << 20
@@ -65,7 +63,7 @@ class Taken(NamedTuple):
 
 
 def take(
-    hold: Hold,
+    hold: Database,
     data: DataDirectory,
     syncer: Syncer | None = None,
     *,
@@ -114,7 +112,7 @@ def _remove_scratch_journals(data: DataDirectory) -> None:
 
 class _Taking:
     def __init__(
-        self, hold: Hold, data: DataDirectory, number: int, syncer: Syncer | None, pace: _Pace
+        self, hold: Database, data: DataDirectory, number: int, syncer: Syncer | None, pace: _Pace
     ) -> None:
         self._hold = hold
         self._data = data
@@ -127,7 +125,7 @@ class _Taking:
     def run(self) -> Summary:
         """Write the snapshot's file, and return when all of it is on the disk."""
         journal.create(self._data, self._number)
-        with self._hold.writing() as txn:
+        with self._hold.maintain() as txn:
             kind = SCRATCH if self._syncer is None else WRITE_AHEAD
             begun = journal.begin(txn, self._data, self._number, kind)
         if self._syncer is not None:
@@ -144,8 +142,8 @@ class _Taking:
         return summary
 
     def _end(self) -> tuple[Position, Summary]:
-        with self._hold.writing() as txn:
-            position = read_position(txn)
+        with self._hold.maintain() as txn:
+            position = txn.position()
             if not position.on or position.number != self._number:
                 raise SnapshotFailed(
                     "the changes that were made meanwhile could not be written down; "
@@ -153,15 +151,15 @@ class _Taking:
                 )
             keep = self._syncer is not None
             position = position._replace(on=keep, saved=0)
-            write_position(txn, position)
-            self.transaction = txn.id()
+            txn.put_position(position)
+            self.transaction = txn.number
             summary = Summary(
-                revision=self._hold.read_state(txn)[0],
+                revision=txn.state()[0],
                 store_ms=self._hold.now(),
                 wall_ms=time.time_ns() // 1_000_000,
                 sequence=position.sequence,
                 offset=position.offset if keep else 0,
-                keys=txn.stat(self._hold.spaces[Space.KEYS])["entries"],
+                keys=txn.entries(self._hold.spaces[Space.KEYS]),
                 changes=0,
             )
         return position, summary
@@ -183,12 +181,11 @@ class _Taking:
         """Return the records behind a key, as many as a piece has, and the key to go on after."""
         found: list[changes.Change] = []
         size = 0
-        database = self._hold.spaces[space]
-        with self._hold.env.begin(database) as txn, txn.cursor() as cursor:
+        with self._hold.read() as txn, txn.cursor(self._hold.spaces[space]) as cursor:
             there = cursor.set_range(after)
             if there and cursor.key() == after:
                 there = cursor.next()
-            pieces = Pieces(txn, self._hold.pieces)
+            pieces = Pieces(txn)
             for key, head in islice(cursor, _PIECE if there else 0):
                 raw = pieces.whole(space, head)
                 found.append((space, key, raw))
@@ -200,7 +197,7 @@ class _Taking:
     def _events(self, before: bytes) -> tuple[bytes, int, bytes | None]:
         """Return entries of the event log that lie before a key, newest first, and so on."""
         found: list[changes.Change] = []
-        with self._hold.env.begin(self._hold.log) as txn, txn.cursor() as cursor:
+        with self._hold.read() as txn, txn.cursor(self._hold.events) as cursor:
             there = cursor.prev() if cursor.set_range(before) else cursor.last()
             if there:
                 found = [(EVENTS, key, raw) for key, raw in islice(cursor.iterprev(), _PIECE)]
