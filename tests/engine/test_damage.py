@@ -6,7 +6,9 @@ next one, and the one after that. In the mode `snapshot` an older snapshot may b
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import itertools
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -18,6 +20,7 @@ from engine_support.world import attempt, put
 
 from keyrack.engines.contract import Set, Space, StoreError
 from keyrack.engines.embedded.durability import high_water, journal, snapshot
+from keyrack.engines.embedded.durability.examination import DataDamaged, examine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -304,3 +307,236 @@ def test_what_the_system_does_not_read_is_not_taken_for_damage(
             kept.open()
     assert start(kept) == before
     kept.open()
+
+
+# While the store is still in memory
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", [*COMMITTED, "lock"])
+def test_what_is_in_memory_outlives_damage_on_the_disk(
+    kept: KeptStore, name: str, damage: Callable[[str], None]
+) -> None:
+    """It is written down anew where it has to be, before it is gone on with."""
+    before = contents(kept.engine)
+    kept.close()
+    path = str(kept.disk / name)
+    with open(path, "rb") as file:
+        good = file.read()
+    damage(path)
+    unread = name.endswith("2")
+    refused = name == "keyrack" or (damage is make_unreadable and not unread)
+    for _ in range(STARTS):
+        if refused:
+            with pytest.raises(StoreError, match=str(kept.disk)):
+                kept.open()
+        else:
+            kept.open()
+            assert contents(kept.engine) == before
+            kept.close()
+    if refused:
+        if os.path.lexists(path):
+            os.unlink(path)
+        with open(path, "wb") as file:
+            file.write(good)
+    glimpsed = name.startswith("snapshot") and damage in (flip_a_bit, zero_a_byte, zero_the_rest)
+    if not glimpsed:
+        assert [start(kept) for _ in range(STARTS)] == [before] * STARTS
+    kept.open()
+    assert contents(kept.engine) == before
+
+
+def put_back(store: KeptStore, backup: Path) -> None:
+    """Put a backup of a data directory back in its place."""
+    shutil.rmtree(store.disk)
+    shutil.copytree(backup, store.disk)
+
+
+@pytest.mark.parametrize("older", [True, False])
+def test_a_backup_that_was_put_back_is_brought_up_to_the_store_in_memory(
+    shm: Path, tmp_path: Path, older: bool
+) -> None:
+    store = KeptStore(shm, tmp_path, strict=True)
+    fill(store, 0)
+    assert store.sync()
+    store.close()
+    backup = tmp_path / "backup"
+    shutil.copytree(store.disk, backup)
+    store.open()
+    if older:
+        store.take()
+    fill(store, 1)
+    assert store.sync()
+    before = contents(store.engine)
+    store.close()
+    put_back(store, backup)
+    store.open()
+    assert contents(store.engine) == before
+    (warning,) = store.started.warnings
+    assert "lacks changes that the store in memory has" in warning
+    put(store.engine, b"later")
+    assert store.sync()
+    before = contents(store.engine)
+    for _ in range(STARTS):
+        store.lose_memory()
+        assert contents(store.engine) == before
+    assert store.started.warnings == []
+    store.close()
+
+
+@pytest.mark.parametrize("which", ["journal", "journal-0000000000000004", "snapshot"])
+def test_files_that_are_missing_are_made_up_for_by_the_store_in_memory(
+    kept: KeptStore, which: str
+) -> None:
+    before = contents(kept.engine)
+    kept.close()
+    for name in os.listdir(kept.disk):
+        if name.startswith(which):
+            os.unlink(kept.disk / name)
+    kept.open()
+    assert kept.started.warnings + kept.started.troubles != []
+    assert contents(kept.engine) == before
+    for _ in range(STARTS):
+        kept.lose_memory()
+        assert contents(kept.engine) == before
+
+
+def test_a_snapshot_that_is_missing_is_taken_again_from_memory(shm: Path, tmp_path: Path) -> None:
+    store = KeptStore(shm, tmp_path)
+    fill(store, 0)
+    store.take()
+    before = contents(store.engine)
+    store.close()
+    os.unlink(store.data.snapshot(1))
+    store.open()
+    assert "lacks changes" in store.started.warnings[0]
+    for _ in range(STARTS):
+        store.lose_memory()
+        assert contents(store.engine) == before
+    store.close()
+
+
+def test_a_store_that_another_service_went_on_without_is_not_gone_back_to(
+    shm: Path, tmp_path: Path
+) -> None:
+    store = KeptStore(shm, tmp_path, strict=True)
+    fill(store, 0)
+    assert store.sync()
+    store.close()
+    other = KeptStore(shm / "other", tmp_path, strict=True)
+    fill(other, 1)
+    assert other.sync()
+    before = contents(other.engine)
+    other.close()
+    store.open()
+    assert contents(store.engine) == before
+    store.lose_memory()
+    assert contents(store.engine) == before
+    store.close()
+
+
+# Every byte and every entry of a journal
+
+
+def journal_of(store: KeptStore) -> tuple[str, list[int]]:
+    """Return the newest journal, and where each of its entries ends."""
+    number = store.data.journals()[-1]
+    with contextlib.closing(journal.Reader(store.data, number)) as reader:
+        entries = list(reader.entries(journal.START, reader.header.first - 1))
+    return store.data.journal(number), [entry.end for entry in entries]
+
+
+def is_refused(store: KeptStore) -> bool:
+    """Tell whether a start with an empty memory would be refused."""
+    try:
+        examine(store.data).refuse_losses()
+    except DataDamaged:
+        return True
+    return False
+
+
+@pytest.fixture
+def acknowledged(shm: Path, tmp_path: Path) -> Iterator[KeptStore]:
+    """A closed store in the mode `commit`, each of whose writes was synced before the next."""
+    store = KeptStore(shm, tmp_path, strict=True)
+    for number in range(20):
+        put(store.engine, b"%d" % (number % 7), b"v" * number)
+        assert store.sync()
+    store.close()
+    assert not is_refused(store)
+    yield store
+    forget_memory(store)
+
+
+def test_every_bit_of_a_journal_counts(acknowledged: KeptStore) -> None:
+    path, _ = journal_of(acknowledged)
+    with open(path, "r+b") as file:
+        good = file.read()
+        for offset in range(len(good)):
+            for changed in {good[offset] ^ 1 << bit for bit in range(8)} | {0}:
+                if changed != good[offset]:
+                    file.seek(offset)
+                    file.write(bytes((changed,)))
+                    file.flush()
+                    assert is_refused(acknowledged), f"byte {offset}"
+            file.seek(offset)
+            file.write(good[offset : offset + 1])
+            file.flush()
+    assert not is_refused(acknowledged)
+
+
+def test_a_journal_that_is_cut_off_anywhere_is_refused(acknowledged: KeptStore) -> None:
+    path, _ = journal_of(acknowledged)
+    for size in reversed(range(os.path.getsize(path))):
+        os.truncate(path, size)
+        assert is_refused(acknowledged), f"cut off at {size}"
+
+
+@pytest.mark.parametrize("with_mark", [True, False])
+def test_an_entry_that_is_not_there_is_noticed(acknowledged: KeptStore, with_mark: bool) -> None:
+    """Without the mark the entries behind it tell of it, and of the last one nobody does."""
+    path, ends = journal_of(acknowledged)
+    if not with_mark:
+        os.unlink(acknowledged.data.mark())
+    with open(path, "r+b") as file:
+        good = file.read()
+        for begin, end in itertools.pairwise([journal.START, *ends]):
+            for bytes_there in (bytes(end - begin), b""):
+                file.seek(0)
+                file.truncate()
+                file.write(good[:begin] + bytes_there + good[end:])
+                file.flush()
+                last = end == ends[-1] and not with_mark
+                assert is_refused(acknowledged) is not last, f"entry up to {end}"
+
+
+def test_what_is_readable_behind_damage_is_counted(acknowledged: KeptStore) -> None:
+    path, ends = journal_of(acknowledged)
+    with open(path, "r+b") as file:
+        file.seek(ends[4])
+        file.write(bytes(ends[8] - ends[4]))
+    found = examine(acknowledged.data)
+    assert found.lost == 15
+    assert found.readable_behind == 11
+
+
+def test_what_was_never_synced_may_be_torn_in_any_way(shm: Path, tmp_path: Path) -> None:
+    """A loss of power may leave later entries and not earlier ones: that is no damage."""
+    store = KeptStore(shm, tmp_path, strict=True)
+    put(store.engine, b"synced")
+    assert store.sync()
+    for number in range(10):
+        put(store.engine, b"%d" % number)
+    store.close()
+    path, ends = journal_of(store)
+    with open(path, "r+b") as file:
+        good = file.read()
+        for begin, end in itertools.pairwise(ends):
+            file.seek(0)
+            file.write(good[:begin] + bytes(end - begin) + good[end:])
+            file.flush()
+            assert not is_refused(store)
+            file.seek(0)
+            file.write(good[: ends[0] - 1] + b"?" + good[ends[0] :])
+            file.flush()
+            assert is_refused(store), "the one that was synced"

@@ -21,6 +21,7 @@ VERBS: Final = {
     "export": ("export", "Write keys as lines of JSON"),
     "import": ("import_", "Store keys from lines of JSON"),
     "snapshot": ("snapshot", "Save, list, verify and restore snapshots"),
+    "data": ("data", "Check a data directory, and salvage what is damaged"),
     "verify": ("verify", "Check a running service from outside"),
     "health": ("health", "Tell whether a service is alive"),
 }

@@ -23,7 +23,7 @@ from keyrack.engines.embedded.durability.journal import WRITE_AHEAD
 from keyrack.engines.embedded.durability.snapshot import Header, SnapshotDamaged
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.durability.snapshot import Summary
@@ -112,8 +112,8 @@ class Examination:
 
 def _ways_out(path: str) -> str:
     return (
-        f"Nothing was changed. Put good files back into {path}, or restore a good snapshot, which "
-        "then counts instead of all that is there (keyrack snapshot restore)."
+        "Nothing was changed. Put good files back, or see with `keyrack data check --data-dir "
+        f"{path}` what can be read, and go on with that by `keyrack data salvage`."
     )
 
 
@@ -125,17 +125,36 @@ def examine(
     Raises `DataUnreadable`, or `StoreFormatUnknown` for files of another version.
     """
     found = Examination(data)
-    try:
+    with _readable(data):
         _find_snapshot(found, verify)
         _find_mark(found)
         _follow_journals(found)
+    _look_for_what_is_missing(found)
+    return found
+
+
+def examine_journals(data: DataDirectory, since: int) -> Examination:
+    """Read the journals from a number on, as if a snapshot before them were good. As `examine`."""
+    found = Examination(data, snapshot=since)
+    with _readable(data):
+        _find_mark(found)
+        headers = _headers(found)
+        found.reached = headers[0].first - 1 if headers else 0
+        _follow_journals(found)
+    found.snapshot = 0
+    return found
+
+
+@contextlib.contextmanager
+def _readable(data: DataDirectory) -> Iterator[None]:
+    """Explain what the system does not let be read."""
+    try:
+        yield
     except OSError as error:
         raise DataUnreadable(
             f"{error.filename or data.path} cannot be read: {error.strerror}. That is no damage, "
             "and nothing was changed: let the service read its data directory, and start it again."
         ) from error
-    _look_for_what_is_missing(found)
-    return found
 
 
 def _find_snapshot(found: Examination, verify: Callable[[str], tuple[Header, Summary]]) -> None:

@@ -174,6 +174,15 @@ def glance(path: str) -> tuple[Header, Summary]:
         return reader.header, Summary(*_SUMMARY.unpack_from(end, _BLOCK.size))
 
 
+def good_blocks(path: str) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and packed bytes of the blocks up to the first that is not as it was written."""
+    with open(path, "rb") as file:
+        try:
+            yield from _Reader(path, file).blocks()
+        except SnapshotDamaged:
+            return
+
+
 def _changes(path: str, payload: bytes) -> Iterator[Change]:
     try:
         yield from changes.unpack(payload)
