@@ -10,9 +10,9 @@ from valkey_support.servers import alone, cluster
 
 from keyrack.engines.contract import Delete, Set, StoreError, StoreFormatUnknown
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.client import Login
 from keyrack.engines.valkey.engine import ValkeyEngine
 from keyrack.engines.valkey.layout import Layout
+from keyrack.engines.valkey.servers import Login
 
 
 def test_what_one_writes_another_reads(anywhere: str) -> None:

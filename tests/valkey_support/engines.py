@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import uvloop
 
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.client import Login
 from keyrack.engines.valkey.engine import ValkeyEngine
+from keyrack.engines.valkey.servers import Login
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine

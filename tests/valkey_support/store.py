@@ -6,8 +6,8 @@ import hashlib
 import secrets
 
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.client import Login
 from keyrack.engines.valkey.engine import ValkeyEngine
+from keyrack.engines.valkey.servers import Login
 from valkey_support.servers import alone, cluster, watched
 from valkey_support.worlds import Synchronous
 

@@ -10,8 +10,8 @@ import uvloop
 from engine_support.world import EVENTS_KEPT, SteadyClock
 
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.client import Login
 from keyrack.engines.valkey.engine import ValkeyEngine
+from keyrack.engines.valkey.servers import Login
 from valkey_support.servers import alone, cluster, watched, wipe
 
 if TYPE_CHECKING:

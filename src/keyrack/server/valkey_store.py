@@ -26,7 +26,7 @@ _PATIENCE: Final = 10.0
 _PAUSE: Final = 0.25
 
 
-class Elsewhere:
+class RemoteStore:
     """A store that is in no directory of ours, and whose memory is not ours to limit."""
 
     lock = -1
@@ -48,12 +48,12 @@ class Elsewhere:
         """Give it up; there is nothing to give."""
 
 
-def prepare(settings: Settings) -> Elsewhere:
+def prepare(settings: Settings) -> RemoteStore:
     """Make sure that the store can be used. Raises `StoreError`.
 
     The loop that this takes is gone again before workers are forked.
     """
-    place = Elsewhere(shown(_address(settings)))
+    place = RemoteStore(shown(_address(settings)))
     if settings.store is not None or settings.memory is not None:
         place.notes.append("--store and --memory mean nothing with a store in Valkey")
     asyncio.run(_try(settings))
@@ -75,11 +75,11 @@ async def _try(settings: Settings) -> None:
             return
 
 
-def keep(settings: Settings, place: Elsewhere, running: bool) -> None:
+def keep(settings: Settings, place: RemoteStore, running: bool) -> None:
     """Keep nothing on a disk: that is Valkey's to do."""
 
 
-def serve(settings: Settings, _: Elsewhere, work: Work) -> None:
+def serve(settings: Settings, _: RemoteStore, work: Work) -> None:
     """Run a worker's event loop with the store open."""
 
     async def run() -> None:
@@ -109,8 +109,8 @@ def _address(settings: Settings) -> Address:
 
 def _engine(settings: Settings) -> ValkeyEngine:
     try:
-        from keyrack.engines.valkey.client import Login
         from keyrack.engines.valkey.engine import ValkeyEngine
+        from keyrack.engines.valkey.servers import Login
     except ModuleNotFoundError as error:
         raise StoreError(
             f"{error.name} is missing, which a store in Valkey needs: "

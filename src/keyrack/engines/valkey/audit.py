@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
-from keyrack.engines.valkey import log
+from keyrack.engines.valkey.events import unpack as unpack_events
 from keyrack.engines.valkey.layout import ENDS, EVENTS, INDEX, KINDS
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class Audit:
         counted, previous, step = 0, shard.gone, self._layout.shards
         for last, entry in shard.log:
             try:
-                events = list(log.unpack(last, entry, step))
+                events = list(unpack_events(last, entry, step))
             except _UNREADABLE:
                 yield f"the entry {last} of shard {number}'s events cannot be read"
                 continue

@@ -34,9 +34,10 @@ from keyrack.engines.contract import (
     Usage,
     Why,
 )
-from keyrack.engines.valkey import library, log
+from keyrack.engines.valkey import library
 from keyrack.engines.valkey.address import shown
-from keyrack.engines.valkey.client import Cluster, Moving, Single, information
+from keyrack.engines.valkey.arguments import arguments_of, only_removes, outcome_of
+from keyrack.engines.valkey.events import unpack as unpack_events
 from keyrack.engines.valkey.layout import (
     FORMAT,
     KINDS,
@@ -48,16 +49,16 @@ from keyrack.engines.valkey.layout import (
     slot_of,
 )
 from keyrack.engines.valkey.notices import Notices
-from keyrack.engines.valkey.operations import arguments_of, only_removes, outcome_of
 from keyrack.engines.valkey.pages import Pages
-from keyrack.engines.valkey.wire import Call, Lost, code_of, encode, encode_arguments
+from keyrack.engines.valkey.resp import Call, Lost, code_of, encode, encode_arguments
+from keyrack.engines.valkey.servers import Cluster, Moving, Single, information
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 
     from keyrack.engines.contract import Outcome, Page, Record, Write
     from keyrack.engines.valkey.address import Address
-    from keyrack.engines.valkey.client import Login, Servers
+    from keyrack.engines.valkey.servers import Login, Servers
 
 T = TypeVar("T")
 Clock: TypeAlias = "Callable[[], int]"
@@ -677,7 +678,7 @@ class ValkeyEngine:
             if entries:
                 self._highest = max(self._highest, entries[-2])
             for number, entry in zip(entries[::2], entries[1::2], strict=True):
-                events += log.unpack(number, entry, shards)
+                events += unpack_events(number, entry, shards)
             if len(entries) >= 2 * limit:
                 last = entries[-2]
             closed = min(closed, last)

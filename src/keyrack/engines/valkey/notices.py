@@ -14,13 +14,13 @@ from libvalkey import ProtocolError, Reader, ReplyError
 
 from keyrack.engines.contract import StoreAway
 from keyrack.engines.valkey.layout import CHANNEL
-from keyrack.engines.valkey.wire import Connection, Lost, encode
+from keyrack.engines.valkey.resp import Connection, Lost, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyrack.engines.valkey.client import Link, Login, Servers
     from keyrack.engines.valkey.layout import Layout
+    from keyrack.engines.valkey.servers import Link, Login, Servers
 
 _PAUSE: Final = 0.2
 _BEAT: Final = 5.0

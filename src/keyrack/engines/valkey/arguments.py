@@ -25,7 +25,7 @@ from keyrack.engines.contract import (
     Why,
 )
 from keyrack.engines.valkey.layout import KINDS
-from keyrack.engines.valkey.wire import encode_arguments
+from keyrack.engines.valkey.resp import encode_arguments
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,7 +21,7 @@ from libvalkey import ReplyError
 
 from keyrack.engines.contract import StoreAway
 from keyrack.engines.valkey import library
-from keyrack.engines.valkey.wire import Call, Connection, Lost, code_of, encode
+from keyrack.engines.valkey.resp import Call, Connection, Lost, code_of, encode
 
 if TYPE_CHECKING:
     import ssl
