@@ -14,7 +14,8 @@ from engine_support.world import attempt, memory_directory, put, value_of
 from keyrack import cli
 from keyrack.cli.data import VERBS
 from keyrack.engines.contract import Set, Space, StoreError
-from keyrack.engines.embedded.durability import data_directory, journal, snapshot
+from keyrack.engines.embedded import locking
+from keyrack.engines.embedded.durability import journal, snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -205,7 +206,7 @@ def test_where_nothing_can_be_read_nothing_is_changed(kept: KeptStore, capsys: C
 def test_a_directory_in_use_is_left_alone(
     kept: KeptStore, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_directory, "_PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(locking, "_PATIENCE_SECONDS", 0.1)
     assert data("salvage", kept) == 1
     assert "is in use by another service" in capsys.readouterr().err
     kept.close()
