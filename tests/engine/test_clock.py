@@ -10,7 +10,7 @@ from engine_support.world import put, value_of
 
 from keyrack.engines.embedded import EmbeddedEngine, clock
 from keyrack.engines.embedded.clock import Anchor
-from keyrack.engines.embedded.words import SWEEP_UNTIL, SWEEPER, open_words
+from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER, open_words
 
 if TYPE_CHECKING:
     from pathlib import Path

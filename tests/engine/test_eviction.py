@@ -36,7 +36,7 @@ from keyrack.engines.contract import (
     WhenFull,
     Why,
 )
-from keyrack.engines.embedded.heat import FILE, YOUNG
+from keyrack.engines.embedded.eviction.frequency import FILE, YOUNG
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Operation, Record
     from keyrack.engines.embedded import EmbeddedEngine
-    from keyrack.engines.embedded.evict import Evictor
+    from keyrack.engines.embedded.eviction.policy import Evictor
 
 MEMORY = 8 * MIB
 A_PAGE = 3000

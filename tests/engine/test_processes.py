@@ -13,7 +13,7 @@ from engine_support.processes import Child
 from engine_support.world import EmbeddedWorld, history, put, rounds, value_of
 
 from keyrack.engines.contract import Change, Sweep
-from keyrack.engines.embedded.words import SWEEP_UNTIL, SWEEPER, open_words
+from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER, open_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

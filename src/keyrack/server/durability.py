@@ -23,7 +23,7 @@ from keyrack.engines.embedded.durability.reconcile import start
 from keyrack.engines.embedded.durability.take_snapshot import take
 from keyrack.engines.embedded.engine import EmbeddedEngine
 from keyrack.engines.embedded.locking import try_lock
-from keyrack.engines.embedded.words import BROKEN, open_words
+from keyrack.engines.embedded.shared_words import BROKEN, open_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -34,7 +34,7 @@ from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, RESERVE, Memory
 from keyrack.engines.embedded.position import Position
-from keyrack.engines.embedded.words import PAGES_CLAIMED, claim_readers, open_words
+from keyrack.engines.embedded.shared_words import PAGES_CLAIMED, claim_readers, open_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall, WhenFull
-from keyrack.engines.embedded import heat
 from keyrack.engines.embedded.engine import EmbeddedEngine
+from keyrack.engines.embedded.eviction import frequency
 from keyrack.engines.embedded.locking import lock_patiently, owner_of, sign, try_lock
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _SHARED_MEMORY: Final = Path("/dev/shm")
 _SLACK: Final = 1 << 20
 """Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
 _FILES: Final = frozenset(
-    ("data.mdb", "lock.mdb", "words", heat.FILE, "lock", "sync", "control", _UNNAMED)
+    ("data.mdb", "lock.mdb", "words", frequency.FILE, "lock", "sync", "control", _UNNAMED)
 )
 
 

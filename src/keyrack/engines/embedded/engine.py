@@ -5,7 +5,7 @@ that survives the death of its owner, and a tree that is never half-written: pag
 before they are changed, and a commit is one store of a new root.
 
 The parts: `database` (trees and transactions), `writer` and `commit` (writes), `events` (what
-changed), `upkeep` (ended keys, old events), `evict` (who goes when it is full), `scan` (pages).
+changed), `upkeep` (ended keys, old events), `eviction` (who goes when it is full), `scan` (pages).
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Final
 from keyrack.engines import record as wire
 from keyrack.engines.contract import Capabilities, Page, Space, WhenFull
 from keyrack.engines.embedded import events as event_log
-from keyrack.engines.embedded import heat
 from keyrack.engines.embedded.audit import EmbeddedAudit
 from keyrack.engines.embedded.clock import steady_ns
 from keyrack.engines.embedded.database import Database
 from keyrack.engines.embedded.durability.group_sync import Syncer
 from keyrack.engines.embedded.durability.journal import Journal
 from keyrack.engines.embedded.events import DEFAULT_EVENTS, EventLog
-from keyrack.engines.embedded.evict import Evictor
+from keyrack.engines.embedded.eviction import frequency
+from keyrack.engines.embedded.eviction.policy import Evictor
 from keyrack.engines.embedded.pieces import Pieces
 from keyrack.engines.embedded.scan import Scan
 from keyrack.engines.embedded.upkeep import EngineUpkeep
@@ -69,7 +69,7 @@ class EmbeddedEngine:
         self.database = Database(
             directory,
             limit,
-            heat.size_for(limit) if evicting else 0,
+            frequency.size_for(limit) if evicting else 0,
             event_log.most_pages(limit, events),
             steady,
             self.journal,
@@ -78,7 +78,7 @@ class EmbeddedEngine:
         self.log = EventLog(self.database, events, size, steady)
         self.evictor = None
         if evicting:
-            self.evictor = Evictor(self.database, self.log, heat.Heat(directory, limit))
+            self.evictor = Evictor(self.database, self.log, frequency.Heat(directory, limit))
         self._writer = StoreWriter(self.database, self.log, self.evictor)
         self._upkeep = EngineUpkeep(self.database, self.log, steady)
         self._lookup = self.database.lookup
@@ -97,7 +97,7 @@ class EmbeddedEngine:
         if self.evictor is not None:
             self.evictor.begin_life()
         else:
-            heat.forget(self.database.path)
+            frequency.forget(self.database.path)
         self.database.begin_life()
 
     def close(self) -> None:

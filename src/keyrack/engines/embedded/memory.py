@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.embedded.words import PAGES_CLAIMED, PAGES_LEFT
+from keyrack.engines.embedded.shared_words import PAGES_CLAIMED, PAGES_LEFT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,7 @@ import lmdb
 from keyrack.engines.contract import Sweep
 from keyrack.engines.embedded.commit import Commit, read_due
 from keyrack.engines.embedded.memory import pages_of_removals
-from keyrack.engines.embedded.words import SWEEP_UNTIL, SWEEPER
+from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,7 @@ import lmdb
 from keyrack.engines.contract import Check, Delete, Get, Refusal, Remember, Set, Why
 from keyrack.engines.embedded.commit import Commit, are_plain
 from keyrack.engines.embedded.database import JournalFailed, NoRoom
-from keyrack.engines.embedded.evict import keys_of, likely_pages
+from keyrack.engines.embedded.eviction.policy import keys_of, likely_pages
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, pages_of
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome, Write
     from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.events import EventLog
-    from keyrack.engines.embedded.evict import Evictor
+    from keyrack.engines.embedded.eviction.policy import Evictor
 
     Apply = Callable[[Commit, Sequence[Write]], list[Outcome]]
 

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 from keyrack.engines.embedded.durability.high_water import HighWaterMark
-from keyrack.engines.embedded.words import BROKEN, SYNCED_JOURNAL, SYNCED_SEQUENCE
+from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_JOURNAL, SYNCED_SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

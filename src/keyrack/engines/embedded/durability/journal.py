@@ -38,7 +38,7 @@ from keyrack.engines.embedded.durability import changes
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.pieces import Pieces
 from keyrack.engines.embedded.position import Position
-from keyrack.engines.embedded.words import BROKEN, SYNCED_SEQUENCE
+from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,7 +29,7 @@ from keyrack.engines.contract import Add, Get, Remember, Set, Space, Touch
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import Commit
 from keyrack.engines.embedded.database import JournalFailed
-from keyrack.engines.embedded.heat import (
+from keyrack.engines.embedded.eviction.frequency import (
     LARGEST,
     OWED,
     PRESSED,

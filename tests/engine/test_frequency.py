@@ -8,7 +8,7 @@ from zlib import crc32
 import pytest
 
 from keyrack.engines.contract import Record
-from keyrack.engines.embedded.heat import FILE, HOTTEST, Heat, size_for, slots
+from keyrack.engines.embedded.eviction.frequency import FILE, HOTTEST, Heat, size_for, slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
