@@ -13,36 +13,42 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.server import logs
 from keyrack.server.listeners import open_listeners
-from keyrack.server.supervisor import Patience, Supervisor
+from keyrack.server.processes import Patience, Shared
+from keyrack.server.signals import Signals
+from keyrack.server.succession import Links
+from keyrack.server.supervisor import Supervisor
 from keyrack.settings import Settings
-from keyrack.shared.counters import Counters
+from keyrack.shared.counters import STARTS, Counters
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
+    from keyrack.server.store import Work
+    from keyrack.server.worker_spec import WorkerSpec
+
     Worker = Callable[[int, list[socket.socket], Counters, int], None]
 
 _log = logging.getLogger("stand_in")
-_PATIENT = Patience(startup=0.5, young=0.5, delay=0.05, longest_delay=0.2, grace=0.2)
+_PATIENT = Patience(
+    startup=0.5 if sys.argv[1] == "silent" else 10.0,
+    young=0.5,
+    delay=0.05,
+    longest_delay=0.2,
+    grace=0.2,
+)
 
 
-def entry(
-    settings: Settings,
-    slot: int,
-    listeners: list[socket.socket],
-    place: Any,
-    counters: Counters,
-    lifeline: int,
-) -> None:
+def entry(spec: WorkerSpec) -> None:
     """Behave as the command line says."""
-    counters.slot(slot)[4] += 1
-    told("started", slot=slot, life=counters.slot(slot)[4])
-    BEHAVIOURS[sys.argv[1]](slot, listeners, counters, lifeline)
+    slot, counters = spec.slot, spec.counters
+    counters.slot(slot)[STARTS] += 1
+    told("started", slot=slot, life=counters.slot(slot)[STARTS])
+    BEHAVIOURS[sys.argv[1]](slot, spec.listeners, counters, spec.lifeline)
 
 
 def serve(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
@@ -71,7 +77,7 @@ def deaf_at_first(
     slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int
 ) -> None:
     """Accept nothing in the first life."""
-    if counters.slot(slot)[4] == 1:
+    if counters.slot(slot)[STARTS] == 1:
         counters.set_ready(slot)
         signal.pause()
     serve(slot, listeners, counters, lifeline)
@@ -99,7 +105,7 @@ def looping(slot: int, listeners: list[socket.socket], counters: Counters, lifel
     """Give signs of life for a moment, then loop for ever; in the second life, go on with them."""
     counters.set_ready(slot)
     over = time.monotonic() + 1
-    while counters.slot(slot)[4] > 1 or time.monotonic() < over:
+    while counters.slot(slot)[STARTS] > 1 or time.monotonic() < over:
         counters.beat(slot)
         time.sleep(0.1)
     while True:
@@ -108,7 +114,7 @@ def looping(slot: int, listeners: list[socket.socket], counters: Counters, lifel
 
 def ailing(slot: int, listeners: list[socket.socket], counters: Counters, lifeline: int) -> None:
     """Be ready once, and then never live long."""
-    if counters.slot(slot)[4] == 1:
+    if counters.slot(slot)[STARTS] == 1:
         counters.set_ready(slot)
         time.sleep(0.1)
     os._exit(7)
@@ -157,30 +163,40 @@ BEHAVIOURS: dict[str, Worker] = {
 }
 
 
-class FakePlace:
+class FakeStore:
     """A store that is nowhere."""
 
+    engine = "embedded"
     path = "/nowhere"
     memory = 1 << 30
     named = False
+    notes: Final[list[str]] = []
+    data = None
+    takeover = None
+
+    def keep(self, running: bool) -> None:
+        """Keep nothing."""
+
+    def serve(self, work: Work) -> None:
+        """Serve nothing."""
+
+    def close(self) -> None:
+        """Give up nothing."""
 
 
 def main() -> int:
     """Run the supervisor as `keyrack serve` would."""
     logs.configure("info", terminal=False)
-    mask = signal.pthread_sigmask(
-        signal.SIG_BLOCK, {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-    )
+    heard = Signals()
     timeout = float(sys.argv[3]) if len(sys.argv) > 3 else 8.0
     silence = float(sys.argv[4]) if len(sys.argv) > 4 else 10.0
     settings = Settings(
         port=0, workers=int(sys.argv[2]), shutdown_timeout=timeout, worker_timeout=silence
     )
-    listeners = open_listeners(settings)
     counters = Counters.create(settings.workers)
-    place: Any = FakePlace()
-    supervisor = Supervisor(settings, listeners, place, counters, entry, mask, _PATIENT)
-    return supervisor.run()
+    shared = Shared(settings, open_listeners(settings), FakeStore(), counters)
+    heard.take()
+    return Supervisor(shared, entry, heard, Links(None, None), patience=_PATIENT).run()
 
 
 if __name__ == "__main__":

@@ -365,15 +365,15 @@ def test_a_new_service_of_which_a_worker_never_gets_ready_gives_up(
     script.write_text(
         "import sys\n"
         "from keyrack.server import logs, supervisor, worker\n"
+        "from keyrack.server.processes import Patience\n"
+        "from keyrack.server.signals import Signals\n"
         "from keyrack.settings import Settings\n"
-        "def entry(settings, slot, *rest):\n"
-        "    slot == 1 and sys.exit(3)\n"
-        "    worker.run(settings, slot, *rest)\n"
+        "def entry(spec):\n"
+        "    spec.slot == 1 and sys.exit(3)\n"
+        "    worker.run(spec)\n"
         "logs.configure('info', terminal=False)\n"
-        "supervisor._PATIENCE = supervisor.Patience(startup=2.0)\n"
-        "supervisor.Supervisor.__init__.__defaults__ = (None, supervisor._PATIENCE, None, None)\n"
         f"settings = Settings(port=0, workers=2, store={directory!r}, takeover=True)\n"
-        "sys.exit(supervisor.run(settings, entry))\n"
+        "sys.exit(supervisor.run(settings, Signals(), entry, Patience(startup=2.0)))\n"
     )
     done = subprocess.run(
         [sys.executable, str(script)], capture_output=True, text=True, timeout=30, check=False

@@ -10,22 +10,23 @@ from keyrack.server.banner import banner, facts
 from keyrack.settings import Settings
 
 
-class Place:
-    """A store's directory."""
+class Store:
+    """A store in a directory."""
 
+    engine = "embedded"
     path = "/dev/shm/keyrack-x"
     memory = 64 << 20
     named = False
 
 
 def greeted(url: str, **settings: Any) -> str:
-    place: Any = Place()
-    return banner(Settings(workers=2, **settings), place, [url])
+    store: Any = Store()
+    return banner(Settings(workers=2, **settings), store, [url])
 
 
 def test_the_greeting_says_where_what_and_how_to_stop() -> None:
     text = greeted("http://127.0.0.1:8088")
-    for said in ("http://127.0.0.1:8088\n", Place.path, "removed at the end", "64 MiB", "Ctrl-C"):
+    for said in ("http://127.0.0.1:8088\n", Store.path, "removed at the end", "64 MiB", "Ctrl-C"):
         assert said in text
 
 
@@ -47,8 +48,8 @@ def test_the_first_command_for_a_unix_socket_names_it() -> None:
 
 
 def test_the_log_gets_the_same_facts() -> None:
-    place: Any = Place()
-    found = facts(Settings(workers=2), place, ["http://127.0.0.1:8088"])
+    store: Any = Store()
+    found = facts(Settings(workers=2), store, ["http://127.0.0.1:8088"])
     assert found["event"] == "ready"
-    assert (found["urls"], found["store"]) == (["http://127.0.0.1:8088"], Place.path)
+    assert (found["urls"], found["store"]) == (["http://127.0.0.1:8088"], Store.path)
     assert (found["memory"], found["workers"]) == (64 << 20, 2)

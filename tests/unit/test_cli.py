@@ -318,7 +318,8 @@ def test_what_is_no_command_is_exit_code_2(capsysbinary: Capture, arguments: lis
 def test_a_setting_that_cannot_be_used_is_exit_code_2_and_one_sentence(
     capsysbinary: Capture,
 ) -> None:
-    assert cli.run(["serve", "--port", "x"]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        cli.run(["serve", "--port", "x"])
     said = capsysbinary.readouterr().err
     assert said == b"keyrack serve: --port 'x' is not a whole number from 0 to 65535.\n"
 

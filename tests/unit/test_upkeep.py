@@ -33,8 +33,8 @@ def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
 
     async def most_in_a_step() -> int:
         loop = asyncio.get_running_loop()
-        lane: Any = SimpleNamespace(turn=turn)
-        upkeep = Upkeep(loop, lane, cast("Any", None), connections)
+        lane: Any = SimpleNamespace(turn=turn, connections=connections)
+        upkeep = Upkeep(loop, lane, cast("Any", None))
         upkeep._tick()
         most = step[0]
         for _ in range(10):
@@ -53,8 +53,8 @@ def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
     turn = SimpleNamespace(tick=lambda: None, now=1.0)
 
     async def look() -> None:
-        lane: Any = SimpleNamespace(turn=turn)
-        upkeep = Upkeep(asyncio.get_running_loop(), lane, cast("Any", None), connections)
+        lane: Any = SimpleNamespace(turn=turn, connections=connections)
+        upkeep = Upkeep(asyncio.get_running_loop(), lane, cast("Any", None))
         upkeep._tick()
         left = [connection for connection in connections if not connection.looks]
         assert len(left) == 1

@@ -5,16 +5,43 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
+from typing import TYPE_CHECKING, NamedTuple
 
-from keyrack import settings
+from keyrack.server.signals import Signals
+
+if TYPE_CHECKING:
+    from keyrack.settings import Settings
 
 _EXIT_CODES = """\
-exit codes: 0 ended as told (SIGTERM, SIGINT), 1 could not start or was told twice to end,
+exit codes: 0 ended as told (SIGTERM, SIGINT, SIGQUIT), 1 could not start or was told twice to end,
 2 a setting cannot be used"""
 
 
 def run(arguments: list[str]) -> int:
     """Run the service until it is told to end."""
+    heard = Signals()
+    try:
+        loaded = _load(arguments)
+    except SystemExit:
+        heard.release()
+        raise
+    # The server's modules cost a third of a second, which `--help` does without.
+    from keyrack.server import logs, supervisor
+
+    logs.configure(loaded.settings.log_level)
+    for warning in loaded.warnings:
+        logging.getLogger("keyrack.settings").warning("%s", warning)
+    return supervisor.run(loaded.settings, heard)
+
+
+class _Loaded(NamedTuple):
+    settings: Settings
+    warnings: list[str]
+
+
+def _load(arguments: list[str]) -> _Loaded:
+    from keyrack import settings  # so late that a signal has been heard of before
+
     parser = argparse.ArgumentParser(
         prog="keyrack serve",
         description="Run the service in the foreground.",
@@ -23,16 +50,8 @@ def run(arguments: list[str]) -> int:
         allow_abbrev=False,
     )
     settings.add_flags(parser)
-    flags = vars(parser.parse_args(arguments))
     try:
-        loaded, warnings = settings.load(flags)
+        return _Loaded(*settings.load(vars(parser.parse_args(arguments))))
     except settings.SettingsError as error:
         print(f"keyrack serve: {error}", file=sys.stderr)
-        return 2
-    # The server's modules cost a third of a second, which `--help` does without.
-    from keyrack.server import logs, supervisor
-
-    logs.configure(loaded.log_level)
-    for warning in warnings:
-        logging.getLogger("keyrack.settings").warning("%s", warning)
-    return supervisor.run(loaded)
+        raise SystemExit(2) from None

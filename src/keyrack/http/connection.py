@@ -43,12 +43,11 @@ from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from uvicorn.config import Config
     from uvicorn.server import ServerState
 
     from keyrack.engines.contract import Outcome, Record
     from keyrack.http.api.dispatch import Resource
-    from keyrack.http.lane import Lane
+    from keyrack.http.lane import ServerConfig
     from keyrack.http.message import Head
     from keyrack.http.reply import Chunk, Reply
 
@@ -84,13 +83,13 @@ class Connection(asyncio.Protocol):
 
     def __init__(
         self,
-        config: Config,
+        config: ServerConfig,
         server_state: ServerState,
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         # The worker
-        self.lane: Lane = config.app.lane  # type: ignore[union-attr]  # the wide lane's application
+        self.lane = config.lane
         self.turn = self.lane.turn
         self._heads = self.lane.heads
         self._max_value = self.lane.context.limits.max_value
@@ -132,7 +131,7 @@ class Connection(asyncio.Protocol):
         """Begin; the transport is ready."""
         self._transport = transport
         self._flow = FlowControl(transport)
-        self._host.server.connections.add(self)  # type: ignore[arg-type]  # it calls shutdown()
+        self.lane.connections.add(self)
         count = self.turn.count
         count[OPEN_CONNECTIONS] += 1
         count[ACCEPTED] += 1
@@ -143,7 +142,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
-        self._host.server.connections.discard(self)
+        self.lane.connections.discard(self)
         self.turn.count[OPEN_CONNECTIONS] -= 1
         self._known = False
         self._half_closed = True

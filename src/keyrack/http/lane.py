@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+import uvicorn
 
 if TYPE_CHECKING:
     import asyncio
@@ -24,6 +26,16 @@ class Timeouts(NamedTuple):
     head: float
     body: float
     send: float
+
+
+class OpenConnection(Protocol):
+    """What the worker itself asks of each connection that is open."""
+
+    def check_deadlines(self, now: float) -> None:
+        """Close it, or answer 408, where something has taken too long; `now` is `turn.now`."""
+
+    def leave(self) -> None:
+        """Answer what is under way, then close."""
 
 
 class Lane:
@@ -49,6 +61,7 @@ class Lane:
         """Asked once for each new connection: whether it is one too many."""
         self.leaving = False
         """Another service has taken over: each connection gets one more answer."""
+        self.connections: set[OpenConnection] = set()
         self.heads: dict[bytes, Head] = {}
         self.log = logging.getLogger("keyrack.http")
 
@@ -61,3 +74,11 @@ class Lane:
         if len(self.heads) >= _MAX_KNOWN_HEADS:
             self.heads.clear()
         self.heads[raw] = head
+
+
+class ServerConfig(uvicorn.Config):
+    """The configuration of uvicorn's server, and the lane in which its connections find it all."""
+
+    def __init__(self, lane: Lane, application: Any, **options: Any) -> None:
+        super().__init__(application, **options)
+        self.lane = lane

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keyrack import __version__
 
 if TYPE_CHECKING:
-    from keyrack.server.stores import Held
+    from keyrack.server.store import Store
     from keyrack.settings import Settings
 
 _FIRST = "/v1/keys/greeting"
@@ -16,28 +16,31 @@ _EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}
 """Addresses to listen on that nobody connects to, and what to connect to instead."""
 
 
-def facts(settings: Settings, place: Held, urls: list[str]) -> dict[str, Any]:
-    """Return what the log says of a service that is ready; `memory` is in bytes."""
+def facts(settings: Settings, store: Store, urls: list[str]) -> dict[str, Any]:
+    """Return what the log says of a service that is ready.
+
+    `memory` is in bytes, 0 where it is not for this service to limit.
+    """
     return {
         "event": "ready",
         "version": __version__,
         "urls": urls,
-        "engine": "embedded" if place.memory else "valkey",
-        "store": place.path,
-        "memory": place.memory,
+        "engine": store.engine,
+        "store": store.path,
+        "memory": store.memory or 0,
         "workers": settings.workers,
     }
 
 
-def banner(settings: Settings, place: Held, urls: list[str]) -> str:
+def banner(settings: Settings, store: Store, urls: list[str]) -> str:
     """Return the text: where the service is, what it holds, how to stop it, what to try first."""
-    fate = "kept at the end" if place.named else "removed at the end"
-    memory = f"{place.memory >> 20} MiB at most" if place.memory else "as Valkey is set"
+    fate = "kept at the end" if store.named else "removed at the end"
+    memory = f"{store.memory >> 20} MiB at most" if store.memory is not None else "as Valkey is set"
     curl = _curl(settings, urls[0])
     return f"""\
 Keyrack {__version__} is ready: {"  ".join(urls)}
 
-  store    {place.path} ({fate})
+  store    {store.path} ({fate})
   memory   {memory}
   workers  {settings.workers}
   stop     Ctrl-C

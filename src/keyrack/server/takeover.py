@@ -30,13 +30,14 @@ import msgspec
 from keyrack import __version__
 from keyrack.engines.embedded.database import FORMAT
 from keyrack.engines.embedded.directory import Place, unnamed_stores
+from keyrack.server.embedded_store import EmbeddedStore
 from keyrack.server.listeners import Listeners
 from keyrack.settings import ROWS, Settings, flag, shown_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from keyrack.server.stores import Held
+    from keyrack.server.store import Store, TakeoverHandle
 
 _NAME: Final = "control"
 _PROTOCOL: Final = 1
@@ -349,18 +350,22 @@ def _differ(pid: int, what: str, theirs: str, mine: str) -> str:
 
 
 def offer_of(
-    settings: Settings, listeners: Listeners, place: Held, control: socket.socket
+    settings: Settings,
+    listeners: Listeners,
+    store: Store,
+    handle: TakeoverHandle,
+    control: socket.socket,
 ) -> tuple[Offer, list[int]]:
     """Return what a service has to hand over, and the descriptors."""
     sockets = (one.fileno() for one in listeners.all())
-    descriptors = [place.lock, control.fileno(), *sockets]
+    descriptors = [handle.lock, control.fileno(), *sockets]
     offer = Offer(
         version=__version__,
         pid=os.getpid(),
         settings=shown_settings(settings),
-        store=place.path,
-        named=place.named,
-        memory=place.memory,
+        store=store.path,
+        named=store.named,
+        memory=store.memory or 0,
         urls=listeners.urls,
         descriptors=len(descriptors),
     )
@@ -412,7 +417,7 @@ class Inheritance(NamedTuple):
     """What a service begins with; what another one has handed over is not owned until adopted."""
 
     listeners: Listeners
-    place: Held
+    store: Store
     control: socket.socket | None
     predecessor: Predecessor | None
 
@@ -494,4 +499,9 @@ def _adopted(link: Link, offer: Offer, descriptors: list[int], settings: Setting
     listeners.hand_over()
     place = Place(offer.store, lock, offer.memory, offer.named, [])
     place.hand_over()
-    return Inheritance(listeners, place, socket.socket(fileno=control), Predecessor(link, offer))
+    return Inheritance(
+        listeners,
+        EmbeddedStore(settings, place),
+        socket.socket(fileno=control),
+        Predecessor(link, offer),
+    )

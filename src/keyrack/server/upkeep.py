@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from keyrack.engines.contract import StoreAway
 from keyrack.server.liveness import INTERVAL
@@ -16,11 +16,10 @@ from keyrack.shared.counters import EXPIRED
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
 
     from keyrack.engines.contract import Engine, WaitingEngine
-    from keyrack.http.connection import Connection
-    from keyrack.http.lane import Lane
+    from keyrack.http.lane import Lane, OpenConnection
 
 _CONNECTIONS_A_STEP: Final = 500
 _IDLE: Final = 0.05
@@ -42,15 +41,13 @@ class Upkeep:
         loop: asyncio.AbstractEventLoop,
         lane: Lane,
         store: Engine | WaitingEngine,
-        connections: Collection[Any],
         phase: float = 0.0,
         ticks: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._loop = loop
-        self._lane = lane
         self._turn = lane.turn
         self._engine = cast("Engine", store)
-        self._connections: Collection[Connection] = connections
+        self._connections = lane.connections
         self._phase = phase
         self._ticks = ticks
         self._timers: dict[str, asyncio.TimerHandle] = {}
@@ -72,7 +69,7 @@ class Upkeep:
         for tick in self._ticks:
             tick()
 
-    def _check_deadlines(self, connections: list[Connection]) -> None:
+    def _check_deadlines(self, connections: list[OpenConnection]) -> None:
         """Look at some of the connections, and at the rest when others have been served."""
         now = self._turn.now
         for connection in connections[-_CONNECTIONS_A_STEP:]:

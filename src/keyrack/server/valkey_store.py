@@ -15,10 +15,9 @@ from keyrack.server.serving import remote
 if TYPE_CHECKING:
     import ssl
 
-    from keyrack.engines.embedded.durability import DurabilityConfig
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.engine import ValkeyEngine
-    from keyrack.server.stores import Work
+    from keyrack.server.store import Work
     from keyrack.settings import Settings
 
 _PATIENCE: Final = 10.0
@@ -27,22 +26,34 @@ _PAUSE: Final = 0.25
 
 
 class RemoteStore:
-    """A store that is in no directory of ours, and whose memory is not ours to limit."""
+    """A store in Valkey. Any number of services may have it, and none of them limits its memory."""
 
-    lock = -1
+    engine = "valkey"
+    memory = None
+    named = True
+    data = None
+    takeover = None
 
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.memory = 0
-        self.named = True
-        self.notes: list[str] = []
-        self.kept: DurabilityConfig | None = None
+    def __init__(self, settings: Settings, notes: list[str]) -> None:
+        self._settings = settings
+        self.path = shown(_address(settings))
+        self.notes = notes
 
-    def hand_over(self) -> None:
-        """Any number of services may have it, so there is nothing to do."""
+    def keep(self, running: bool) -> None:
+        """Keep nothing on a disk: that is Valkey's to do."""
 
-    def adopt(self) -> None:
-        """Likewise."""
+    def serve(self, work: Work) -> None:
+        """Run a worker's event loop with the store open."""
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._serve(work))
+
+    async def _serve(self, work: Work) -> None:
+        engine = _engine(self._settings)
+        await engine.open()
+        try:
+            await work(remote(engine, engine.listen))
+        finally:
+            await engine.close()
 
     def close(self) -> None:
         """Give it up; there is nothing to give."""
@@ -53,11 +64,11 @@ def prepare(settings: Settings) -> RemoteStore:
 
     The loop that this takes is gone again before workers are forked.
     """
-    place = RemoteStore(shown(_address(settings)))
+    notes = []
     if settings.store is not None or settings.memory is not None:
-        place.notes.append("--store and --memory mean nothing with a store in Valkey")
+        notes.append("--store and --memory mean nothing with a store in Valkey")
     asyncio.run(_try(settings))
-    return place
+    return RemoteStore(settings, notes)
 
 
 async def _try(settings: Settings) -> None:
@@ -73,25 +84,6 @@ async def _try(settings: Settings) -> None:
         else:
             await engine.close()
             return
-
-
-def keep(settings: Settings, place: RemoteStore, running: bool) -> None:
-    """Keep nothing on a disk: that is Valkey's to do."""
-
-
-def serve(settings: Settings, _: RemoteStore, work: Work) -> None:
-    """Run a worker's event loop with the store open."""
-
-    async def run() -> None:
-        engine = _engine(settings)
-        await engine.open()
-        try:
-            await work(remote(engine, engine.listen))
-        finally:
-            await engine.close()
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run())
 
 
 def _address(settings: Settings) -> Address:

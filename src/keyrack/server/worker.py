@@ -6,32 +6,30 @@ import asyncio
 import contextlib
 import logging
 import signal
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
 from keyrack.http.app import Application
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
-from keyrack.http.lane import Lane, Timeouts
+from keyrack.http.lane import Lane, ServerConfig, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
-from keyrack.server.stores import kind_of
 from keyrack.shared.counters import STARTS
 from keyrack.system import file_limit
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-    from keyrack.http.connection import Connection
     from keyrack.http.message import Request
     from keyrack.server.serving import Serving
-    from keyrack.server.stores import Held
+    from keyrack.server.worker_spec import WorkerSpec
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
 
@@ -45,127 +43,124 @@ _log = logging.getLogger("keyrack")
 _access = logging.getLogger("keyrack.access")
 
 
-def run(
-    settings: Settings,
-    slot: int,
-    listeners: list[socket.socket],
-    place: Held,
-    counters: Counters,
-    lifeline_fd: int,
-) -> None:
-    """Serve until told to end, or until the supervisor is gone (`lifeline_fd` reads its end)."""
+def run(spec: WorkerSpec) -> None:
+    """Serve until told to end, or until the supervisor is gone."""
 
     async def serve(serving: Serving) -> None:
-        await _serve(settings, slot, listeners, place, serving, counters, lifeline_fd)
+        await Worker(spec, serving, asyncio.get_running_loop()).run()
 
-    kind_of(settings).serve(settings, place, serve)
-
-
-async def _serve(
-    settings: Settings,
-    slot: int,
-    listeners: list[socket.socket],
-    place: Held,
-    serving: Serving,
-    counters: Counters,
-    lifeline_fd: int,
-) -> None:
-    loop = asyncio.get_running_loop()
-    count = counters.slot(slot)
-    count[STARTS] += 1
-    turn = Turn(loop, serving.reads, count, serving.perform)
-    engine = serving.store
-
-    def interested(some: bool) -> None:
-        counters.set_interested(slot, some)
-        serving.listen(some, feed.wake)
-
-    feed = Feed(loop, engine, turn, interested)
-    heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
-    limit = _connection_limit(settings, slot, counters, len(listeners))
-    limits = _limits(settings)
-    context = Context(serving.reads, limits, feed, engine, lambda: heartbeat.trouble)
-    # Where every client can know the names, a browser need not be recognised by its marks.
-    demands_host = bool(settings.allowed_hosts) or on_loopback_only(listeners)
-    lane = _lane(settings, loop, turn, context, limit, demands_host)
-    snapshots = None if place.kept is None else Snapshots(place.kept.data, counters)
-    app = Application(lane, counters, snapshots)
-    server = _Server(_config(settings, app, serving.protocol))
-    server.lane = lane
-    server.listeners = listeners
-    ticks = (heartbeat.beat, limit.tell, server.look_after_listeners)
-    connections = server.server_state.connections
-    upkeep = serving.upkeep(loop, lane, engine, connections, slot / counters.workers, ticks)
-    server.when_started = lambda: counters.set_ready(slot)
-    other_service = OtherService(loop, counters, feed)
-
-    def orphaned() -> None:
-        loop.remove_reader(lifeline_fd)
-        _log.warning("the supervisor is gone; this worker ends")
-        server.should_exit = True
-
-    def committed() -> None:
-        counters.wake_others(slot)
-        feed.wake()
-
-    def woken() -> None:
-        counters.woken(slot)
-        feed.wake()
-        other_service.look()
-
-    turn.committed = committed
-    loop.add_reader(counters.wakeups[slot], woken)
-    loop.add_reader(lifeline_fd, orphaned)
-    upkeep.start()
-    other_service.look()
-    try:
-        await server.serve(listeners)
-    finally:
-        counters.clear_ready(slot)
-        upkeep.stop()
+    spec.store.serve(serve)
 
 
-def _connection_limit(
-    settings: Settings, slot: int, counters: Counters, listeners: int
-) -> ConnectionLimit:
-    most_here = most_connections(file_limit(), counters.workers, listeners)
-    return ConnectionLimit(counters, slot, settings.max_connections, most_here)
+class Worker:
+    """One worker, inside its event loop: all that its connections share, and who drives it."""
 
+    def __init__(self, spec: WorkerSpec, serving: Serving, loop: asyncio.AbstractEventLoop) -> None:
+        settings, slot, counters = spec.settings, spec.slot, spec.counters
+        self._spec = spec
+        self._serving = serving
+        self._loop = loop
+        self._counters = counters
+        self._turn = Turn(loop, serving.reads, counters.slot(slot), serving.perform)
+        self._turn.committed = self._committed
+        self._feed = Feed(loop, serving.store, self._turn, self._interested)
+        self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
+        self._limit = _connection_limit(spec)
+        self._lane = self._make_lane()
+        data = spec.store.data
+        application = Application(
+            self._lane, counters, None if data is None else Snapshots(data, counters)
+        )
+        self._server = _Server(
+            _config(settings, self._lane, application, serving), spec.listeners, self._ready
+        )
+        self._upkeep = serving.upkeep(
+            loop,
+            self._lane,
+            serving.store,
+            slot / counters.workers,
+            (self._heartbeat.beat, self._limit.tell, self._server.look_after_listeners),
+        )
+        self._other_service = OtherService(loop, counters, self._feed)
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
-    )
-
-
-def _lane(
-    settings: Settings,
-    loop: asyncio.AbstractEventLoop,
-    turn: Turn,
-    context: Context,
-    limit: ConnectionLimit,
-    demands_host: bool,
-) -> Lane:
-    return Lane(
-        loop,
-        turn,
-        Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
-        context,
-        Timeouts(
+    def _make_lane(self) -> Lane:
+        settings, serving = self._spec.settings, self._serving
+        limits = Limits(
+            settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
+        )
+        context = Context(
+            serving.reads, limits, self._feed, serving.store, lambda: self._heartbeat.trouble
+        )
+        timeouts = Timeouts(
             keep_alive=settings.keep_alive,
             head=settings.head_timeout,
             body=settings.body_timeout,
             send=settings.send_timeout,
-        ),
-        _log_access if settings.access_log else None,
-        limit.turns_away,
-    )
+        )
+        # Where every client can know the names, a browser need not be recognised by its marks.
+        demands_host = bool(settings.allowed_hosts) or on_loopback_only(self._spec.listeners)
+        return Lane(
+            self._loop,
+            self._turn,
+            Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
+            context,
+            timeouts,
+            _log_access if settings.access_log else None,
+            self._limit.turns_away,
+        )
+
+    async def run(self) -> None:
+        """Serve until the server is told to end."""
+        slot, counters = self._spec.slot, self._counters
+        counters.slot(slot)[STARTS] += 1
+        self._loop.add_reader(counters.wakeups[slot], self._woken)
+        self._loop.add_reader(self._spec.lifeline, self._orphaned)
+        self._upkeep.start()
+        self._other_service.look()
+        try:
+            await self._server.serve(self._spec.listeners)
+        finally:
+            counters.clear_ready(slot)
+            self._upkeep.stop()
+
+    def _ready(self) -> None:
+        self._counters.set_ready(self._spec.slot)
+
+    def _interested(self, some: bool) -> None:
+        """Tell the other workers, and an engine elsewhere, whether anybody waits here."""
+        self._counters.set_interested(self._spec.slot, some)
+        self._serving.listen(some, self._feed.wake)
+
+    def _committed(self) -> None:
+        self._counters.wake_others(self._spec.slot)
+        self._feed.wake()
+
+    def _woken(self) -> None:
+        """Another worker has committed something, or the supervisor has changed a word."""
+        self._counters.woken(self._spec.slot)
+        self._feed.wake()
+        self._other_service.look()
+        if self._counters.leaving:
+            self._server.leave()
+
+    def _orphaned(self) -> None:
+        self._loop.remove_reader(self._spec.lifeline)
+        _log.warning("the supervisor is gone; this worker ends")
+        self._server.should_exit = True
 
 
-def _config(settings: Settings, app: Application, protocol: type[Connection]) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=protocol,
+def _connection_limit(spec: WorkerSpec) -> ConnectionLimit:
+    most_here = most_connections(file_limit(), spec.counters.workers, len(spec.listeners))
+    return ConnectionLimit(spec.counters, spec.slot, spec.settings.max_connections, most_here)
+
+
+def _config(
+    settings: Settings, lane: Lane, application: Application, serving: Serving
+) -> ServerConfig:
+    return ServerConfig(
+        lane,
+        application,
+        http=serving.protocol,
         ws="none",
         lifespan="off",
         interface="asgi3",
@@ -205,16 +200,21 @@ class OtherService:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, with signals as Keyrack promises them."""
+    """uvicorn's server, with signals as Keyrack promises them. `ready` is called once it serves."""
 
-    when_started = staticmethod(lambda: None)
-    lane: Lane
-    listeners: list[socket.socket]
+    def __init__(
+        self, config: ServerConfig, listeners: list[socket.socket], ready: Callable[[], None]
+    ) -> None:
+        super().__init__(config)
+        self._lane = config.lane
+        self._listeners = listeners
+        self._ready = ready
+        self.server_state.connections = config.lane.connections  # type: ignore[assignment]  # it calls shutdown() of each
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
         await super().startup(sockets)
-        self.when_started()
+        self._ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -224,29 +224,27 @@ class _Server(uvicorn.Server):
         the supervisor that ends impatiently. uvicorn raises captured signals again at the end,
         which would make a graceful end look like a killed process.
         """
-        loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._end)
-        loop.add_signal_handler(signal.SIGUSR1, self._leave)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self._end)
         yield
 
     def _end(self) -> None:
         self.should_exit = True
 
-    def _leave(self) -> None:
+    def leave(self) -> None:
         """Another service has taken over: accept nothing more, and end when nobody is left."""
-        if self.lane.leaving:
+        if self._lane.leaving:
             return
-        self.lane.leaving = True
+        self._lane.leaving = True
         for server in self.servers:
             server.close()
-        for connection in list(self.server_state.connections):
-            cast("Connection", connection).leave()
+        for connection in list(self._lane.connections):
+            connection.leave()
         grace = _GRACE_SECONDS_TLS if self.config.is_ssl else _GRACE_SECONDS
-        self.lane.loop.call_later(grace, self._end_when_deserted)
+        self._lane.loop.call_later(grace, self._end_when_deserted)
 
     def _end_when_deserted(self) -> None:
-        if self.server_state.connections:
-            self.lane.loop.call_later(_DESERTED_SECONDS, self._end_when_deserted)
+        if self._lane.connections:
+            self._lane.loop.call_later(_DESERTED_SECONDS, self._end_when_deserted)
         else:
             self.should_exit = True
 
@@ -255,9 +253,9 @@ class _Server(uvicorn.Server):
 
         uvloop closes a listening socket without a word when accepting fails in an unusual way.
         """
-        if self.should_exit or self.lane.leaving or not self.started:
+        if self.should_exit or self._lane.leaving or not self.started:
             return
-        if any(listener.fileno() < 0 for listener in self.listeners):
+        if any(listener.fileno() < 0 for listener in self._listeners):
             _log.error("this worker can no longer accept connections; it ends and is replaced")
             self.should_exit = True
 

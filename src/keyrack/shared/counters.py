@@ -29,6 +29,7 @@ _SNAPSHOTS_FAILED: Final = 4
 _SNAPSHOTS_WANTED: Final = 5
 _SNAPSHOTS_ANSWERED: Final = 6
 _SNAPSHOTS_TAKEN: Final = 7
+_LEAVING: Final = 8
 _HEADER: Final = 32
 """How many there may be; a test looks after that."""
 
@@ -207,4 +208,14 @@ class Counters:
     def set_shared(self, shared: bool) -> None:
         """Say whether another service shares the store, and wake the workers so that they see."""
         self._words[_SHARED] = int(shared)
+        self.wake_all()
+
+    @property
+    def leaving(self) -> bool:
+        """Whether another service has taken over, and the workers are to accept nothing more."""
+        return self._words[_LEAVING] == 1
+
+    def set_leaving(self, leaving: bool) -> None:
+        """Say whether another service has taken over, and wake the workers so that they see."""
+        self._words[_LEAVING] = int(leaving)
         self.wake_all()

@@ -1,0 +1,105 @@
+"""A store in this machine's memory, as the server takes and serves it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import uvloop
+
+from keyrack.engines.contract import WhenFull
+from keyrack.engines.embedded import directory
+from keyrack.server import durability
+from keyrack.server.group_commit import GroupCommit
+from keyrack.server.serving import acknowledged_later, direct
+from keyrack.system import memory_limit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from keyrack.engines.embedded import EmbeddedEngine
+    from keyrack.engines.embedded.directory import Place
+    from keyrack.engines.embedded.durability.data_directory import DataDirectory
+    from keyrack.server.durability import Durability
+    from keyrack.server.serving import Serving
+    from keyrack.server.store import TakeoverHandle, Work
+    from keyrack.settings import Settings
+
+
+class EmbeddedStore:
+    """A store in a directory that this service holds the lock of."""
+
+    engine = "embedded"
+
+    def __init__(self, settings: Settings, place: Place) -> None:
+        self._settings = settings
+        self._place = place
+
+    @property
+    def path(self) -> str:
+        """The directory."""
+        return self._place.path
+
+    @property
+    def memory(self) -> int | None:
+        """Its limit in bytes."""
+        return self._place.memory
+
+    @property
+    def named(self) -> bool:
+        """Whether it outlives the service."""
+        return self._place.named
+
+    @property
+    def notes(self) -> list[str]:
+        """What an operator should know about it."""
+        return self._place.notes
+
+    @property
+    def data(self) -> DataDirectory | None:
+        """Where it is kept on a disk, if this service does so."""
+        return None if self._place.kept is None else self._place.kept.data
+
+    @property
+    def takeover(self) -> TakeoverHandle | None:
+        """The directory's lock."""
+        return self._place
+
+    def keep(self, running: bool) -> Durability | None:
+        """Bring it and its data directory together. Raises `StoreError`."""
+        return durability.prepare(self._settings, self._place, running=running)
+
+    def serve(self, work: Work) -> None:
+        """Run a worker's event loop with the store open."""
+        engine = durability.open_store(self._settings, self._place, self._place.kept)
+        with (
+            contextlib.closing(engine),
+            asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+            self._served(engine, runner.get_loop()) as serving,
+        ):
+            runner.run(work(serving))
+
+    @contextlib.contextmanager
+    def _served(self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop) -> Iterator[Serving]:
+        if self._place.kept is None or not self._place.kept.strict:
+            yield direct(engine)
+            return
+        with contextlib.closing(GroupCommit(engine, loop)) as kept:
+            yield acknowledged_later(engine, kept.perform)
+
+    def close(self) -> None:
+        """Give it up; one without a name is removed."""
+        self._place.close()
+
+
+def prepare(settings: Settings) -> EmbeddedStore:
+    """Take or make the store's directory. Raises `StoreError`."""
+    place = directory.prepare(
+        settings.store,
+        settings.memory,
+        memory_limit(),
+        settings.events,
+        when_full=WhenFull(settings.when_full),
+    )
+    return EmbeddedStore(settings, place)
