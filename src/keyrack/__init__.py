@@ -1,3 +1,60 @@
-"""Keyrack: an in-memory key-value store that is spoken to with plain HTTP."""
+"""Keyrack: an in-memory key-value store that is spoken to with plain HTTP.
+
+The names of `keyrack.client` are here as well. They are loaded when they are asked for: importing
+`keyrack` loads nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from keyrack.client import *  # noqa: F403 - the same names, for type checkers
 
 __version__ = "0.1.0"
+
+_CLIENT = frozenset(
+    (
+        "UNCHANGED",
+        "Ambiguous",
+        "AsyncClient",
+        "Auto",
+        "BatchRefused",
+        "Client",
+        "ClientError",
+        "Conflict",
+        "Forbidden",
+        "HistoryGone",
+        "Json",
+        "KeyrackError",
+        "LockHeld",
+        "LockLost",
+        "Msgspec",
+        "NotFound",
+        "ProtocolError",
+        "RateLimited",
+        "Raw",
+        "Refused",
+        "RequestEvent",
+        "SignedPickle",
+        "StoreFull",
+        "Timeout",
+        "TooLarge",
+        "Unauthenticated",
+        "Unavailable",
+        "Unchanged",
+        "Unreachable",
+        "Unreadable",
+        "Value",
+        "from_url",
+    )
+)
+"""What `keyrack.client` offers; a test compares."""
+
+
+def __getattr__(name: str) -> Any:
+    """Return a name of the client."""
+    if name in _CLIENT:
+        return getattr(import_module("keyrack.client"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

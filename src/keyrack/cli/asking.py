@@ -7,8 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING, Final
 
-from keyrack.client import Client, ClientError, Unreachable
-from keyrack.client.client import DEFAULT_URL
+from keyrack.client import Ambiguous, Client, KeyrackError, ProtocolError, Raw, Unreachable
+from keyrack.client.address import DEFAULT_URL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,14 +48,22 @@ def parser(verb: str, description: str, *, key: bool = True) -> argparse.Argumen
 def ask(given: argparse.Namespace, question: Callable[[Client], int]) -> int:
     """Ask the service that was named and return the exit code; print what went wrong."""
     try:
-        with Client(given.url, uds=given.uds, timeout=given.timeout) as client:
+        # A verb asks once: whoever typed it sees what happened, and can type it again.
+        with Client(
+            given.url, uds=given.uds, timeout=given.timeout, retries=0, serializer=Raw()
+        ) as client:
             return question(client)
-    except Unreachable as error:
+    except (Unreachable, Ambiguous, ProtocolError) as error:
         return complain(str(error), UNREACHABLE)
-    except ClientError as error:
+    except KeyrackError as error:
         return complain(str(error), REFUSED)
     except ValueError as error:
         return complain(str(error), MISUSED)
+
+
+def key_of(given: argparse.Namespace) -> bytes:
+    """Return the key that was named. What is no UTF-8 goes out as it is: the server judges it."""
+    return os.fsencode(given.key)
 
 
 def complain(sentence: str, code: int) -> int:

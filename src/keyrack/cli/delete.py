@@ -15,7 +15,7 @@ def run(arguments: list[str]) -> int:
     given = asking.parser("del", "Remove a key.").parse_args(arguments)
 
     def question(client: Client) -> int:
-        if client.delete(given.key):
+        if client.delete(asking.key_of(given)):
             return asking.OK
         return asking.complain(f"The key {given.key!r} is missing.", asking.MISSING)
 

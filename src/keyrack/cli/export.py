@@ -26,7 +26,7 @@ def run(arguments: list[str]) -> int:
     def question(client: Client) -> int:
         progress = Progress("exported")
         with _opened(given.file) as out:
-            for piece in progress.watch(client.export(given.prefix)):
+            for piece in progress.watch(client.export(os.fsencode(given.prefix))):
                 out.write(piece)
         return asking.OK
 

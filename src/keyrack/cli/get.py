@@ -6,9 +6,10 @@ import sys
 from typing import TYPE_CHECKING
 
 from keyrack.cli import asking
+from keyrack.client import Value
 
 if TYPE_CHECKING:
-    from keyrack.client import Client, Value
+    from keyrack.client import Client
 
 
 def run(arguments: list[str]) -> int:
@@ -17,8 +18,8 @@ def run(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
 
     def question(client: Client) -> int:
-        value = client.get(given.key)
-        if value is None:
+        value = client.get_value(asking.key_of(given))
+        if not isinstance(value, Value):
             return asking.complain(f"The key {given.key!r} is missing.", asking.MISSING)
         _print(value)
         return asking.OK

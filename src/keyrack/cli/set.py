@@ -33,7 +33,7 @@ def run(arguments: list[str]) -> int:
 
     def question(client: Client) -> int:
         etag = client.set(
-            given.key,
+            asking.key_of(given),
             sys.stdin.buffer.read() if given.value == "-" else os.fsencode(given.value),
             media_type=given.type,
             ttl=given.ttl,

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from keyrack.cli.asking import MISUSED, OK, REFUSED, UNREACHABLE, complain
-from keyrack.client.client import DEFAULT_URL
+from keyrack.client.address import DEFAULT_URL
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,5 +1,78 @@
-"""A small synchronous client, on the standard library alone."""
+"""The Python client. Nothing of the server is loaded, and no event loop until one is wanted."""
 
-from keyrack.client.client import Client, ClientError, Refused, Unreachable, Value
+from __future__ import annotations
 
-__all__ = ["Client", "ClientError", "Refused", "Unreachable", "Value"]
+from typing import TYPE_CHECKING, Any
+
+from keyrack.client.client import Client, from_url
+from keyrack.client.config import RequestEvent
+from keyrack.client.errors import (
+    Ambiguous,
+    BatchRefused,
+    ClientError,
+    Conflict,
+    Forbidden,
+    HistoryGone,
+    KeyrackError,
+    LockHeld,
+    LockLost,
+    NotFound,
+    ProtocolError,
+    RateLimited,
+    Refused,
+    StoreFull,
+    Timeout,
+    TooLarge,
+    Unauthenticated,
+    Unavailable,
+    Unreachable,
+)
+from keyrack.client.keys import UNCHANGED, Unchanged, Value
+from keyrack.client.serializers import Auto, Json, Msgspec, Raw, SignedPickle, Unreadable
+
+if TYPE_CHECKING:
+    from keyrack.client.async_client import AsyncClient
+
+__all__ = [
+    "UNCHANGED",
+    "Ambiguous",
+    "AsyncClient",
+    "Auto",
+    "BatchRefused",
+    "Client",
+    "ClientError",
+    "Conflict",
+    "Forbidden",
+    "HistoryGone",
+    "Json",
+    "KeyrackError",
+    "LockHeld",
+    "LockLost",
+    "Msgspec",
+    "NotFound",
+    "ProtocolError",
+    "RateLimited",
+    "Raw",
+    "Refused",
+    "RequestEvent",
+    "SignedPickle",
+    "StoreFull",
+    "Timeout",
+    "TooLarge",
+    "Unauthenticated",
+    "Unavailable",
+    "Unchanged",
+    "Unreachable",
+    "Unreadable",
+    "Value",
+    "from_url",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the client for event loops when it is asked for: asyncio is slow to load."""
+    if name == "AsyncClient":
+        from keyrack.client.async_client import AsyncClient
+
+        return AsyncClient
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,73 +1,77 @@
-"""The client: one connection, kept open between requests; one thread at a time.
-
-A request is sent once. Whether a write was done is not known when its answer did not arrive, and
-only the caller can tell whether doing it twice would hurt.
-"""
+"""The client for programs without an event loop. Any number of threads may share one."""
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import select
-import socket
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
-from urllib.parse import quote, urlencode, urlsplit
+from typing import TYPE_CHECKING, Any
+
+from keyrack.client import service
+from keyrack.client.address import options_of
+from keyrack.client.config import configured
+from keyrack.client.keys import KeyCalls
+from keyrack.client.sending import Sender
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    import ssl
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from types import TracebackType
 
-DEFAULT_URL: Final = "http://127.0.0.1:8088"
-_MISSING: Final = "key-not-found"
-_LONGEST_PROBLEM: Final = 65536
-_PIECE: Final = 1 << 16
-
-
-class ClientError(Exception):
-    """A request that did not succeed. The message is one sentence for people."""
-
-
-class Unreachable(ClientError):
-    """Raised when no answer arrived, or none that is HTTP. A write may have been done."""
-
-
-class Refused(ClientError):
-    """Raised when the server refused the request.
-
-    `status` is HTTP's; `kind` is the last part of the problem's type, empty if it has none.
-    """
-
-    def __init__(self, status: int, detail: str, kind: str = "") -> None:
-        super().__init__(detail)
-        self.status = status
-        self.kind = kind
-
-
-class Value(NamedTuple):
-    """A stored value: its bytes, media type, ETag, and seconds left if it has a TTL."""
-
-    data: bytes
-    media_type: str
-    etag: str
-    ttl: float | None
+    from keyrack.client.config import RequestEvent
+    from keyrack.client.keys import Unchanged, Value
+    from keyrack.client.serializers import Serializer
 
 
 class Client:
-    """Talks to the service at a URL, or at a Unix socket. `timeout` is in seconds, per wait.
+    """Talks to the service at a URL, or at a Unix socket.
 
-    Raises `ValueError` for a URL that is none of `http://` or `https://` with a host.
+    `url` and `token` come from KEYRACK_URL and KEYRACK_TOKEN where they are not given. `timeout` is
+    in seconds, for a call with all its tries; what a call waits for on purpose is added to it.
+    `retries` is how often a request is sent again where that is safe. `prefix` is put before every
+    key and taken off every key that comes back. `on_event` is called after each call.
+
+    Raises `ValueError` for what cannot be, and every call `KeyrackError`.
     """
 
     def __init__(
-        self, url: str = DEFAULT_URL, *, uds: str | None = None, timeout: float = 10.0
+        self,
+        url: str | None = None,
+        *,
+        token: str | None = None,
+        uds: str | None = None,
+        timeout: float = 10.0,
+        connect_timeout: float = 2.0,
+        max_connections: int = 64,
+        retries: int = 2,
+        serializer: Serializer | str = "auto",
+        prefix: str = "",
+        tls: ssl.SSLContext | None = None,
+        on_event: Callable[[RequestEvent], None] | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a URL like {DEFAULT_URL}.")
-        self._where = f"the Unix socket {uds!r}" if uds is not None else url
-        self._root = parts.path.rstrip("/")
-        self._path = self._root + "/v1/keys/"
-        self._connection = _connection(parts.scheme, parts.hostname, parts.port, uds, timeout)
+        config = configured(
+            url,
+            token,
+            uds,
+            timeout,
+            connect_timeout,
+            max_connections,
+            retries,
+            serializer,
+            prefix,
+            tls,
+            on_event,
+        )
+        self._requests = config.requests
+        self._keys = KeyCalls(config.requests, config.serializer)
+        self._sender = Sender(config)
+        self._send = self._sender.send
+
+    @classmethod
+    def from_url(cls, url: str, **options: Any) -> Client:
+        """Return the client that a URL like `keyrack://TOKEN@HOST:8088/PREFIX?timeout=2` names.
+
+        `keyracks://` is with TLS, `keyrack+unix:///run/keyrack.sock` a Unix socket. `options` are
+        those of the constructor, and win.
+        """
+        return cls(**{**options_of(url), **options})
 
     def __enter__(self) -> Client:
         return self
@@ -81,201 +85,131 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection. The next request opens another."""
-        self._connection.close()
+        """Close the connections. The next request opens another."""
+        self._sender.pool.close()
 
-    def get(self, key: str) -> Value | None:
-        """Return a key's value, or None when the key is missing."""
-        response, body = self._exchange("GET", self._target(key))
-        if response.status != 200:
-            _refuse_unless_missing(response, body)
-            return None
-        ttl = response.headers["Keyrack-TTL"]
-        return Value(
-            body,
-            response.headers.get("Content-Type", ""),
-            response.headers.get("ETag", ""),
-            None if ttl is None else float(ttl),
-        )
+    # A key
+
+    def get(self, key: str | bytes, default: Any = None) -> Any:
+        """Return a key's value, or `default` when the key is missing.
+
+        What its media type makes of it: text is a `str`, JSON what it stands for, the rest bytes.
+        """
+        return self._send(self._keys.get(key, default))
+
+    def get_value(
+        self, key: str | bytes, *, if_none_match: str | None = None, wait: float | None = None
+    ) -> Value | Unchanged | None:
+        """Return a key's value as it is stored, or None when the key is missing.
+
+        `UNCHANGED` when it is at the ETag `if_none_match`. With `wait` the answer comes when it
+        differs from that, or after so many seconds.
+        """
+        return self._send(self._keys.get_value(key, if_none_match, wait))
 
     def set(
         self,
-        key: str,
-        value: bytes | str,
+        key: str | bytes,
+        value: Any,
         *,
-        media_type: str | None = None,
         ttl: float | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
+        media_type: str | None = None,
     ) -> str:
-        """Store a value and return its ETag. Text is sent as UTF-8.
+        """Store a value and return its ETag. `ttl` is in seconds, to the millisecond.
 
-        Without a media type, the server takes UTF-8 as text and all else as binary. `ttl` is in
-        seconds, to the millisecond. Raises `Refused` with status 412 when a condition fails.
+        Raises `Conflict` when a condition does not hold, and `TypeError` for a value that would
+        not come back equal.
         """
-        query = "" if ttl is None else "?" + urlencode({"ttl": f"{ttl:.3f}"})
-        fields = {"Content-Type": media_type, "If-Match": if_match, "If-None-Match": if_none_match}
-        headers = {name: field for name, field in fields.items() if field is not None}
-        body = value.encode() if isinstance(value, str) else value
-        response, answer = self._exchange("PUT", self._target(key) + query, headers, body)
-        if response.status not in (200, 201, 204):
-            raise _refused(response, answer)
-        return response.headers.get("ETag", "")
+        return self._send(
+            self._keys.set(
+                key,
+                value,
+                ttl=ttl,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                media_type=media_type,
+            )
+        )
 
-    def delete(self, key: str) -> bool:
+    def add(
+        self,
+        key: str | bytes,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        media_type: str | None = None,
+    ) -> str | None:
+        """Store a value if the key is missing, and return its ETag; None if it is there."""
+        return self._send(self._keys.add(key, value, ttl, media_type))
+
+    def replace(
+        self,
+        key: str | bytes,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        media_type: str | None = None,
+    ) -> str | None:
+        """Store a value if the key is there, and return its ETag; None if it is missing."""
+        return self._send(self._keys.replace(key, value, ttl, media_type))
+
+    def delete(self, key: str | bytes, *, if_match: str | None = None) -> bool:
         """Remove a key, and tell whether it was there."""
-        response, body = self._exchange("DELETE", self._target(key))
-        if response.status in (200, 204):
-            return True
-        _refuse_unless_missing(response, body)
-        return False
+        return self._send(self._keys.delete(key, if_match))
 
-    def export(self, prefix: str = "") -> Iterator[bytes]:
+    def patch(
+        self, key: str | bytes, merge: Mapping[str, Any], *, if_match: str | None = None
+    ) -> str:
+        """Change members of a JSON value (RFC 7396: None removes one), and return its ETag.
+
+        Raises `NotFound` when the key is missing.
+        """
+        return self._send(self._keys.patch(key, merge, if_match))
+
+    # All keys
+
+    def export(self, prefix: str | bytes = "") -> Iterator[bytes]:
         """Yield the keys under a prefix as NDJSON, in pieces that end anywhere.
 
-        Raises `Unreachable` when the export breaks off: what came before is not all.
+        Raises `KeyrackError` when the export breaks off: what came before is not all.
         """
-        query = urlencode({"prefix": prefix.encode("utf-8", "surrogateescape")})
-        return self._stream(f"/v1/export?{query}")
-
-    def snapshot(self) -> Iterator[bytes]:
-        """Have a snapshot taken, and yield its file in pieces.
-
-        Raises `Unreachable` when it breaks off: what came before is no snapshot.
-        """
-        return self._stream("/v1/snapshot")
-
-    def _stream(self, target: str) -> Iterator[bytes]:
-        self._drop_stale()
-        try:
-            self._connection.request("GET", self._root + target)
-            response = self._connection.getresponse()
-            if response.status != 200:
-                raise _refused(response, response.read())
-            while piece := response.read1(_PIECE):
-                yield piece
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise Unreachable(_explained(error, self._where, "GET")) from error
+        return self._sender.stream(service.export(self._requests, prefix))
 
     def import_lines(
         self, lines: Iterable[bytes], *, stop_on_error: bool = False
     ) -> dict[str, Any]:
         """Send NDJSON as `export` gives it, and return the server's report."""
-        query = urlencode({"on_error": "stop" if stop_on_error else "continue"})
-        self._drop_stale()
-        try:
-            # A server that stops at an error answers before it has read all of it.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._connection.request(
-                    "POST",
-                    f"{self._root}/v1/import?{query}",
-                    lines,
-                    {"Content-Type": "application/x-ndjson", "Transfer-Encoding": "chunked"},
-                    encode_chunked=True,
-                )
-            response = self._connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise Unreachable(_explained(error, self._where, "POST")) from error
-        if response.status != 200:
-            raise _refused(response, answer)
-        import json  # only needed here
+        call = service.importing(self._requests, stop_on_error)
+        return self._sender.upload(call, lines)
 
-        report: dict[str, Any] = json.loads(answer)
-        return report
+    def snapshot(self) -> Iterator[bytes]:
+        """Have a snapshot taken, and yield its file in pieces.
 
-    def _target(self, key: str) -> str:
-        if not key:
-            raise ValueError("A key has at least one character.")
-        # Bytes of a command line that are no UTF-8 go out as they are: the server judges them.
-        return self._path + quote(key.encode("utf-8", "surrogateescape"), safe="")
-
-    def _exchange(
-        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
-    ) -> tuple[http.client.HTTPResponse, bytes]:
-        self._drop_stale()
-        try:
-            # A server that refuses a long body answers before it has read all of it.
-            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-                self._connection.request(method, target, body or None, headers or {})
-            response = self._connection.getresponse()
-            return response, response.read()
-        except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
-            raise Unreachable(_explained(error, self._where, method)) from error
-
-    def _drop_stale(self) -> None:
-        """Close a connection that the server closed while it was idle, so that a new one is made.
-
-        Anything to read before a request was sent means the same.
+        Raises `KeyrackError` when it breaks off: what came before is no snapshot.
         """
-        sock = self._connection.sock
-        if sock is not None and select.select([sock], [], [], 0)[0]:
-            self._connection.close()
+        return self._sender.stream(service.snapshot(self._requests))
+
+    # The service
+
+    def info(self) -> dict[str, Any]:
+        """Return what runs, and how full it is."""
+        return self._send(service.info(self._requests))
+
+    def limits(self) -> dict[str, Any]:
+        """Return every limit that the service enforces."""
+        return self._send(service.limits(self._requests))
+
+    def whoami(self) -> dict[str, Any]:
+        """Return who the token says this is, and what it may do."""
+        return self._send(service.whoami(self._requests))
+
+    def can(self, verb: str, key: str | bytes) -> bool:
+        """Tell whether the token may do something with a key; the verb is one of a rule's."""
+        return self._send(service.can(self._requests, verb, key))
 
 
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-        self._seconds = timeout
-
-    def connect(self) -> None:
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.settimeout(self._seconds)
-        try:
-            sock.connect(self._path)
-        except OSError:
-            sock.close()
-            raise
-        self.sock = sock
-
-
-def _connection(
-    scheme: str, host: str, port: int | None, uds: str | None, timeout: float
-) -> http.client.HTTPConnection:
-    if uds is not None:
-        return _UnixConnection(uds, timeout)
-    if scheme == "https":
-        return http.client.HTTPSConnection(host, port, timeout=timeout)
-    return http.client.HTTPConnection(host, port, timeout=timeout)
-
-
-def _explained(error: Exception, where: str, method: str) -> str:
-    doubt = "" if method == "GET" else " Whether the change was made is not known."
-    if isinstance(error, ConnectionRefusedError | FileNotFoundError | socket.gaierror):
-        return f"No service answers at {where} ({error.strerror})."
-    if isinstance(error, TimeoutError):
-        return f"No answer came from {where} in time.{doubt}"
-    reason = str(error) or type(error).__name__
-    return f"{where} gave no usable answer ({reason}).{doubt}"
-
-
-def _refuse_unless_missing(response: http.client.HTTPResponse, body: bytes) -> None:
-    """Raise `Refused`, unless the answer is that the key is missing. Not every 404 says so."""
-    refused = _refused(response, body)
-    if refused.kind != _MISSING:
-        raise refused
-
-
-def _refused(response: http.client.HTTPResponse, body: bytes) -> Refused:
-    problem = _problem(response, body)
-    said = problem.get("detail") or problem.get("title")
-    detail = str(said or f"The server answered {response.status} {response.reason}.")
-    return Refused(response.status, detail, str(problem.get("type", "")).rpartition("/")[2])
-
-
-def _problem(response: http.client.HTTPResponse, body: bytes) -> dict[str, Any]:
-    """Return the members of an RFC 9457 problem, none when the body is something else."""
-    kind = response.headers.get("Content-Type", "").partition(";")[0]
-    if kind != "application/problem+json" or len(body) > _LONGEST_PROBLEM:
-        return {}
-    import json  # only needed when something failed
-
-    try:
-        problem = json.loads(body)
-    except ValueError:
-        return {}
-    return problem if isinstance(problem, dict) else {}
+def from_url(url: str, **options: Any) -> Client:
+    """Return the client that a URL names; see `Client.from_url`."""
+    return Client.from_url(url, **options)

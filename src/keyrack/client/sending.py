@@ -1,0 +1,164 @@
+"""Sends calls without an event loop: tries again where that is safe, and tells how it went."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import TYPE_CHECKING, TypeVar
+
+from keyrack.client import service
+from keyrack.client.attempt import NoAnswer, fed
+from keyrack.client.calls import ApiCall
+from keyrack.client.config import Config, RequestEvent
+from keyrack.client.errors import KeyrackError, ProtocolError, Refused
+from keyrack.client.pool import Pool
+from keyrack.client.refusals import refused
+from keyrack.client.retry import TRY_AGAIN, Retry
+from keyrack.client.wire import Response, ResponseBody, ResponseHead
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from keyrack.client.pool import SyncConnection
+
+T = TypeVar("T")
+
+
+class Sender:
+    """Sends calls to one service, from any number of threads."""
+
+    def __init__(self, config: Config) -> None:
+        self._where = config.address.shown
+        self._timeout = config.timeout
+        self._retries = config.retries
+        self._on_event = config.on_event
+        self.pool = Pool(config.address, config.connect_timeout, config.max_connections)
+
+    def send(self, call: ApiCall[T]) -> T:
+        """Send a call and return what its answer means. Raises `KeyrackError`."""
+        if self._on_event is not None:
+            return self._send_told(call)
+        seconds = self._timeout + call.wait
+        deadline = time.monotonic() + seconds
+        try:
+            answer, _ = self.pool.exchange(call, seconds, deadline)
+        except KeyrackError as failure:
+            answer, _ = self._again(call, Retry(call, self._retries, deadline), failure)
+        else:
+            if answer.status in TRY_AGAIN:
+                retry = Retry(call, self._retries, deadline)
+                answer, _ = self._again(call, retry, refused(answer))
+        return call.read(answer)
+
+    def _again(
+        self, call: ApiCall[object], retry: Retry, failure: KeyrackError
+    ) -> tuple[Response, bool]:
+        while True:
+            time.sleep(retry.delay(failure))
+            try:
+                answer, reused = self.pool.exchange(call, retry.seconds, retry.deadline)
+            except KeyrackError as error:
+                failure = error
+            else:
+                if answer.status not in TRY_AGAIN:
+                    return answer, reused
+                failure = refused(answer)
+
+    def _send_told(self, call: ApiCall[T]) -> T:
+        """Send a call, and tell `on_event` how it went."""
+        began = time.monotonic()
+        seconds = self._timeout + call.wait
+        retry = Retry(call, self._retries, began + seconds)
+        status, reused = 0, False
+        try:
+            try:
+                answer, reused = self.pool.exchange(call, seconds, retry.deadline)
+                if answer.status in TRY_AGAIN:
+                    raise refused(answer)
+            except KeyrackError as failure:
+                answer, reused = self._again(call, retry, failure)
+            status = answer.status
+            return call.read(answer)
+        except Refused as error:
+            status = error.status
+            raise
+        finally:
+            event = RequestEvent(
+                call.operation, status, time.monotonic() - began, retry.made, reused
+            )
+            assert self._on_event is not None
+            self._on_event(event)
+
+    # Streams
+
+    def stream(self, request: bytes) -> Iterator[bytes]:
+        """Send a request and yield the pieces of its answer's body.
+
+        Raises `Refused` when it is no success, and `KeyrackError` when it breaks off: what came
+        before is not all.
+        """
+        call = ApiCall("get", request, _never_read, True)
+        try:
+            with self.pool.own(self._deadline()) as connection:
+                head, body, data = connection.stream(request, self._deadline())
+                yield from self._pieces(connection, head, body, data)
+        except NoAnswer as lost:
+            raise lost.error(call, self._where) from lost.cause
+
+    def _pieces(
+        self, connection: SyncConnection, head: ResponseHead, body: ResponseBody, data: bytes
+    ) -> Iterator[bytes]:
+        if head.status != 200:
+            raise refused(self._whole(connection, head, body, data))
+        while True:
+            if piece := fed(body, data):
+                yield piece
+            if body.done:
+                return
+            data = self._read(connection, body)
+
+    def _whole(
+        self, connection: SyncConnection, head: ResponseHead, body: ResponseBody, data: bytes
+    ) -> Response:
+        pieces = [fed(body, data)]
+        while not body.done:
+            pieces.append(fed(body, self._read(connection, body)))
+        return Response(head.status, head.data, b"".join(pieces), True)
+
+    def _read(self, connection: SyncConnection, body: ResponseBody) -> bytes:
+        try:
+            data = connection.read(self._deadline())
+            if not data:
+                body.close()
+        except (OSError, ProtocolError) as error:
+            raise NoAnswer(error, sent=True, begun=True) from error
+        return data
+
+    def upload(self, call: ApiCall[T], pieces: Iterable[bytes]) -> T:
+        """Send a call's request with a body in pieces, however long, and return what is answered.
+
+        The time for a call is the time for each piece.
+        """
+        try:
+            with self.pool.own(self._deadline()) as connection:
+                # A server that stops at an error answers before it has read all of it.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    connection.send(call.data, self._deadline())
+                    for piece in pieces:
+                        if piece:
+                            connection.send(service.chunk(piece), self._deadline())
+                    connection.send(service.chunk(b""), self._deadline())
+                head, body, data = connection.read_head(self._deadline())
+                answer = self._whole(connection, head, body, data)
+        except OSError as error:
+            raise NoAnswer(error, sent=True).error(call, self._where) from error
+        except NoAnswer as lost:
+            raise lost.error(call, self._where) from lost.cause
+        return call.read(answer)
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self._timeout
+
+
+def _never_read(_: Response) -> None:
+    raise AssertionError("the answer of a stream is read as it comes")
