@@ -17,6 +17,7 @@ from bench.errors import BenchError
 from bench.peers.keyrack import SHARED_MEMORY
 from keyrack.engines.contract import Refusal, Set, WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.eager import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,7 +75,7 @@ def keyrack(requests: Sequence[int], room: int) -> Replay:
         engine = EmbeddedEngine(folder, memory, when_full=WhenFull.EVICT)
         engine.begin_life()
         replay = _replayed(engine, requests, bytes(size))
-        problems = engine.check()
+        problems = at_once(engine.check())
         engine.close()
     finally:
         shutil.rmtree(folder)
@@ -84,15 +85,15 @@ def keyrack(requests: Sequence[int], room: int) -> Replay:
 
 
 def _replayed(engine: EmbeddedEngine, requests: Sequence[int], value: bytes) -> Replay:
-    hits, residents, get = 0, _Residents(), engine.get
+    hits, residents, get = 0, _Residents(), engine.get_now
     for at, number in enumerate(requests):
         key = b"%d" % number
         if get(key) is not None:
             hits += 1
-        elif isinstance(engine.write([(Set(key, value),)])[0], Refusal):
+        elif isinstance(engine.apply([(Set(key, value),)])[0], Refusal):
             raise BenchError("a store that evicts refused a write")
         if at % _LOOK_EVERY == 0:
-            usage = engine.usage()
+            usage = at_once(engine.usage())
             if usage.evicted:
                 residents.add(usage.keys)
     return Replay(hits, residents.average)

@@ -30,6 +30,7 @@ from bench.peers.keyrack import SHARED_MEMORY
 from bench.service import CLIENT_CORE, Service, machine
 from keyrack.engines.contract import Set, WhenFull
 from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.eager import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,9 +103,9 @@ def over_http(memory: int, seconds: int, rounds: int) -> Cost:
 def in_process(memory: int, batch: int, keys: int, rounds: int) -> Cost:
     """Measure the engine, with `batch` writes in a call."""
     with _engine(memory, WhenFull.EVICT) as full, _engine(16 * memory, WhenFull.REJECT) as room:
-        while (held := full.usage()).evicted < 1.2 * held.keys or not held.evicted:
+        while (held := at_once(full.usage())).evicted < 1.2 * held.keys or not held.evicted:
             _set_new(full, batch, keys)
-        while room.usage().keys < held.keys:
+        while at_once(room.usage()).keys < held.keys:
             _set_new(room, 64, keys)
         pairs = [(_set_new(room, batch, keys), _set_new(full, batch, keys)) for _ in range(rounds)]
     return _cost(f"engine alone, {batch} in a call", held.keys, pairs)
@@ -126,7 +127,7 @@ def _set_new(engine: EmbeddedEngine, batch: int, keys: int) -> float:
     writes = [(Set(b"key:%012d" % _chance.randrange(10**12), VALUE),) for _ in range(keys)]
     began = time.thread_time_ns()
     for start in range(0, keys, batch):
-        engine.write(writes[start : start + batch])
+        engine.apply(writes[start : start + batch])
     return (time.thread_time_ns() - began) / 1000 / keys
 
 

@@ -33,6 +33,7 @@ from bench.service import CLIENT_CORE, Service, machine
 from bench.storm import LASTING_KEYS, RATE, STORED, Read, Reader
 from keyrack.engines.contract import Set
 from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.eager import at_once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -83,7 +84,7 @@ def fill(store: Path, keys: int, memory: int, prefix: str, end: Callable[[int], 
     began = time.monotonic()
     try:
         for start in range(0, keys, A_GROUP):
-            outcomes = engine.write(
+            outcomes = engine.apply(
                 [
                     (
                         Set(
@@ -97,7 +98,7 @@ def fill(store: Path, keys: int, memory: int, prefix: str, end: Callable[[int], 
             )
             if not all(isinstance(outcome, tuple) for outcome in outcomes):
                 raise BenchError(f"the store of {memory >> 20} MiB is too small for {keys} keys")
-            while engine.trim(100):
+            while at_once(engine.trim(100)):
                 pass
     finally:
         engine.close()

@@ -10,6 +10,7 @@ import pytest
 from api_support.inside import Inside
 
 from keyrack.engines.contract import ANY, Condition, Delete, Set, Space
+from keyrack.http import eager
 from keyrack.http import feed as feeds
 from keyrack.http.audience import Interests
 from keyrack.http.message import Answer
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from keyrack.engines.contract import Outcome
     from keyrack.http.reply import Chunk
 
 ALL = Interests((b"",), values=False)
@@ -234,13 +236,16 @@ def taking(owner: bytes, ttl: int = 60_000) -> tuple[Set]:
 
 
 def wait_for_lock(inside: Inside, owner: bytes, answers: list[Any], seconds: float = 5) -> Any:
-    return inside.feed.take_lock(
-        b"lock",
-        taking(owner),
-        lambda outcome: Answer(201 if isinstance(outcome, tuple) else 409, (), owner),
-        seconds,
-        answers.append,
-    )
+    def done(outcome: Outcome) -> None:
+        answers.append(Answer(201 if isinstance(outcome, tuple) else 409, (), owner))
+
+    async def wait() -> None:
+        # As a connection does it, inside the loop.
+        waits.append(eager.run(inside.feed.take_lock(b"lock", taking(owner), seconds), done))
+
+    waits: list[Any] = []
+    inside.run(wait())
+    return waits[0].cancel
 
 
 def release(inside: Inside) -> None:

@@ -102,7 +102,7 @@ def test_the_log_is_read_in_steps_from_its_end(inside: Inside) -> None:
         engine.write([(Set(b"k%d" % number, b""),)])
     engine.write([(Set(b"new", b""),)])
     inside.clock.reading_ns = 100_000
-    search, steps = engine.events_of, []
+    search, steps = engine.awaited.events_of, []
 
     def counted(*arguments: Any) -> Any:
         steps.append(arguments)

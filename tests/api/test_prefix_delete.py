@@ -111,18 +111,19 @@ def test_a_key_that_is_set_between_looking_and_deleting_is_left_alone(inside: In
     """Another worker's write that comes between the two is no part of what was to be deleted."""
     engine = inside.engine
     engine.write([(Set(b"a", b"old"),), (Set(b"b", b"old"),)])
-    submit = inside.feed.submit
     between = iter([(Set(b"a", b"new"),)])
 
-    def disturbed(write: Any, conclude: Any) -> None:
-        for other in between:
-            engine.write([other])
-        submit(write, conclude)
+    class Disturbed:
+        """A turn before whose writes another worker is served."""
 
-    inside.feed.submit = disturbed  # type: ignore[method-assign]  # for this test alone
+        def write(self, write: Any) -> Any:
+            for other in between:
+                engine.write([other])
+            return inside.turn.write(write)
 
     async def delete() -> Any:
-        return await bulk.delete({b"prefix": b"", b"all": b"true"}, inside.context)
+        context = inside.context._replace(turn=Disturbed())  # type: ignore[arg-type]  # what is used
+        return await bulk.delete({b"prefix": b"", b"all": b"true"}, context)
 
     assert inside.run(delete()).deleted == 1
     ((found,),) = engine.write([(Get(b"a"),)])
@@ -154,13 +155,13 @@ def test_others_are_answered_at_once_meanwhile(server: Server, key: str) -> None
 def test_a_step_deletes_few_keys(inside: Inside) -> None:
     """What a turn writes for the deletion is done before others are served."""
     inside.engine.write([(Set(b"k%06d" % number, b""),) for number in range(500)])
-    write, sizes = inside.engine.write, []
+    write, sizes = inside.engine.apply, []
 
     def counted(writes: Any) -> Any:
         sizes.append(len(writes))
         return write(writes)
 
-    inside.engine.write = counted  # type: ignore[method-assign]  # for this test alone
+    inside.turn._write_now = counted  # type: ignore[assignment]  # for this test alone
     assert inside.run(bulk.delete({b"prefix": b"k"}, inside.context)).deleted == 500
     assert sum(sizes) == 500
     assert max(sizes) <= 32

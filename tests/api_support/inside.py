@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from engine_support.driven import Driven
+
 from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.eager import at_once
 from keyrack.http.feed import Feed
+from keyrack.http.key_locks import KeyLocks
 from keyrack.http.reply import Context, Limits
-from keyrack.http.turn import Turn, at_once
+from keyrack.http.turn import Turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -39,16 +43,15 @@ class Inside:
     def __init__(self, directory: Path, events: int = 100_000) -> None:
         directory.mkdir()
         self.clock = SteadyClock()
-        self.engine = EmbeddedEngine(str(directory), 64 * _MIB, events, self.clock)
+        awaited = EmbeddedEngine(str(directory), 64 * _MIB, events, self.clock)
+        self.engine = Driven(awaited, at_once)
         self.loop = asyncio.new_event_loop()
-        self.turn = Turn(
-            self.loop, self.engine, memoryview(bytearray(8 * 2048)).cast("q"), at_once(self.engine)
-        )
+        self.turn = Turn(self.loop, awaited, memoryview(bytearray(8 * 2048)).cast("q"))
         self.interested: list[bool] = []
-        self.feed = Feed(self.loop, self.engine, self.turn, self.interested.append)
+        self.feed = Feed(self.loop, awaited, self.turn, self.interested.append)
         self.turn.committed = self.feed.wake
         self.limits = Limits(_MIB, 8 * _MIB)
-        self.context = Context(self.engine, self.limits, self.feed, self.engine)
+        self.context = Context(awaited, self.limits, self.turn, self.feed, KeyLocks())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run the loop until some work is done."""

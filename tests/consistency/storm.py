@@ -12,16 +12,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine_support.driven import embedded
 from keyrack_server import ENGINE, ON_VALKEY, Server, request
-
-from keyrack.engines.embedded import EmbeddedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from engine_support.driven import Driven
     from keyrack_server import Answer, Wire
 
-    from keyrack.engines.contract import Engine
 
 ROUNDS = int(os.environ.get("KEYRACK_TEST_ROUNDS", "1"))
 """How many times as long as in a plain run the storms last."""
@@ -86,7 +85,7 @@ def store() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def opened(directory: str) -> Iterator[Engine]:
+def opened(directory: str) -> Iterator[Driven]:
     """Open a store beside or after its service."""
     engine = _open(directory)
     try:
@@ -95,12 +94,12 @@ def opened(directory: str) -> Iterator[Engine]:
         engine.close()
 
 
-def _open(directory: str) -> Engine:
+def _open(directory: str) -> Driven:
     if ON_VALKEY:
         from valkey_support.store import opened_for  # not for tests that do without
 
         return opened_for(ENGINE, directory)
-    return EmbeddedEngine(directory, _MEMORY)
+    return embedded(directory, _MEMORY)
 
 
 def audit(directory: str) -> list[str]:

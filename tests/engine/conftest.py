@@ -10,9 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from engine_support.driven import Driven
     from engine_support.world import World
-
-    from keyrack.engines.contract import Engine
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ def world(request: pytest.FixtureRequest, shm: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def engine(world: World) -> Engine:
+def engine(world: World) -> Driven:
     """The engine of `world`, for tests that never restart it."""
     return world.engine
 

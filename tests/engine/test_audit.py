@@ -16,9 +16,9 @@ from keyrack.engines.embedded import eventlog
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from engine_support.driven import Driven
     from engine_support.world import EmbeddedWorld
 
-    from keyrack.engines.embedded import EmbeddedEngine
     from keyrack.engines.embedded.database import WriteTransaction
 
 STATE = b"keyrack:state"
@@ -27,7 +27,7 @@ STATE_FORM = Struct(">QQQ")
 
 
 @pytest.fixture
-def engine(embedded: EmbeddedWorld) -> EmbeddedEngine:
+def engine(embedded: EmbeddedWorld) -> Driven:
     """A store with a key that stays, one that ends, and one that was deleted."""
     engine = embedded.engine
     put(engine, b"stays")
@@ -39,25 +39,25 @@ def engine(embedded: EmbeddedWorld) -> EmbeddedEngine:
 
 
 @contextmanager
-def tampering(engine: EmbeddedEngine) -> Iterator[WriteTransaction]:
+def tampering(engine: Driven) -> Iterator[WriteTransaction]:
     with engine.database.load(0) as txn:
         yield txn
 
 
-def revision_of(engine: EmbeddedEngine, key: bytes) -> int:
+def revision_of(engine: Driven, key: bytes) -> int:
     record = engine.get(key)
     assert record is not None
     return record.revision
 
 
-def set_state(engine: EmbeddedEngine, revision: int = 0, events: int = 0) -> None:
+def set_state(engine: Driven, revision: int = 0, events: int = 0) -> None:
     """Change the last revision and the number of events by so much."""
     with tampering(engine) as txn:
         last, number, size = STATE_FORM.unpack(txn.note(STATE) or b"")
         txn.put_note(STATE, STATE_FORM.pack(last + revision, number + events, size))
 
 
-def log(engine: EmbeddedEngine, last: int, *changes: tuple[Change, bytes]) -> None:
+def log(engine: Driven, last: int, *changes: tuple[Change, bytes]) -> None:
     """Add an entry of the log that ends with revision `last`, and count it."""
     draft = eventlog.Draft(last - len(changes))
     for change, key in changes:
@@ -67,7 +67,7 @@ def log(engine: EmbeddedEngine, last: int, *changes: tuple[Change, bytes]) -> No
     set_state(engine, events=len(changes))
 
 
-def store(engine: EmbeddedEngine, key: bytes, raw: bytes) -> None:
+def store(engine: Driven, key: bytes, raw: bytes) -> None:
     """Put bytes in the place of a record."""
     with tampering(engine) as txn:
         txn.put(key, raw, engine.database.spaces[0])
@@ -85,7 +85,7 @@ def test_a_store_of_which_the_events_were_trimmed_is_sound(embedded: EmbeddedWor
     assert embedded.engine.check() == []
 
 
-def test_a_record_that_the_expiry_index_does_not_know_is_found(engine: EmbeddedEngine) -> None:
+def test_a_record_that_the_expiry_index_does_not_know_is_found(engine: Driven) -> None:
     record = engine.get(b"ends")
     assert record is not None
     with tampering(engine) as txn:
@@ -95,13 +95,13 @@ def test_a_record_that_the_expiry_index_does_not_know_is_found(engine: EmbeddedE
 
 
 @pytest.mark.parametrize("key", [b"stays", b"ends", b"gone", b"never"])
-def test_an_index_entry_without_its_record_is_found(engine: EmbeddedEngine, key: bytes) -> None:
+def test_an_index_entry_without_its_record_is_found(engine: Driven, key: bytes) -> None:
     with tampering(engine) as txn:
         txn.put(PAIR.pack(77, 5), key, engine.database.expiry)
     assert engine.check() == [f"the expiry index names {key!r} at 77, and no record agrees"]
 
 
-def test_an_index_entry_that_names_another_key_is_found(engine: EmbeddedEngine) -> None:
+def test_an_index_entry_that_names_another_key_is_found(engine: Driven) -> None:
     record = engine.get(b"ends")
     assert record is not None
     with tampering(engine) as txn:
@@ -111,19 +111,19 @@ def test_an_index_entry_that_names_another_key_is_found(engine: EmbeddedEngine) 
     assert second.startswith("the expiry index names b'stays'")
 
 
-def test_a_record_newer_than_the_store_is_found(engine: EmbeddedEngine) -> None:
+def test_a_record_newer_than_the_store_is_found(engine: Driven) -> None:
     revision = engine.usage().revision + 1
     store(engine, b"stays", wire.pack(revision, b"v"))
     assert f"b'stays' has revision {revision}, newer than the store" in engine.check()
 
 
-def test_a_revision_that_was_given_twice_is_found(engine: EmbeddedEngine) -> None:
+def test_a_revision_that_was_given_twice_is_found(engine: Driven) -> None:
     revision = revision_of(engine, b"stays")
     store(engine, b"twin", wire.pack(revision, b"v"))
     assert f"revision {revision} was given twice" in engine.check()
 
 
-def test_a_record_without_its_event_is_found(engine: EmbeddedEngine) -> None:
+def test_a_record_without_its_event_is_found(engine: Driven) -> None:
     set_state(engine, revision=1)
     revision = engine.usage().revision
     store(engine, b"secret", wire.pack(revision, b"v"))
@@ -131,7 +131,7 @@ def test_a_record_without_its_event_is_found(engine: EmbeddedEngine) -> None:
     assert problem == f"b'secret' has revision {revision}, and its last event is None"
 
 
-def test_a_record_whose_last_event_is_another_is_found(engine: EmbeddedEngine) -> None:
+def test_a_record_whose_last_event_is_another_is_found(engine: Driven) -> None:
     last = engine.usage().revision + 1
     set_state(engine, revision=1)
     log(engine, last, (Change.DELETE, b"stays"))
@@ -139,7 +139,7 @@ def test_a_record_whose_last_event_is_another_is_found(engine: EmbeddedEngine) -
     assert problem.startswith(f"b'stays' has revision {revision_of(engine, b'stays')}, and")
 
 
-def test_an_event_without_its_record_is_found(engine: EmbeddedEngine) -> None:
+def test_an_event_without_its_record_is_found(engine: Driven) -> None:
     revision = revision_of(engine, b"stays")
     with tampering(engine) as txn:
         txn.pop(b"stays", engine.database.spaces[0])
@@ -147,18 +147,18 @@ def test_an_event_without_its_record_is_found(engine: EmbeddedEngine) -> None:
 
 
 @pytest.mark.parametrize("difference", [-1, 1])
-def test_a_wrong_number_of_events_is_found(engine: EmbeddedEngine, difference: int) -> None:
+def test_a_wrong_number_of_events_is_found(engine: Driven, difference: int) -> None:
     set_state(engine, events=difference)
     assert engine.check() == [f"the log holds 4 events and says {4 + difference}"]
 
 
-def test_an_event_newer_than_the_store_is_found(engine: EmbeddedEngine) -> None:
+def test_an_event_newer_than_the_store_is_found(engine: Driven) -> None:
     last = engine.usage().revision
     log(engine, last + 2, (Change.DELETE, b"x"), (Change.DELETE, b"x"))
     assert engine.check() == [f"event {last + 2} is newer than the store's revision {last}"]
 
 
-def test_events_out_of_order_are_found(engine: EmbeddedEngine) -> None:
+def test_events_out_of_order_are_found(engine: Driven) -> None:
     last = engine.usage().revision
     set_state(engine, revision=1)
     log(engine, last + 1, (Change.DELETE, b"x"), (Change.DELETE, b"x"))
@@ -176,7 +176,7 @@ def test_events_out_of_order_are_found(engine: EmbeddedEngine) -> None:
     ],
 )
 def test_what_cannot_be_read_at_all_is_found(
-    engine: EmbeddedEngine, table: str, key: bytes, value: bytes
+    engine: Driven, table: str, key: bytes, value: bytes
 ) -> None:
     """Told as a sentence like everything else, instead of ending the audit with an exception."""
     with tampering(engine) as txn:
@@ -191,7 +191,7 @@ def test_what_cannot_be_read_at_all_is_found(
 
 
 @pytest.mark.parametrize("change", ["one is gone", "all are gone", "one is too many", "nobody's"])
-def test_pieces_that_no_record_agrees_with_are_found(engine: EmbeddedEngine, change: str) -> None:
+def test_pieces_that_no_record_agrees_with_are_found(engine: Driven, change: str) -> None:
     put(engine, b"long", b"x" * 10_000)
     assert engine.check() == []
     with tampering(engine) as txn:
@@ -207,7 +207,7 @@ def test_pieces_that_no_record_agrees_with_are_found(engine: EmbeddedEngine, cha
     assert "pieces of" in problem
 
 
-def test_no_more_than_twenty_problems_are_told(engine: EmbeddedEngine) -> None:
+def test_no_more_than_twenty_problems_are_told(engine: Driven) -> None:
     for number in range(30):
         store(engine, b"%d" % number, wire.pack(1 << 60, b""))
     assert len(engine.check()) == 20

@@ -6,9 +6,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support.driven import embedded
 from engine_support.world import put, value_of
 
-from keyrack.engines.embedded import EmbeddedEngine, clock
+from keyrack.engines.embedded import clock
 from keyrack.engines.embedded.clock import Anchor
 from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER, open_words
 
@@ -34,7 +35,7 @@ def start_machine_anew(world: EmbeddedWorld, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_new_stores_clock_shows_wall_time(shm: Path) -> None:
-    engine = EmbeddedEngine(str(shm), 8 << 20)
+    engine = embedded(str(shm), 8 << 20)
     wall, now = time.time_ns() // 10**6, engine.now()
     engine.close()
     assert wall - 1000 < now < wall + 1000
@@ -42,7 +43,7 @@ def test_a_new_stores_clock_shows_wall_time(shm: Path) -> None:
 
 def test_a_new_stores_revision_begins_at_the_wall_clocks_microseconds(shm: Path) -> None:
     before = time.time_ns() // 1000
-    engine = EmbeddedEngine(str(shm), 8 << 20)
+    engine = embedded(str(shm), 8 << 20)
     revision = engine.usage().revision
     engine.close()
     assert before <= revision <= time.time_ns() // 1000

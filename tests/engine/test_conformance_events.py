@@ -17,12 +17,11 @@ from engine_support.world import (
 from keyrack.engines.contract import ANY, Change, Condition, Delete, Event, Set
 
 if TYPE_CHECKING:
+    from engine_support.driven import Driven
     from engine_support.world import World
 
-    from keyrack.engines.contract import Engine
 
-
-def test_a_new_store_has_no_events(engine: Engine) -> None:
+def test_a_new_store_has_no_events(engine: Driven) -> None:
     assert list(engine.events()) == []
 
 
@@ -37,7 +36,7 @@ def test_each_change_is_an_event_with_its_time(world: World) -> None:
     ]
 
 
-def test_events_of_one_write_and_one_call_are_told_one_by_one_in_order(engine: Engine) -> None:
+def test_events_of_one_write_and_one_call_are_told_one_by_one_in_order(engine: Driven) -> None:
     needs_all_keys_together(engine)
     engine.write([(Set(b"a", b""), Set(b"b", b"")), (Delete(b"a"),), (Set(b"c", b""),)])
     events = list(engine.events())
@@ -46,7 +45,7 @@ def test_events_of_one_write_and_one_call_are_told_one_by_one_in_order(engine: E
     assert revisions == list(range(revisions[0], revisions[0] + 4))
 
 
-def test_events_after_a_revision_are_those_above_it(engine: Engine) -> None:
+def test_events_after_a_revision_are_those_above_it(engine: Driven) -> None:
     """Also in the middle of what was committed together."""
     needs_all_keys_together(engine)
     engine.write([tuple(Set(b"%d" % i, b"") for i in range(j, j + 4)) for j in (0, 4, 8)])
@@ -56,7 +55,7 @@ def test_events_after_a_revision_are_those_above_it(engine: Engine) -> None:
     assert list(engine.events(events[0].revision - 1)) == events
 
 
-def test_a_refused_write_is_no_event(engine: Engine) -> None:
+def test_a_refused_write_is_no_event(engine: Driven) -> None:
     attempt(engine, Set(b"a", b""), Set(b"b", b"", condition=Condition(match=ANY)))
     assert history(engine) == []
 
@@ -68,7 +67,7 @@ def test_events_survive_a_restart(world: World) -> None:
     assert list(world.engine.events()) == before
 
 
-def test_events_that_come_while_others_are_read_are_read_too(engine: Engine) -> None:
+def test_events_that_come_while_others_are_read_are_read_too(engine: Driven) -> None:
     put(engine, b"a")
     events = engine.events()
     assert next(events).key == b"a"
@@ -83,7 +82,7 @@ def test_events_that_come_while_others_are_read_are_read_too(engine: Engine) -> 
 # Events of one key
 
 
-def of_key(engine: Engine, key: bytes, limit: int) -> list[Event]:
+def of_key(engine: Driven, key: bytes, limit: int) -> list[Event]:
     """The events of a key, asked for with a limit until there are no more."""
     found, before = engine.events_of(key, None, limit)
     while before is not None:
@@ -93,7 +92,7 @@ def of_key(engine: Engine, key: bytes, limit: int) -> list[Event]:
     return found
 
 
-def test_events_of_a_key_are_told_newest_first(engine: Engine) -> None:
+def test_events_of_a_key_are_told_newest_first(engine: Driven) -> None:
     put(engine, b"k")
     put(engine, b"kk")
     drop(engine, b"k")
@@ -103,7 +102,7 @@ def test_events_of_a_key_are_told_newest_first(engine: Engine) -> None:
     assert of_key(engine, b"none", 10) == []
 
 
-def test_events_of_a_key_go_on_where_they_were_cut(engine: Engine) -> None:
+def test_events_of_a_key_go_on_where_they_were_cut(engine: Driven) -> None:
     """Also in the middle of what was committed together."""
     needs_all_keys_together(engine)
     for _ in range(3):
@@ -117,7 +116,7 @@ def test_events_of_a_key_go_on_where_they_were_cut(engine: Engine) -> None:
 # Trimming
 
 
-def test_trimming_keeps_what_it_must(engine: Engine) -> None:
+def test_trimming_keeps_what_it_must(engine: Driven) -> None:
     for number in range(EVENTS_KEPT):
         put(engine, b"%d" % number)
     assert engine.trim(100) == 0
@@ -126,7 +125,7 @@ def test_trimming_keeps_what_it_must(engine: Engine) -> None:
     assert engine.usage().events == len(list(engine.events())) == EVENTS_KEPT
 
 
-def test_trimming_removes_the_oldest_and_no_more_than_it_may(engine: Engine) -> None:
+def test_trimming_removes_the_oldest_and_no_more_than_it_may(engine: Driven) -> None:
     for number in range(EVENTS_KEPT + 10):
         put(engine, b"%d" % number)
     before = list(engine.events())
@@ -136,7 +135,7 @@ def test_trimming_removes_the_oldest_and_no_more_than_it_may(engine: Engine) -> 
     assert list(engine.events()) == before[10:]
 
 
-def test_trimming_never_cuts_into_the_number_kept(engine: Engine) -> None:
+def test_trimming_never_cuts_into_the_number_kept(engine: Driven) -> None:
     """What was committed together may go only together."""
     needs_all_keys_together(engine)
     for _ in range(7):
@@ -146,7 +145,7 @@ def test_trimming_never_cuts_into_the_number_kept(engine: Engine) -> None:
     assert EVENTS_KEPT <= engine.usage().events < EVENTS_KEPT + 40
 
 
-def test_trimming_takes_no_record_away(engine: Engine) -> None:
+def test_trimming_takes_no_record_away(engine: Driven) -> None:
     engine.write([(Set(b"%03d" % i, b"v", ttl_ms=1000),) for i in range(200)])
     for number in range(EVENTS_KEPT):
         put(engine, b"%d" % number)
@@ -154,7 +153,7 @@ def test_trimming_takes_no_record_away(engine: Engine) -> None:
     assert engine.usage().keys == 200 + EVENTS_KEPT
 
 
-def test_a_reader_of_events_goes_on_behind_a_trim(engine: Engine) -> None:
+def test_a_reader_of_events_goes_on_behind_a_trim(engine: Driven) -> None:
     for number in range(EVENTS_KEPT + 10):
         put(engine, b"%d" % number)
     events = engine.events()

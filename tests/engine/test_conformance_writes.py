@@ -37,9 +37,10 @@ from keyrack.engines.contract import (
 )
 
 if TYPE_CHECKING:
+    from engine_support.driven import Driven
     from engine_support.world import World
 
-    from keyrack.engines.contract import Engine, Operation
+    from keyrack.engines.contract import Operation
 
 ODD_KEYS = [
     b"\x00",
@@ -53,23 +54,23 @@ ODD_KEYS = [
 ]
 
 
-def test_a_missing_key_reads_as_none(engine: Engine) -> None:
+def test_a_missing_key_reads_as_none(engine: Driven) -> None:
     assert engine.get(b"k") is None
 
 
-def test_a_set_is_read_back_with_its_type_and_revision(engine: Engine) -> None:
+def test_a_set_is_read_back_with_its_type_and_revision(engine: Driven) -> None:
     (result,) = done(engine, Set(b"k", b"[1]", JSON))
     assert engine.get(b"k") == Record(b"[1]", JSON, result.revision)
 
 
-def test_text_is_the_type_of_a_value_that_names_none(engine: Engine) -> None:
+def test_text_is_the_type_of_a_value_that_names_none(engine: Driven) -> None:
     done(engine, Set(b"k", b"v"))
     record = engine.get(b"k")
     assert record is not None
     assert record.media_type == TEXT
 
 
-def test_a_media_type_nobody_foresaw_is_kept(engine: Engine) -> None:
+def test_a_media_type_nobody_foresaw_is_kept(engine: Driven) -> None:
     media_type = "application/" + "x" * 243
     done(engine, Set(b"k", b"v", media_type, ttl_ms=5))
     record = engine.get(b"k")
@@ -77,18 +78,18 @@ def test_a_media_type_nobody_foresaw_is_kept(engine: Engine) -> None:
     assert record.media_type == media_type
 
 
-def test_a_result_says_whether_the_key_existed(engine: Engine) -> None:
+def test_a_result_says_whether_the_key_existed(engine: Driven) -> None:
     assert [put(engine, b"k").existed, put(engine, b"k").existed] == [False, True]
     assert [drop(engine, b"k").existed, put(engine, b"k").existed] == [True, False]
 
 
-def test_a_second_set_replaces_the_first_wholly(engine: Engine) -> None:
+def test_a_second_set_replaces_the_first_wholly(engine: Driven) -> None:
     done(engine, Set(b"k", b"[1]", JSON, ttl_ms=1000))
     result = put(engine, b"k", b"v")
     assert engine.get(b"k") == Record(b"v", TEXT, result.revision, expires_at=0)
 
 
-def test_a_deleted_key_is_missing(engine: Engine) -> None:
+def test_a_deleted_key_is_missing(engine: Driven) -> None:
     put(engine, b"k")
     put(engine, b"other")
     drop(engine, b"k")
@@ -96,7 +97,7 @@ def test_a_deleted_key_is_missing(engine: Engine) -> None:
     assert value_of(engine, b"other") == b"v"
 
 
-def test_deleting_a_missing_key_changes_nothing(engine: Engine) -> None:
+def test_deleting_a_missing_key_changes_nothing(engine: Driven) -> None:
     put(engine, b"other")
     before = engine.usage()
     assert drop(engine, b"k") == Result(0, existed=False)
@@ -113,7 +114,7 @@ def test_a_key_may_be_any_bytes(world: World, key: bytes) -> None:
     assert drop(world.engine, key).existed
 
 
-def test_keys_that_begin_alike_are_different_keys(engine: Engine) -> None:
+def test_keys_that_begin_alike_are_different_keys(engine: Driven) -> None:
     keys = [b"a", b"a\x00", b"a\x00\x00", b"aa", b"A", b"a" * 510, b"a" * 511]
     for key in keys:
         put(engine, key, b"of " + key)
@@ -121,7 +122,7 @@ def test_keys_that_begin_alike_are_different_keys(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 2020, 2048, 4096, 4097, 65_536, MIB, 5 * MIB])
-def test_a_value_may_be_of_any_size(engine: Engine, size: int) -> None:
+def test_a_value_may_be_of_any_size(engine: Driven, size: int) -> None:
     value = bytes(i * 31 & 255 for i in range(997)) * (size // 997 + 1)
     put(engine, b"k", value[:size])
     assert value_of(engine, b"k") == value[:size]
@@ -132,17 +133,17 @@ def test_a_value_may_be_of_any_size(engine: Engine, size: int) -> None:
 # Several writes in one call
 
 
-def test_a_call_without_writes_does_nothing(engine: Engine) -> None:
+def test_a_call_without_writes_does_nothing(engine: Driven) -> None:
     assert engine.write([]) == []
     assert history(engine) == []
 
 
-def test_a_write_without_operations_is_done_at_once(engine: Engine) -> None:
+def test_a_write_without_operations_is_done_at_once(engine: Driven) -> None:
     assert engine.write([(), (Set(b"k", b"v"),)])[0] == ()
     assert value_of(engine, b"k") == b"v"
 
 
-def test_three_hundred_writes_in_one_call_are_all_done_in_order(engine: Engine) -> None:
+def test_three_hundred_writes_in_one_call_are_all_done_in_order(engine: Driven) -> None:
     outcomes = engine.write([(Set(b"%03d" % i, b"%d" % i),) for i in range(300)])
     revisions = [outcome[0].revision for outcome in outcomes if isinstance(outcome, tuple)]
     assert len(set(revisions)) == 300
@@ -151,18 +152,18 @@ def test_three_hundred_writes_in_one_call_are_all_done_in_order(engine: Engine) 
     assert [value_of(engine, b"%03d" % i) for i in range(300)] == [b"%d" % i for i in range(300)]
 
 
-def test_big_values_in_one_call_are_all_done(engine: Engine) -> None:
+def test_big_values_in_one_call_are_all_done(engine: Driven) -> None:
     engine.write([(Set(b"%d" % i, b"%d" % i * MIB),) for i in range(8)])
     assert all(value_of(engine, b"%d" % i) == b"%d" % i * MIB for i in range(8))
 
 
-def test_the_last_of_several_sets_of_a_key_in_one_call_counts(engine: Engine) -> None:
+def test_the_last_of_several_sets_of_a_key_in_one_call_counts(engine: Driven) -> None:
     outcomes = engine.write([(Set(b"k", b"%d" % i, ttl_ms=i % 2 * 100),) for i in range(9)])
     assert value_of(engine, b"k") == b"8"
     assert engine.get(b"k") == Record(b"8", TEXT, outcomes[8][0].revision)  # type: ignore[index]
 
 
-def test_a_refused_write_leaves_the_others_of_the_call_alone(engine: Engine) -> None:
+def test_a_refused_write_leaves_the_others_of_the_call_alone(engine: Driven) -> None:
     first, second, third = engine.write(
         [
             (Set(b"a", b"1"),),
@@ -176,7 +177,7 @@ def test_a_refused_write_leaves_the_others_of_the_call_alone(engine: Engine) -> 
     assert [value_of(engine, key) for key in (b"a", b"b", b"c")] == [b"1", None, b"3"]
 
 
-def test_a_refused_write_takes_no_revision_from_the_others_of_the_call(engine: Engine) -> None:
+def test_a_refused_write_takes_no_revision_from_the_others_of_the_call(engine: Driven) -> None:
     """Its first operation was done and is undone, between writes that stay."""
     needs_all_keys_together(engine)
     refusing = Set(b"a", b"2", condition=Condition(none_match=ANY))
@@ -191,7 +192,7 @@ def test_a_refused_write_takes_no_revision_from_the_others_of_the_call(engine: E
     assert follows(engine, third[0].revision, first[0].revision)
 
 
-def test_a_write_sees_the_writes_before_it_in_the_call(engine: Engine) -> None:
+def test_a_write_sees_the_writes_before_it_in_the_call(engine: Driven) -> None:
     only_new = Condition(none_match=ANY)
     outcomes = engine.write([(Set(b"k", b"%d" % i, condition=only_new),) for i in range(3)])
     assert [type(outcome) for outcome in outcomes] == [tuple, Refusal, Refusal]
@@ -230,7 +231,7 @@ def test_sets_in_one_call_replace_whatever_was_there(
     assert {key: value_of(engine, key) for key in keys} == dict.fromkeys(keys, b"w")
 
 
-def test_a_lock_is_no_key(engine: Engine) -> None:
+def test_a_lock_is_no_key(engine: Driven) -> None:
     done(engine, Set(b"name", b"owner", space=Space.LOCKS))
     lock = engine.lock_of(b"name")
     assert lock is not None
@@ -242,7 +243,7 @@ def test_a_lock_is_no_key(engine: Engine) -> None:
 # Several operations in one write
 
 
-def test_a_write_of_many_operations_gives_a_result_for_each(engine: Engine) -> None:
+def test_a_write_of_many_operations_gives_a_result_for_each(engine: Driven) -> None:
     needs_all_keys_together(engine)
     put(engine, b"gone")
     results = done(engine, Set(b"a", b"1"), Delete(b"gone"), Delete(b"never"), Set(b"a", b"2"))
@@ -250,7 +251,7 @@ def test_a_write_of_many_operations_gives_a_result_for_each(engine: Engine) -> N
     assert value_of(engine, b"a") == b"2"
 
 
-def test_a_write_of_three_hundred_operations_is_done_as_one(engine: Engine) -> None:
+def test_a_write_of_three_hundred_operations_is_done_as_one(engine: Driven) -> None:
     needs_all_keys_together(engine)
     results = done(engine, *(Set(b"%03d" % i, b"v" * i, ttl_ms=i) for i in range(300)))
     first = results[0].revision
@@ -259,7 +260,7 @@ def test_a_write_of_three_hundred_operations_is_done_as_one(engine: Engine) -> N
 
 
 @pytest.mark.parametrize("position", [0, 1, 2])
-def test_a_refused_operation_undoes_its_whole_write(engine: Engine, position: int) -> None:
+def test_a_refused_operation_undoes_its_whole_write(engine: Driven, position: int) -> None:
     """Nothing is changed: no record, no revision, no event."""
     needs_all_keys_together(engine)
     put(engine, b"old", b"kept", ttl_ms=1000)
@@ -276,7 +277,7 @@ def test_a_refused_operation_undoes_its_whole_write(engine: Engine, position: in
 # Revisions
 
 
-def test_every_change_takes_a_greater_revision(engine: Engine) -> None:
+def test_every_change_takes_a_greater_revision(engine: Driven) -> None:
     seen = [put(engine, b"k").revision, put(engine, b"k").revision, drop(engine, b"k").revision]
     seen += [result.revision for result in done(engine, Set(b"a", b""), Set(b"a", b"b"))]
     seen += [put(engine, b"%d" % number).revision for number in range(20)]
@@ -284,7 +285,7 @@ def test_every_change_takes_a_greater_revision(engine: Engine) -> None:
     assert engine.usage().revision == seen[-1]
 
 
-def test_a_key_made_again_has_a_greater_revision(engine: Engine) -> None:
+def test_a_key_made_again_has_a_greater_revision(engine: Driven) -> None:
     first = put(engine, b"k").revision
     drop(engine, b"k")
     assert put(engine, b"k").revision > first

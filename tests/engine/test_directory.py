@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 
 import lmdb
 import pytest
+from engine_support.driven import Driven, embedded
 from engine_support.processes import Child
 from engine_support.world import MIB, put, value_of
 
 from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall
-from keyrack.engines.embedded import EmbeddedEngine, directory, locking
+from keyrack.engines.embedded import directory, locking
 from keyrack.engines.embedded.directory import MINIMUM, prepare, remove_leftovers
 
 if TYPE_CHECKING:
@@ -41,8 +42,8 @@ def with_file_system(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> 
     monkeypatch.setattr(directory, "_capacity", lambda path: (total, free))
 
 
-def use(place: Place) -> EmbeddedEngine:
-    return EmbeddedEngine(place.path, place.memory)
+def use(place: Place) -> Driven:
+    return embedded(place.path, place.memory)
 
 
 # Without a name

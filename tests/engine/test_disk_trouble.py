@@ -170,17 +170,13 @@ def outcomes_of(kept: KeptStore, *calls: Sequence[bytes | Set]) -> list[list[Out
     async def run() -> list[list[Outcome]]:
         loop = asyncio.get_running_loop()
         writes = GroupCommit(kept.engine, loop)
-        futures = []
-        for keys in calls:
-            future: asyncio.Future[list[Outcome]] = loop.create_future()
-            futures.append(future)
-            writes.perform(
-                [(Set(key, b"v") if isinstance(key, bytes) else key,) for key in keys],
-                lambda found, future=future: future.set_result(list(found)),  # type: ignore[misc]
-            )
-        found = await asyncio.gather(*futures)
+        asked = (
+            writes.write([(Set(key, b"v") if isinstance(key, bytes) else key,) for key in keys])
+            for keys in calls
+        )
+        found = await asyncio.gather(*asked)
         writes.close()
-        return found
+        return list(map(list, found))
 
     return asyncio.run(run())
 
@@ -236,11 +232,7 @@ def test_a_full_disk_is_told_once_and_so_is_its_end(
         found: list[object] = []
         for error in (0, errno.ENOSPC, errno.ENOSPC, 0, 0):
             files.write_error = error
-            future: asyncio.Future[object] = loop.create_future()
-            writes.perform(
-                [(Set(b"k", b"v"),)], lambda outcomes, f=future: f.set_result(outcomes[0])
-            )  # type: ignore[misc]
-            found.append(await future)
+            found += await writes.write([(Set(b"k", b"v"),)])
         writes.close()
         return found
 

@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from engine_support.driven import Driven
+
     from keyrack.engines.contract import Operation, Record
-    from keyrack.engines.embedded import EmbeddedEngine
     from keyrack.engines.embedded.eviction.policy import Evictor
 
 MEMORY = 8 * MIB
@@ -67,13 +68,11 @@ def world(shm: Path) -> Iterator[EmbeddedWorld]:
 
 
 @pytest.fixture
-def engine(world: EmbeddedWorld) -> EmbeddedEngine:
+def engine(world: EmbeddedWorld) -> Driven:
     return world.engine
 
 
-def stream(
-    engine: EmbeddedEngine, number: int, size: int = A_PAGE, name: bytes = b"new"
-) -> list[bytes]:
+def stream(engine: Driven, number: int, size: int = A_PAGE, name: bytes = b"new") -> list[bytes]:
     """Set so many new keys one by one, none of which may be refused."""
     keys = [b"%b-%05d" % (name, at) for at in range(number)]
     for key in keys:
@@ -81,19 +80,19 @@ def stream(
     return keys
 
 
-def evictor_of(engine: EmbeddedEngine) -> Evictor:
+def evictor_of(engine: Driven) -> Evictor:
     assert engine.evictor is not None
     return engine.evictor
 
 
-def present(engine: EmbeddedEngine, keys: Sequence[bytes]) -> int:
+def present(engine: Driven, keys: Sequence[bytes]) -> int:
     """Count keys without warming them."""
     records = engine.database.spaces[0]
     with engine.database.read() as txn:
         return sum(txn.get(key, records) is not None for key in keys)
 
 
-def contents(engine: EmbeddedEngine) -> dict[bytes, Record]:
+def contents(engine: Driven) -> dict[bytes, Record]:
     found, after = {}, None
     while True:
         page = engine.scan(after=after)
@@ -103,7 +102,7 @@ def contents(engine: EmbeddedEngine) -> dict[bytes, Record]:
         after = page.next
 
 
-def use(engine: EmbeddedEngine, keys: Sequence[bytes]) -> None:
+def use(engine: Driven, keys: Sequence[bytes]) -> None:
     for key in keys:
         assert engine.get(key) is not None
 
@@ -148,7 +147,7 @@ def test_no_write_is_refused_whatever_the_sizes(
 
 @pytest.mark.parametrize(("first", "then"), [(60, MIB), (MIB, 100), (A_PAGE, 200), (200, 30_000)])
 def test_what_is_stored_may_change_its_size_altogether(
-    engine: EmbeddedEngine, first: int, then: int
+    engine: Driven, first: int, then: int
 ) -> None:
     for number in range(2 * MEMORY // (first + 150)):
         put(engine, b"first-%d" % number, bytes(first))
@@ -156,7 +155,7 @@ def test_what_is_stored_may_change_its_size_altogether(
         put(engine, b"then-%d" % number, bytes(then))
 
 
-def test_a_full_store_stays_nearly_full(engine: EmbeddedEngine) -> None:
+def test_a_full_store_stays_nearly_full(engine: Driven) -> None:
     """Evicting goes no further than it must: a sixth is for the log, deletes and what is next."""
     stream(engine, 3 * FIT)
     least = engine.usage().keys
@@ -166,7 +165,7 @@ def test_a_full_store_stays_nearly_full(engine: EmbeddedEngine) -> None:
     assert least > FIT
 
 
-def test_a_write_that_can_never_fit_is_refused_and_evicts_nothing(engine: EmbeddedEngine) -> None:
+def test_a_write_that_can_never_fit_is_refused_and_evicts_nothing(engine: Driven) -> None:
     stream(engine, 2 * FIT)
     before = engine.usage()
     operations = [Set(b"big-%d" % at, bytes(MIB)) for at in range(7)]
@@ -175,7 +174,7 @@ def test_a_write_that_can_never_fit_is_refused_and_evicts_nothing(engine: Embedd
     assert engine.usage().keys == before.keys
 
 
-def evictions(engine: EmbeddedEngine, after: int) -> int:
+def evictions(engine: Driven, after: int) -> int:
     return sum(event.change is Change.EVICT for event in engine.events(after))
 
 
@@ -199,7 +198,7 @@ def test_a_long_value_waits_for_few_evictions_and_the_rest_is_done_later(shm: Pa
 # Which
 
 
-def test_keys_that_are_read_stay_and_those_that_are_not_go(engine: EmbeddedEngine) -> None:
+def test_keys_that_are_read_stay_and_those_that_are_not_go(engine: Driven) -> None:
     read, unread = stream(engine, 100, name=b"read"), stream(engine, 100, name=b"unread")
     for start in range(0, 4 * FIT, 100):
         use(engine, read)
@@ -208,7 +207,7 @@ def test_keys_that_are_read_stay_and_those_that_are_not_go(engine: EmbeddedEngin
 
 
 @pytest.mark.parametrize("way", ["set", "add", "touch", "get in a batch"])
-def test_any_use_keeps_a_key(engine: EmbeddedEngine, way: str) -> None:
+def test_any_use_keeps_a_key(engine: Driven, way: str) -> None:
     ways: dict[str, Operation] = {
         "set": Set(b"used", b"1"),
         "add": Add(b"used", 1),
@@ -224,7 +223,7 @@ def test_any_use_keeps_a_key(engine: EmbeddedEngine, way: str) -> None:
 
 
 def test_keys_that_are_asked_for_once_do_not_displace_those_that_are_in_use(
-    engine: EmbeddedEngine,
+    engine: Driven,
 ) -> None:
     """A scan of five times what fits, and no use in between."""
     popular = stream(engine, FIT // 2, name=b"popular")
@@ -234,7 +233,7 @@ def test_keys_that_are_asked_for_once_do_not_displace_those_that_are_in_use(
     assert present(engine, popular) > 0.9 * len(popular)
 
 
-def test_what_comes_back_soon_after_it_was_evicted_is_kept(engine: EmbeddedEngine) -> None:
+def test_what_comes_back_soon_after_it_was_evicted_is_kept(engine: Driven) -> None:
     """Beside keys that are as new and were never there, under the same stream of others."""
     returning = stream(engine, 50, name=b"returning")
     stream(engine, FIT + 200, name=b"first")
@@ -249,7 +248,7 @@ def test_what_comes_back_soon_after_it_was_evicted_is_kept(engine: EmbeddedEngin
     assert present(engine, gone) > 0.9 * len(gone)
 
 
-def test_a_full_store_of_hot_keys_still_takes_new_ones(engine: EmbeddedEngine) -> None:
+def test_a_full_store_of_hot_keys_still_takes_new_ones(engine: Driven) -> None:
     keys = stream(engine, FIT)
     for round_ in range(20):
         for _ in range(3):
@@ -257,7 +256,7 @@ def test_a_full_store_of_hot_keys_still_takes_new_ones(engine: EmbeddedEngine) -
         stream(engine, 30, name=b"more-%d" % round_)
 
 
-def test_room_is_made_for_a_long_value_though_every_key_is_hot(engine: EmbeddedEngine) -> None:
+def test_room_is_made_for_a_long_value_though_every_key_is_hot(engine: Driven) -> None:
     """Many steps find nothing cold: each takes the least warm key that it has seen."""
     keys = stream(engine, 18_000, 200)
     for _ in range(3):
@@ -266,7 +265,7 @@ def test_room_is_made_for_a_long_value_though_every_key_is_hot(engine: EmbeddedE
         put(engine, b"long-%d" % number, bytes(MIB))
 
 
-def test_a_step_that_finds_nothing_cold_takes_the_least_warm(engine: EmbeddedEngine) -> None:
+def test_a_step_that_finds_nothing_cold_takes_the_least_warm(engine: Driven) -> None:
     keys = stream(engine, 18_000, 200)
     for _ in range(3):
         use(engine, keys)
@@ -281,7 +280,7 @@ def test_a_step_that_finds_nothing_cold_takes_the_least_warm(engine: EmbeddedEng
         assert engine.usage().evicted == before + step + 1
 
 
-def grown_up(engine: EmbeddedEngine) -> list[bytes]:
+def grown_up(engine: Driven) -> list[bytes]:
     """Fill a store with keys that have proved themselves and are cold since."""
     keys = stream(engine, FIT, name=b"grown-up")
     use(engine, keys)
@@ -290,7 +289,7 @@ def grown_up(engine: EmbeddedEngine) -> list[bytes]:
     return [key for key in keys if present(engine, [key])]
 
 
-def test_the_hand_leaves_young_keys_alone(engine: EmbeddedEngine) -> None:
+def test_the_hand_leaves_young_keys_alone(engine: Driven) -> None:
     """They lie before it in the order of keys, and are as cold as those that it takes."""
     old = grown_up(engine)
     young = stream(engine, FIT // 40, name=b"aaa")
@@ -300,7 +299,7 @@ def test_the_hand_leaves_young_keys_alone(engine: EmbeddedEngine) -> None:
 
 
 @pytest.mark.parametrize("ages", ["young", "grown up"])
-def test_spared_keys_stay_however_much_is_owed(engine: EmbeddedEngine, ages: str) -> None:
+def test_spared_keys_stay_however_much_is_owed(engine: Driven, ages: str) -> None:
     keys = grown_up(engine) if ages == "grown up" else stream(engine, FIT)
     for _ in range(FIT):
         evictor_of(engine).evict(MEMORY, frozenset(keys[1:]))
@@ -308,7 +307,7 @@ def test_spared_keys_stay_however_much_is_owed(engine: EmbeddedEngine, ages: str
     assert present(engine, keys[:1]) == 0
 
 
-def test_a_key_that_was_set_anew_has_its_time_from_then_on(engine: EmbeddedEngine) -> None:
+def test_a_key_that_was_set_anew_has_its_time_from_then_on(engine: Driven) -> None:
     keys = stream(engine, 20, name=b"anew")
     stream(engine, FIT - 100, name=b"fill")
     for key in keys:
@@ -336,14 +335,14 @@ def test_keys_go_also_when_the_log_remembers_nothing(shm: Path, events: int) -> 
 # What is spared
 
 
-def test_a_batch_evicts_none_of_its_own_keys(engine: EmbeddedEngine) -> None:
+def test_a_batch_evicts_none_of_its_own_keys(engine: Driven) -> None:
     stream(engine, 2 * FIT)
     keys = [b"mine-%d" % number for number in range(FIT // 2)]
     done(engine, *(Set(key, bytes(A_PAGE)) for key in keys))
     assert present(engine, keys) == len(keys)
 
 
-def test_no_call_evicts_what_it_has_just_set(engine: EmbeddedEngine) -> None:
+def test_no_call_evicts_what_it_has_just_set(engine: Driven) -> None:
     stream(engine, 2 * FIT)
     for start in range(0, 2000, 64):
         keys = [b"mine-%d" % number for number in range(start, start + 64)]
@@ -351,7 +350,7 @@ def test_no_call_evicts_what_it_has_just_set(engine: EmbeddedEngine) -> None:
         assert present(engine, keys) == len(keys)
 
 
-def test_a_key_that_a_write_is_about_is_not_evicted_for_it(engine: EmbeddedEngine) -> None:
+def test_a_key_that_a_write_is_about_is_not_evicted_for_it(engine: Driven) -> None:
     """Else a write on condition would fail because of itself."""
     for number in range(FIT // 4):
         revision = put(engine, b"old", b"v").revision
@@ -391,7 +390,7 @@ def test_each_evicted_key_has_its_event_and_is_counted(shm: Path) -> None:
     world.close()
 
 
-def test_revisions_grow_over_evictions(engine: EmbeddedEngine) -> None:
+def test_revisions_grow_over_evictions(engine: Driven) -> None:
     stream(engine, 2 * FIT)
     revisions = [event.revision for event in engine.events()]
     assert all(later > earlier for earlier, later in pairwise(revisions))
@@ -533,7 +532,7 @@ def test_who_rejects_pays_nothing_for_reads(embedded: EmbeddedWorld) -> None:
     assert embedded.engine.evict() == 0
 
 
-def test_an_engine_says_that_it_evicts(engine: EmbeddedEngine, shm: Path) -> None:
+def test_an_engine_says_that_it_evicts(engine: Driven, shm: Path) -> None:
     (shm / "other").mkdir()
     assert engine.capabilities.eviction
     rejecting = EmbeddedWorld(shm / "other")

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from keyrack.engines.embedded import EmbeddedEngine
+    from engine_support.driven import Driven
+
 
 MEMORY = 8 * MIB
 FULL = Refusal(Why.FULL)
@@ -61,7 +62,7 @@ def value_for(key: bytes, size: int) -> bytes:
 
 
 def fill(
-    engine: EmbeddedEngine, sizes: list[int], seed: int = 1, width: int = 8, ttl_ms: int = 0
+    engine: Driven, sizes: list[int], seed: int = 1, width: int = 8, ttl_ms: int = 0
 ) -> dict[bytes, int]:
     """Set keys of `width` bytes until none of the sizes fits; return each key's size of value."""
     chance = random.Random(seed)
@@ -84,7 +85,7 @@ def fill(
     return stored
 
 
-def write_again(engine: EmbeddedEngine) -> None:
+def write_again(engine: Driven) -> None:
     """Set what an emptied store must have room for: an eighth of it, in any pages."""
     outcomes = engine.write([(Set(b"again-%d" % i, b"x" * 1000),) for i in range(1000)])
     assert FULL not in outcomes

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from keyrack.engines.embedded import EmbeddedEngine
+    from engine_support.driven import Driven
+
 
 FULL = Refusal(Why.FULL)
 MISSING_FAILS = Check(b"missing", Condition(match=ANY))
@@ -47,7 +48,7 @@ def world(shm: Path) -> Iterator[EmbeddedWorld]:
 
 
 @pytest.fixture
-def engine(world: EmbeddedWorld) -> EmbeddedEngine:
+def engine(world: EmbeddedWorld) -> Driven:
     return world.engine
 
 
@@ -55,7 +56,7 @@ def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)
 
 
-def pieces(engine: EmbeddedEngine) -> int:
+def pieces(engine: Driven) -> int:
     with engine.database.read() as txn:
         return txn.entries(engine.database.pieces)
 
@@ -67,7 +68,7 @@ SIZES = [LONGEST_WHOLE, LONGEST_WHOLE + 1, PIECE, PIECE + 1, 2 * PIECE, 100_000,
 @pytest.mark.parametrize("ttl_ms", [0, 1000])
 @pytest.mark.parametrize("size", SIZES)
 def test_a_value_of_any_length_comes_back(
-    engine: EmbeddedEngine, size: int, ttl_ms: int, media_type: str
+    engine: Driven, size: int, ttl_ms: int, media_type: str
 ) -> None:
     value = noise(size)
     stored = done(engine, Set(b"k", value, media_type, ttl_ms))[0]
@@ -104,7 +105,7 @@ def test_a_long_value_that_ended_is_not_read(world: EmbeddedWorld) -> None:
     assert world.engine.get(b"k") is None
 
 
-def test_a_touch_changes_the_end_of_a_long_value_and_nothing_else(engine: EmbeddedEngine) -> None:
+def test_a_touch_changes_the_end_of_a_long_value_and_nothing_else(engine: Driven) -> None:
     value = noise(50_000)
     revision = put(engine, b"k", value).revision
     done(engine, Touch(b"k", 500))
@@ -124,7 +125,7 @@ def test_a_touch_changes_the_end_of_a_long_value_and_nothing_else(engine: Embedd
     ],
 )
 def test_a_refused_write_leaves_long_values_as_they_were(
-    engine: EmbeddedEngine, operations: tuple[Set | Delete | Touch, ...]
+    engine: Driven, operations: tuple[Set | Delete | Touch, ...]
 ) -> None:
     put(engine, b"old", noise(50_000))
     before, count = engine.get(b"old"), pieces(engine)
@@ -134,7 +135,7 @@ def test_a_refused_write_leaves_long_values_as_they_were(
     assert engine.check() == []
 
 
-def test_a_refused_write_harms_no_other_in_its_commit(engine: EmbeddedEngine) -> None:
+def test_a_refused_write_harms_no_other_in_its_commit(engine: Driven) -> None:
     put(engine, b"old", noise(50_000))
     doing = (Set(b"a", noise(50_000, 2)), Set(b"b", b"v"))
     refused = (Set(b"c", noise(50_000, 3)), Set(b"old", noise(50_000, 4)), MISSING_FAILS)
@@ -173,7 +174,7 @@ def test_what_is_free_can_be_had_by_a_long_value_wherever_it_is(shm: Path) -> No
     assert problems == []
 
 
-def test_a_long_value_takes_little_more_than_its_length(engine: EmbeddedEngine) -> None:
+def test_a_long_value_takes_little_more_than_its_length(engine: Driven) -> None:
     before = engine.usage().used
     for number in range(100):
         put(engine, b"%d" % number, noise(20_000))

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from keyrack.engines.embedded import EmbeddedEngine
+    from engine_support.driven import Driven
 
 
 @pytest.fixture
@@ -126,7 +126,7 @@ def states_after(acknowledged: int) -> list[dict[bytes, bytes | None]]:
     return [state, {**state, slot: value}]
 
 
-def kept_by(engine: EmbeddedEngine, name: str) -> dict[bytes, bytes | None]:
+def kept_by(engine: Driven, name: str) -> dict[bytes, bytes | None]:
     slots = [b"%d" % number for number in range(SLOTS)]
     found = {slot: value_of(engine, name.encode() + b"-" + slot) for slot in slots}
     return {slot: value for slot, value in found.items() if value is not None}

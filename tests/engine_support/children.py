@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from engine_support.driven import Driven, embedded
 from engine_support.world import put
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, WhenFull
-from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.directory import prepare
 from keyrack.engines.embedded.durability import DurabilityConfig
 from keyrack.engines.embedded.durability.data_directory import look
@@ -39,7 +39,7 @@ def wait() -> None:
 
 def count(directory: str, memory: str, key: str, times: str) -> None:
     """Add one to a decimal value by compare-and-set, so many times."""
-    engine = EmbeddedEngine(directory, int(memory))
+    engine = embedded(directory, int(memory))
     name = key.encode()
     tell("open")
     wait()
@@ -67,7 +67,7 @@ def slot_after(step: int) -> tuple[bytes, bytes | None]:
 
 def write(directory: str, memory: str, name: str) -> None:
     """Change keys of its own for ever, and tell each step after it was acknowledged."""
-    engine = EmbeddedEngine(directory, int(memory))
+    engine = embedded(directory, int(memory))
     step = 0
     while True:
         slot, value = slot_after(step)
@@ -80,9 +80,9 @@ def write(directory: str, memory: str, name: str) -> None:
         step += 1
 
 
-def _kept(directory: str, memory: str, disk: str, strict: bool = False) -> EmbeddedEngine:
+def _kept(directory: str, memory: str, disk: str, strict: bool = False) -> Driven:
     """Open a store that is kept on a disk, as a worker does."""
-    return EmbeddedEngine(directory, int(memory), kept=DurabilityConfig(look(disk), strict))
+    return embedded(directory, int(memory), kept=DurabilityConfig(look(disk), strict))
 
 
 def only(step: int) -> bytes:
@@ -153,7 +153,7 @@ def die_kept(directory: str, memory: str, disk: str, when: str) -> None:
 
 def die_writing(directory: str, memory: str, when: str) -> None:
     """Kill itself inside a write, with the lock held, `when` the change is made or not yet."""
-    engine = EmbeddedEngine(directory, int(memory))
+    engine = embedded(directory, int(memory))
     append: Any = EventLog.append
 
     def die(*arguments: Any) -> None:
@@ -168,7 +168,7 @@ def die_writing(directory: str, memory: str, when: str) -> None:
 
 def hold_snapshot(directory: str, memory: str, key: str) -> None:
     """Hold a read transaction open until told, and look whether it still sees the same."""
-    engine = EmbeddedEngine(directory, int(memory))
+    engine = embedded(directory, int(memory))
     records = engine.database.spaces[0]
     with engine.database.read() as txn:
         before = list(txn.cursor(records))
@@ -180,7 +180,7 @@ def hold_snapshot(directory: str, memory: str, key: str) -> None:
 
 def read_slowly(directory: str, memory: str) -> None:
     """Read until told no more, each time as if the processor were lost in the middle of it."""
-    engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
+    engine = embedded(directory, int(memory), when_full=WhenFull.EVICT)
     tell("reading")
     while not select.select([sys.stdin], [], [], 0)[0]:
         with engine.database.read():
@@ -190,7 +190,7 @@ def read_slowly(directory: str, memory: str) -> None:
 
 def serve(directory: str, memory: str) -> None:
     """Answer calls: each line is a Python literal, (name, argument...), and so is each answer."""
-    engine = EmbeddedEngine(directory, int(memory))
+    engine = embedded(directory, int(memory))
     tell("open")
     for line in sys.stdin:
         name, *arguments = ast.literal_eval(line)
@@ -217,7 +217,7 @@ def serve(directory: str, memory: str) -> None:
 
 def overfill(directory: str, memory: str, name: str, times: str) -> None:
     """Set so many keys of a store that evicts, and tell how many of them were refused."""
-    engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
+    engine = embedded(directory, int(memory), when_full=WhenFull.EVICT)
     tell("open")
     wait()
     refused = 0
@@ -232,7 +232,7 @@ def overfill(directory: str, memory: str, name: str, times: str) -> None:
 
 def read_often(directory: str, memory: str, *keys: str) -> None:
     """Read each of some keys of a store that evicts, whenever told to, until told no more."""
-    engine = EmbeddedEngine(directory, int(memory), when_full=WhenFull.EVICT)
+    engine = embedded(directory, int(memory), when_full=WhenFull.EVICT)
     tell("open")
     for _ in sys.stdin:
         tell(sum(engine.get(key.encode()) is not None for key in keys))

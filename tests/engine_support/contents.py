@@ -8,10 +8,10 @@ from keyrack.engines.contract import Space
 from keyrack.engines.embedded.pieces import Pieces
 
 if TYPE_CHECKING:
-    from keyrack.engines.embedded import EmbeddedEngine
+    from engine_support.driven import Driven
 
 
-def contents(engine: EmbeddedEngine) -> dict[str, Any]:
+def contents(engine: Driven) -> dict[str, Any]:
     """Return every record of every space, byte for byte, and every event."""
     found: dict[str, Any] = {}
     with engine.database.read() as txn:

@@ -8,9 +8,9 @@ import time
 from typing import TYPE_CHECKING, Final
 from unittest import mock
 
+from engine_support.driven import Driven, embedded
 from engine_support.world import EVENTS_KEPT, MIB, SteadyClock
 from keyrack.engines.contract import WhenFull
-from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.engines.embedded.durability import DurabilityConfig, data_directory, take_snapshot
 from keyrack.engines.embedded.durability.files import FILES
 from keyrack.engines.embedded.durability.reconcile import Started, start
@@ -29,7 +29,7 @@ _BEGAN: Final = time.time_ns()
 class KeptStore:
     """A store in `memory` (a directory) that is kept in `disk`; `strict` is the mode `commit`."""
 
-    engine: EmbeddedEngine
+    engine: Driven
     started: Started
 
     def __init__(
@@ -61,7 +61,7 @@ class KeptStore:
         self.data, self._lock = data_directory.take(str(self.disk), self.files)
         kept = DurabilityConfig(self.data, self.strict)
         try:
-            self.engine = EmbeddedEngine(
+            self.engine = embedded(
                 str(self.memory), self.size, self.events, self.clock, kept, self.when_full
             )
             try:
@@ -123,7 +123,7 @@ class KeptWorld:
         return _BEGAN + now
 
     @property
-    def engine(self) -> EmbeddedEngine:
+    def engine(self) -> Driven:
         """The engine of this life."""
         return self._store.engine
 

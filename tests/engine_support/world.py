@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import pytest
 
+from engine_support.driven import Driven, embedded
 from keyrack.engines.contract import Condition, Delete, Refusal, Result, Set, WhenFull
-from keyrack.engines.embedded import EmbeddedEngine
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from keyrack.engines.contract import Change, Engine, Operation, Outcome
+    from keyrack.engines.contract import Change, Operation, Outcome
 
 MIB: Final = 1 << 20
 MOST_SHARDS: Final = 64
@@ -62,7 +62,7 @@ class SteadyClock:
 class World(Protocol):
     """A store with an engine that has it open, its clock in the test's hand."""
 
-    engine: Engine
+    engine: Driven
     clock: SteadyClock
 
     def restart(self) -> None:
@@ -92,12 +92,10 @@ class EmbeddedWorld:
         self.clock = SteadyClock()
         self.engine = self._open()
 
-    def _open(self) -> EmbeddedEngine:
+    def _open(self) -> Driven:
         self.directory.mkdir(exist_ok=True)
         directory = str(self.directory)
-        engine = EmbeddedEngine(
-            directory, self.memory, self.events, self.clock, when_full=self.when_full
-        )
+        engine = embedded(directory, self.memory, self.events, self.clock, when_full=self.when_full)
         engine.begin_life()
         return engine
 
@@ -139,54 +137,54 @@ WORLDS: Final[dict[str, Callable[[Path], World]]] = {
 # Short words for what nearly every test does
 
 
-def attempt(engine: Engine, *operations: Operation) -> Outcome:
+def attempt(engine: Driven, *operations: Operation) -> Outcome:
     """Do one write of these operations and return its outcome."""
     (outcome,) = engine.write([operations])
     return outcome
 
 
-def done(engine: Engine, *operations: Operation) -> tuple[Result, ...]:
+def done(engine: Driven, *operations: Operation) -> tuple[Result, ...]:
     """Do one write of these operations, which must not be refused, and return the results."""
     outcome = attempt(engine, *operations)
     assert not isinstance(outcome, Refusal), outcome
     return outcome
 
 
-def refused(engine: Engine, *operations: Operation) -> Refusal:
+def refused(engine: Driven, *operations: Operation) -> Refusal:
     """Do one write of these operations, which must be refused, and return the refusal."""
     outcome = attempt(engine, *operations)
     assert isinstance(outcome, Refusal), outcome
     return outcome
 
 
-def put(engine: Engine, key: bytes, value: bytes = b"v", ttl_ms: int = 0) -> Result:
+def put(engine: Driven, key: bytes, value: bytes = b"v", ttl_ms: int = 0) -> Result:
     """Set a key and return the result."""
     return done(engine, Set(key, value, ttl_ms=ttl_ms))[0]
 
 
-def drop(engine: Engine, key: bytes) -> Result:
+def drop(engine: Driven, key: bytes) -> Result:
     """Delete a key and return the result."""
     return done(engine, Delete(key))[0]
 
 
-def value_of(engine: Engine, key: bytes) -> bytes | None:
+def value_of(engine: Driven, key: bytes) -> bytes | None:
     """Return what is stored under a key, None when it is missing."""
     record = engine.get(key)
     return None if record is None else record.value
 
 
-def history(engine: Engine, after: int = 0) -> list[tuple[Change, bytes]]:
+def history(engine: Driven, after: int = 0) -> list[tuple[Change, bytes]]:
     """Return the known changes, oldest first."""
     return [(event.change, event.key) for event in engine.events(after)]
 
 
-def needs_all_keys_together(engine: Engine) -> None:
+def needs_all_keys_together(engine: Driven) -> None:
     """Skip a test of one write to several keys where an engine says that it cannot do that."""
     if not engine.capabilities.atomic_across_keys:
         pytest.skip("this engine writes to several keys at once only where they share a tag")
 
 
-def follows(engine: Engine, revision: int, previous: int) -> bool:
+def follows(engine: Driven, revision: int, previous: int) -> bool:
     """Tell whether a revision comes next; engines that spread keys over shards leave gaps."""
     if engine.capabilities.atomic_across_keys:
         return revision == previous + 1

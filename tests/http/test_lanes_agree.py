@@ -16,9 +16,10 @@ from keyrack.http.api.counting import REQUEST_WORDS
 from keyrack.http.app import Application
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
+from keyrack.http.key_locks import KeyLocks
 from keyrack.http.lane import Lane, Timeouts
 from keyrack.http.reply import Context, Limits
-from keyrack.http.turn import Turn, at_once
+from keyrack.http.turn import Turn
 from keyrack.shared.counters import Counters
 
 if TYPE_CHECKING:
@@ -166,13 +167,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     with asyncio.Runner() as runner:
         engine = EmbeddedEngine(str(directory), 16 << 20, 1000)
         counters = Counters.create(1, REQUEST_WORDS.number)
-        turn = Turn(runner.get_loop(), engine, counters.slot(0), at_once(engine))
+        turn = Turn(runner.get_loop(), engine, counters.slot(0))
         feed = Feed(runner.get_loop(), engine, turn, lambda interested: None)
         lane = Lane(
             runner.get_loop(),
             turn,
             Guard(("127.0.0.1",), demands_host=True),
-            Context(engine, Limits(1 << 20, 8 << 20), feed, engine),
+            Context(engine, Limits(1 << 20, 8 << 20), turn, feed, KeyLocks()),
             Timeouts(90.0, 10.0, 60.0, 60.0),
         )
         application = Application(lane, counters)

@@ -11,76 +11,80 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import functools
+import inspect
 import random
 import sys
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from keyrack.cli import run
-from keyrack.server import serving, worker
+from keyrack.server import durability
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Capabilities, Engine
-    from keyrack.http.turn import Concluding
-    from keyrack.server.serving import Serving
+    from keyrack.engines.contract import Outcome, Write
+    from keyrack.engines.embedded import EmbeddedEngine
 
 _LATEST = 0.004
 _chance = random.Random(7)
 
 
-def late_writes(engine: Engine) -> Serving:
-    """Serve an engine whose writes are concluded late."""
-    at_once = serving.direct(engine)
+async def _pause() -> None:
+    await asyncio.sleep(_chance.uniform(0, _LATEST))
 
-    def perform(writes: list[Any], done: Concluding) -> None:
-        def later(outcomes: Any) -> None:
-            asyncio.get_running_loop().call_later(_chance.uniform(0, _LATEST), done, outcomes)
 
-        at_once.perform(writes, later)
+def late_writes(engine: EmbeddedEngine) -> EmbeddedEngine:
+    """Return an engine whose writes are done now and told later."""
 
-    return serving.acknowledged_later(engine, perform)
+    async def apply(writes: Sequence[Write]) -> Sequence[Outcome]:
+        outcomes = engine.apply(writes)
+        await _pause()
+        return outcomes
+
+    engine.answer_writes_by(apply)
+    return engine
 
 
 @dataclasses.dataclass
 class Remote:
-    """An engine that answers everything late."""
+    """An engine that does everything now and tells it later, as a server that is far away."""
 
-    engine: Engine
-    capabilities: Capabilities
+    engine: EmbeddedEngine
+    get_now: None = None
+    write_now: None = None
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.engine, name)
-        return (
-            method if name == "now" else functools.wraps(method)(functools.partial(_late, method))
-        )
+        return _late(method) if inspect.iscoroutinefunction(method) else method
 
 
-def _late(method: Callable[..., Any], *about: Any) -> asyncio.Future[Any]:
-    loop = asyncio.get_running_loop()
-    answer: asyncio.Future[Any] = loop.create_future()
+def _late(method: Callable[..., Any]) -> Callable[..., Any]:
+    async def ask(*about: Any, **more: Any) -> Any:
+        answer = await method(*about, **more)
+        await _pause()
+        return answer
 
-    def come() -> None:
-        if not answer.done():
-            answer.set_result(result)
-
-    # Done now and told later, as by a server that is quick and far away.
-    result = method(*about)
-    loop.call_later(_chance.uniform(0, _LATEST), come)
-    return answer
+    return ask
 
 
-def remote(engine: Engine) -> Serving:
-    """Serve an engine as if it were elsewhere."""
-    capabilities = msgspec.structs.replace(engine.capabilities, waits=True)
-    return serving.remote(Remote(engine, capabilities))  # type: ignore[arg-type]  # by __getattr__
+def remote(engine: EmbeddedEngine) -> Remote:
+    """Return an engine that answers as if it were elsewhere."""
+    engine.answer_writes_by(_applied(engine))
+    return Remote(engine)
 
 
-STAND_INS = {"writes": late_writes, "remote": remote}
+def _applied(engine: EmbeddedEngine) -> Callable[..., Any]:
+    async def apply(writes: Sequence[Write]) -> Sequence[Outcome]:
+        return engine.apply(writes)
+
+    return apply
+
+
+STAND_INS: dict[str, Callable[[EmbeddedEngine], Any]] = {"writes": late_writes, "remote": remote}
 
 if __name__ == "__main__":
-    worker.direct = STAND_INS[sys.argv.pop(1)]  # type: ignore[attr-defined]  # in its place
+    stand_in = STAND_INS[sys.argv.pop(1)]
+    # In the place of what a worker opens.
+    opened = durability.open_store
+    durability.open_store = lambda *about: stand_in(opened(*about))
     sys.exit(run(sys.argv[1:]))

@@ -9,7 +9,7 @@ from keyrack.engines.valkey.address import parse
 from keyrack.engines.valkey.engine import ValkeyEngine
 from keyrack.engines.valkey.servers import Login
 from valkey_support.servers import alone, cluster, watched
-from valkey_support.worlds import Synchronous
+from valkey_support.worlds import OnValkey
 
 _SERVERS = {"valkey": alone, "valkey-sentinel": watched, "valkey-cluster": cluster}
 _OPTIONS = {"valkey-cluster": "shards=1"}
@@ -37,7 +37,7 @@ def url_of(engine: str, directory: str = "") -> str:
     return f"{address}/{name}" + (f"?{options}" if options else "")
 
 
-def opened_for(engine: str, directory: str) -> Synchronous:
+def opened_for(engine: str, directory: str) -> OnValkey:
     """Open the store that stands for a directory."""
     address = parse(url_of(engine, directory))
-    return Synchronous(ValkeyEngine(address, Login("", "", None, 5.0), events=1_000_000))
+    return OnValkey(ValkeyEngine(address, Login("", "", None, 5.0), events=1_000_000))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
 MAX_KEY_BYTES: Final = 511
 MAX_MEDIA_TYPE_BYTES: Final = 255
@@ -279,26 +279,70 @@ class Capabilities(msgspec.Struct, frozen=True):
     durable: bool
     eviction: bool
     atomic_across_keys: bool
-    waits: bool = False
-    """Whether it is a `WaitingEngine`."""
+    answers_later: bool = False
+    """Whether the answer to a write comes after the turn of the event loop that asked for it."""
     max_key_bytes: int = MAX_KEY_BYTES
 
 
-class Reads(Protocol):
-    """What an operation on behalf of a client may read. All of it sees every acknowledged write."""
+class Engine(Protocol):
+    """A store, as one worker process has it open.
 
-    capabilities: Capabilities
+    Every method that asks the store for something is awaited. An engine whose store is at hand
+    answers without suspending, so that whoever drives its coroutines (`http.eager`) has the answer
+    at once; one whose store is on the other side of a network suspends until the answer has come,
+    and what was asked for in one turn of the event loop goes out together.
+
+    Reads see every write that any process has acknowledged. Methods raise `StoreError` when the
+    store itself is broken and `StoreAway` when it does not answer; a write that cannot be done is a
+    `Refusal`, not an exception.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this engine can and cannot do."""
+
+    @property
+    def get_now(self) -> Callable[[bytes], Record | None] | None:
+        """`get` as a plain function, or None for an engine whose reads have to be waited for.
+
+        It is there for the most frequent request of all, which a coroutine would cost 2 %.
+        """
+
+    @property
+    def write_now(self) -> Callable[[Sequence[Write]], Sequence[Outcome]] | None:
+        """`write` as a plain function, or None for an engine whose answers have to be waited for.
+
+        An engine may have `get_now` without this: where writes are answered when they are durable.
+        """
 
     def now(self) -> int:
-        """Return the store's clock in ms: the same in every process, moved by no clock setting."""
+        """Return the store's clock in ms: the same in every process, moved by no clock setting.
 
-    def get(self, key: bytes) -> Record | None:
+        Where the store is elsewhere it is an estimate, for telling and not for judging.
+        """
+
+    def listen(self, wanted: bool, told: Callable[[], None]) -> None:
+        """Have `told` called whenever another service may have changed something, or no longer.
+
+        What the workers of this service change is not told: they wake one another.
+        """
+
+    async def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over. O(log keys)."""
 
-    def lock_of(self, name: bytes) -> Record | None:
+    async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
+        """Return what `get` returns for each key, all as of one moment; of each shard's keys."""
+
+    async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
+        """Return about how many bytes the record of each key has, 0 where there is none.
+
+        No value is read for it, however many they are and however long.
+        """
+
+    async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
 
-    def scan(
+    async def scan(
         self,
         prefix: bytes = b"",
         after: bytes | None = None,
@@ -312,48 +356,40 @@ class Reads(Protocol):
         the number of keys; a page ends early when its values are many bytes.
         """
 
-    def history(self) -> tuple[int, int]:
-        """Return the revision below which events are gone, and the store's revision now."""
-
-
-class Engine(Reads, Protocol):
-    """A store, as one worker process has it open.
-
-    Reads see every write that any process has acknowledged. Methods raise `StoreError` when the
-    store itself is broken; a write that cannot be done is a `Refusal`, not an exception.
-    """
-
-    def count(self, prefix: bytes, after: bytes | None, steps: int) -> tuple[int, bytes | None]:
+    async def count(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
 
-    def write(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def history(self) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now."""
+
+    async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each.
 
-        All of them share commits, so that many together cost less than one by one.
+        All of them share commits, so that many together cost less than one by one. A write whose
+        answer does not come is refused with `Why.AWAY`.
         """
 
-    def expire(self, limit: int) -> Sweep:
+    async def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys whose time is over, each with its event.
 
         Fewer where all of them would take longer than a fraction of a millisecond.
         """
 
-    def evict(self) -> int:
+    async def evict(self) -> int:
         """Evict some keys if a full store owes that for what was written; say how many went."""
 
-    def trim(self, limit: int) -> int:
+    async def trim(self, limit: int) -> int:
         """Remove at most `limit` groups of events beyond those that are kept; say how many.
 
         Fewer where all of them would take longer than a fraction of a millisecond.
         """
 
-    def events(self, after: int = 0) -> Iterator[Event]:
-        """Yield the known events with a revision above `after`, oldest first."""
-
-    def events_after(self, revision: int, limit: int) -> list[Event]:
+    async def events_after(self, revision: int, limit: int) -> list[Event]:
         """Return the oldest known events with a greater revision, at most so many."""
 
-    def events_of(
+    async def events_of(
         self, key: bytes, before: int | None, limit: int
     ) -> tuple[list[Event], int | None]:
         """Return at most `limit` events of one key, newest first, and where to go on, if at all.
@@ -362,72 +398,11 @@ class Engine(Reads, Protocol):
         much of the log as a fraction of a millisecond allows, so it may find nothing and go on.
         """
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
 
-    def check(self) -> list[str]:
+    async def check(self) -> list[str]:
         """Audit everything and return what is wrong, a sentence each. Reads the whole store."""
-
-    def close(self) -> None:
-        """Let go of the store. Data stays."""
-
-
-class WaitingEngine(Protocol):
-    """A store on the other side of a network: every answer comes later, through the event loop.
-
-    Methods mean what those of `Engine` mean. What is asked for in one turn of the event loop goes
-    out together. An answer that does not come raises `StoreAway` from what is awaited; a write
-    whose answer does not come is refused with `Why.AWAY`.
-    """
-
-    capabilities: Capabilities
-
-    def now(self) -> int:
-        """Return the store's clock in ms, as far as it is known here: for telling, not judging."""
-
-    def get(self, key: bytes) -> Awaitable[Record | None]:
-        """See `Reads.get`."""
-
-    def lock_of(self, name: bytes) -> Awaitable[Record | None]:
-        """See `Reads.lock_of`."""
-
-    def scan(
-        self,
-        prefix: bytes = b"",
-        after: bytes | None = None,
-        limit: int = 100,
-        reverse: bool = False,
-        delimiter: bytes = b"",
-    ) -> Awaitable[Page]:
-        """See `Reads.scan`."""
-
-    def history(self) -> Awaitable[tuple[int, int]]:
-        """See `Reads.history`."""
-
-    def count(
-        self, prefix: bytes, after: bytes | None, steps: int
-    ) -> Awaitable[tuple[int, bytes | None]]:
-        """See `Engine.count`."""
-
-    def write(self, writes: Sequence[Write]) -> Awaitable[list[Outcome]]:
-        """See `Engine.write`."""
-
-    def expire(self, limit: int) -> Awaitable[Sweep]:
-        """See `Engine.expire`."""
-
-    def trim(self, limit: int) -> Awaitable[int]:
-        """See `Engine.trim`."""
-
-    def events_after(self, revision: int, limit: int) -> Awaitable[list[Event]]:
-        """See `Engine.events_after`."""
-
-    def events_of(
-        self, key: bytes, before: int | None, limit: int
-    ) -> Awaitable[tuple[list[Event], int | None]]:
-        """See `Engine.events_of`."""
-
-    def usage(self) -> Awaitable[Usage]:
-        """See `Engine.usage`."""
 
 
 class StoreError(Exception):

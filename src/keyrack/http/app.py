@@ -36,24 +36,20 @@ from keyrack.http import (
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import OTHER, request_word
 from keyrack.http.api.routes import ROUTES
-from keyrack.http.asked import resolved, told
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Answer, Request
 from keyrack.http.metrics import Metrics
 from keyrack.http.model import MAX_BATCH_OPERATIONS
 from keyrack.http.problems import KINDS, Problem
-from keyrack.http.reply import Deferred, PendingWrite, Stream
+from keyrack.http.reply import PendingWrite, Stream
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable
 
     from starlette.requests import Request as StarletteRequest
     from starlette.types import Message, Receive, Scope, Send
 
-    from keyrack.engines.contract import Outcome
-    from keyrack.http.api.dispatch import Resource
     from keyrack.http.api.routes import Route
     from keyrack.http.lane import Lane
     from keyrack.http.reply import Reply
@@ -74,8 +70,8 @@ class Application:
         self.lane = lane
         self._snapshots = snapshots
         self._counters = counters
-        self._store = lane.context.store
-        self._metrics = Metrics(counters, self._store.capabilities.engine)
+        self._engine = lane.context.engine
+        self._metrics = Metrics(counters, self._engine.capabilities.engine)
         self._started = time.monotonic()
         self._context = lane.context
         endpoints = {
@@ -146,7 +142,7 @@ class Application:
         # What routes see is the raw path, as everywhere: `%2F` is no slash, `%0A` no line break.
         scope["path"] = request.path.decode("latin-1")
         resource = dispatch.find(request.path)
-        reply = resource and await self._reply(request, resource)
+        reply = resource and await dispatch.serve(request, resource, self._context)
         if reply is not None:
             await _respond(await self._done(reply, request), request.method, send)
         elif resource is None and request.head.verdict.read is not None:
@@ -156,26 +152,11 @@ class Application:
         else:
             await self._app(scope, receive, send)
 
-    async def _reply(self, request: Request, resource: Resource) -> Reply | None:
-        context = self._context.afresh()
-        return await resolved(lambda: dispatch.serve(request, resource, context))
-
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
-            coming: asyncio.Future[Outcome] = self.lane.loop.create_future()
-            self.lane.turn.submit(reply.write, coming.set_result)
-            outcome = await coming
-            return await resolved(
-                lambda: problems.answered(lambda: reply.conclude(outcome), request.path)
-            )
-        if isinstance(reply, Deferred):
-            answer: asyncio.Future[Answer] = self.lane.loop.create_future()
-            call_off = reply.start(answer.set_result)
-            try:
-                return await answer
-            finally:
-                if not answer.done():
-                    call_off()
+            outcome = await self.lane.turn.write(reply.write)
+            answer = dispatch.conclude(reply, outcome, request.path)
+            return answer if isinstance(answer, Answer) else await answer
         if isinstance(reply, Stream):
             raise TypeError("a stream is served by the connection itself")
         return reply
@@ -208,7 +189,7 @@ class Application:
     # Endpoints
 
     async def _home(self, request: StarletteRequest) -> Response:
-        usage = await told(self._store.usage())
+        usage = await self._engine.usage()
         text = _page("home.html")
         base = f"{request.url.scheme}://{request.headers.get('host', 'localhost:8088')}"
         for name, value in (
@@ -219,7 +200,7 @@ class Application:
             ("limit", f"{usage.limit / 1e6:,.0f}"),
             ("workers", str(self._counters.ready_workers())),
             ("revision", str(usage.revision)),
-            ("engine", self._store.capabilities.engine),
+            ("engine", self._engine.capabilities.engine),
         ):
             text = text.replace("{{" + name + "}}", html.escape(value))
         return _html(text)
@@ -227,24 +208,24 @@ class Application:
     async def _readyz(self, request: StarletteRequest) -> Response:
         if self._counters.draining:
             raise Problem("unavailable", "This service is about to end.", ((b"Retry-After", b"1"),))
-        await told(self._store.usage())
+        await self._engine.usage()
         return Response("ready\n", media_type="text/plain", headers=_NO_STORE)
 
     async def _prometheus(self, request: StarletteRequest) -> Response:
         try:
-            usage = await told(self._store.usage())
+            usage = await self._engine.usage()
         except StoreAway:
             usage = None  # the service's own figures are wanted then more than ever
         body, media_type = self._metrics.render(request.headers.get("accept", ""), usage)
         return Response(body, headers={"Content-Type": media_type, **_NO_STORE})
 
     async def _info(self, request: StarletteRequest) -> Response:
-        usage = await told(self._store.usage())
+        usage = await self._engine.usage()
         return _json(
             {
                 "name": "keyrack",
                 "version": __version__,
-                "engine": msgspec.to_builtins(self._store.capabilities),
+                "engine": msgspec.to_builtins(self._engine.capabilities),
                 "keys": usage.keys,
                 "keys_with_ttl": usage.keys_with_ttl,
                 "revision": str(usage.revision),
@@ -258,14 +239,14 @@ class Application:
                     "reserved": usage.reserved,
                 },
                 "workers": self._counters.ready_workers(),
-                "time_ms": self._store.now(),
+                "time_ms": self._engine.now(),
                 "uptime_seconds": round(time.monotonic() - self._started, 3),
             }
         )
 
     async def _limits(self, request: StarletteRequest) -> Response:
         limits, timeouts = self._context.limits, self.lane.timeouts
-        usage = await told(self._store.usage())
+        usage = await self._engine.usage()
         return _json(
             {
                 "key_bytes": MAX_KEY_BYTES,

@@ -55,14 +55,14 @@ _decode: Final = msgspec.json.Decoder(BatchRequest).decode
 _decode_counter: Final = msgspec.json.Decoder(CounterRequest).decode
 
 
-def batch(request: Request, context: Context) -> PendingWrite:
+async def batch(request: Request, context: Context) -> PendingWrite:
     """`POST /v1/batch`: do operations in order, all or none."""
     contract.parameters(request.query, _NONE)
     asked = contract.read_json(request, _decode)
     write = tuple(_operation(one, request.body, context.limits) for one in asked.operations)
     # What is remembered for a retry is kept in the store, values that were read included.
     kept = request.head.idempotency_key is not None
-    _bound_reads(write, context, _MOST_KEPT if kept else context.limits.max_body)
+    await _bound_reads(write, context, _MOST_KEPT if kept else context.limits.max_body)
 
     def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
@@ -95,20 +95,22 @@ def _operation(asked: BatchOperation, body: bytes, limits: Limits) -> Operation:
             return Touch(key, _ttl(asked.ttl), condition)
 
 
-def _bound_reads(write: tuple[Operation, ...], context: Context, limit: int) -> None:
+async def _bound_reads(write: tuple[Operation, ...], context: Context, limit: int) -> None:
     """Refuse a batch whose answer would hold more than a body may: a request is soon repeated."""
-    written: dict[bytes, int] = {}
+    sizes: dict[bytes, int] = {}
+    reads: list[bytes] = []
     size = 0
     for operation in write:
         if isinstance(operation, Set):
-            written[operation.key] = len(operation.value)
+            sizes[operation.key] = len(operation.value)
+        elif isinstance(operation, Get) and operation.key in sizes:
+            size += sizes[operation.key]
         elif isinstance(operation, Get):
-            if operation.key not in written:
-                record = context.engine.get(operation.key)
-                written[operation.key] = 0 if record is None else len(record.value)
-            size += written[operation.key]
-        if size > limit:
-            raise Problem("too-large", f"It reads more than {limit} bytes.", limit=limit)
+            reads.append(operation.key)
+    if reads:
+        size += sum(await context.engine.sizes_of(reads))
+    if size > limit:
+        raise Problem("too-large", f"It reads more than {limit} bytes.", limit=limit)
 
 
 def _condition(asked: Conditional | BatchCheck) -> Condition | None:
@@ -202,7 +204,7 @@ def _batch_refused(refusal: Refusal, operations: list[BatchOperation]) -> Proble
 # Counters
 
 
-def count(request: Request, context: Context) -> PendingWrite:
+async def count(request: Request, context: Context) -> PendingWrite:
     """`POST /v1/counters/{key}`: add to a number, and answer what it is now."""
     contract.parameters(request.query, _NONE)
     key = contract.key_of(request.path[len(b"/v1/counters/") :])

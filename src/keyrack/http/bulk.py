@@ -15,7 +15,6 @@ from msgspec import UNSET
 
 from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
 from keyrack.http import contract, events
-from keyrack.http.asked import told
 from keyrack.http.listing import refuse_contradiction
 from keyrack.http.model import (
     Count,
@@ -68,7 +67,7 @@ async def count(given: dict[bytes, bytes], context: Context) -> Count:
     """Count the keys under a prefix. O(keys under it)."""
     refuse_contradiction(given)
     prefix = contract.prefix_of(given.get(b"prefix", b""))
-    revision = (await told(context.store.history()))[1]
+    revision = (await context.engine.history())[1]
     return Count(await _count(prefix, context), str(revision))
 
 
@@ -76,7 +75,7 @@ async def _count(prefix: bytes, context: Context) -> int:
     number = 0
     after: bytes | None = None
     while True:
-        found, after = await told(context.store.count(prefix, after, _COUNT_STEPS))
+        found, after = await context.engine.count(prefix, after, _COUNT_STEPS)
         number += found
         if after is None:
             return number
@@ -90,17 +89,17 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
     if not prefix and not everything:
         raise Problem("bad-parameter", "Without a prefix this deletes everything; say all=true.")
     if contract.switch(given, b"dry_run"):
-        page = await told(context.store.scan(prefix, None, _SAMPLE))
+        page = await context.engine.scan(prefix, None, _SAMPLE)
         sample = [contract.text_of(key) for key, _ in page.entries]
-        revision = (await told(context.store.history()))[1]
+        revision = (await context.engine.history())[1]
         return Deleted(await _count(prefix, context), str(revision), True, sample)
     # Keys that are set meanwhile, behind where the deletion is, are left alone.
-    bound = (await told(context.store.history()))[1]
+    bound = (await context.engine.history())[1]
     deleted = 0
     after: bytes | None = None
     pace = Pace()
     while True:
-        page = await told(context.store.scan(prefix, after, _DELETE_STEPS))
+        page = await context.engine.scan(prefix, after, _DELETE_STEPS)
         writes: list[Write] = [
             (Delete(key, Condition(match=frozenset((record.revision,)))),)
             for key, record in page.entries
@@ -113,26 +112,13 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
                 raise refused(outcome)
         after = page.next
         if after is None:
-            return Deleted(deleted, str((await told(context.store.history()))[1]))
+            return Deleted(deleted, str((await context.engine.history())[1]))
         await pace.step()
 
 
 async def _written(writes: list[Write], context: Context) -> list[Outcome]:
     """Have writes done with those of this turn, and return their outcomes."""
-    outcomes: list[Outcome] = []
-    if not writes:
-        return outcomes
-    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def conclude(outcome: Outcome) -> None:
-        outcomes.append(outcome)
-        if len(outcomes) == len(writes) and not done.done():
-            done.set_result(None)
-
-    for write in writes:
-        context.feed.submit(write, conclude)
-    await done
-    return outcomes
+    return await asyncio.gather(*map(context.turn.write, writes))
 
 
 async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
@@ -143,12 +129,12 @@ async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
     found: list[Event] = []
     before: int | None = None
     while True:
-        some, before = await told(context.store.events_of(key, before, limit - len(found)))
+        some, before = await context.engine.events_of(key, before, limit - len(found))
         found += (event for event in some if event.change in events.SHOWN)
         if before is None or len(found) >= limit:
             break
         await asyncio.sleep(0)
-    since = (await told(context.store.history()))[0]
+    since = (await context.engine.history())[0]
     return KeyEvents(key.decode(), [events.as_json(event) for event in found], str(since))
 
 
@@ -159,8 +145,8 @@ async def export(prefix: bytes, context: Context) -> AsyncIterator[bytes]:
     """Yield the keys under a prefix as NDJSON, a few hundred at a time."""
     after: bytes | None = None
     while True:
-        page = await told(context.store.scan(prefix, after, _EXPORT_STEPS))
-        now = context.store.now()
+        page = await context.engine.scan(prefix, after, _EXPORT_STEPS)
+        now = context.engine.now()
         lines = []
         stop = time.monotonic() + _SPELL_SECONDS
         for key, record in page.entries:

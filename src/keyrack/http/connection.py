@@ -21,13 +21,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
-from keyrack.http import contract, events, problems, semantics
+from keyrack.http import contract, eager, events, problems, semantics
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
@@ -37,19 +38,22 @@ from keyrack.http.message import Answer, Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
 from keyrack.http.reader import REQUEST_LINE, MessageReader, RefusedMessage
-from keyrack.http.reply import Deferred, PendingWrite, Stream
+from keyrack.http.reply import PendingWrite, Stream
 from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from uvicorn.server import ServerState
 
     from keyrack.engines.contract import Outcome, Record
     from keyrack.http.api.dispatch import Resource
+    from keyrack.http.eager import Running
     from keyrack.http.lane import ServerConfig
     from keyrack.http.message import Head
     from keyrack.http.reply import Chunk, Reply
+
+T = TypeVar("T")
 
 _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
 """A read of a key that is written without percent signs: the most frequent request of all."""
@@ -93,6 +97,7 @@ class Connection(asyncio.Protocol):
         self.turn = self.lane.turn
         self._heads = self.lane.heads
         self._max_value = self.lane.context.limits.max_value
+        self._answers_later = self.lane.context.engine.capabilities.answers_later
         self._host = AsgiHost(config, server_state, app_state)
 
         # The connection
@@ -111,10 +116,14 @@ class Connection(asyncio.Protocol):
         # Requests that have arrived and are not answered
         self._queue: deque[Request | RefusedMessage] = deque()
         self._unanswered = 0
-        """Writes that wait for the end of the turn."""
+        """Writes that wait for the end of the turn, or longer where the engine answers later."""
+        self._running: Running[Any] | None = None
+        """The operation of the present request, while it waits for something."""
+        self._waits = False
+        """It waits for something to happen, and not only for the engine."""
         self._exchange: AsgiExchange | None = None
         self._call_off: Callable[[], None] | None = None
-        """Ends the wait or the stream that is this connection's present request."""
+        """Ends the stream that is this connection's present request."""
         self._streams = False
         self._chunked = True
 
@@ -150,6 +159,9 @@ class Connection(asyncio.Protocol):
         if self._call_off is not None:
             self._call_off()
             self._call_off = None
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
         if self._exchange is not None:
             self._exchange.disconnect()
         self._flow.resume_writing()
@@ -185,7 +197,7 @@ class Connection(asyncio.Protocol):
         """The client sends no more. What it asked for is still answered."""
         self._half_closed = True
         self._stop_reading()
-        if self._call_off is not None:
+        if self._call_off is not None or (self._running is not None and self._waits):
             # Who waits or watches is waiting for us; closing its side is how it says goodbye.
             return False
         if self._reader.streaming:
@@ -253,17 +265,40 @@ class Connection(asyncio.Protocol):
         turn = self.turn
         if not turn.running:
             turn.begin()
+        self._used = turn.now
+        get_now = turn.get_now
+        if get_now is None:
+            self._run(self._get(key), partial(self._answer_get, key, turn.started))
+            return
         if self._unanswered:
             turn.flush()
-        self._used = turn.now
         turn.reads += 1
         try:
-            record = turn.engine.get(key)
+            record = get_now(key)
         except Exception:
             self.lane.log.exception("reading failed")
             self._answer_problem(problems.internal(), b"GET", b"/get/", "get")
             return
         self._answer_hot_get(key, record)
+
+    async def _get(self, key: bytes) -> Record | Exception | None:
+        try:
+            return await self.lane.context.engine.get(key)
+        except Exception as error:
+            return error
+
+    def _answer_get(self, key: bytes, started: int, found: Record | Exception | None) -> None:
+        """Answer a `GET /get/<key>` whose record has come by now."""
+        self.turn.observe_read(started)
+        if isinstance(found, Exception):
+            answer = problems.answer_to(found, b"/get/")
+        elif self._leaving or self._half_closed:
+            answer = semantics.seed_get_answer(key, found)
+        else:
+            self._answer_hot_get(key, found)
+            return
+        self._send(answer, b"GET", "get", close=self._leaving)
+        self._rest()
 
     def _answer_hot_get(self, key: bytes, record: Record | None) -> None:
         turn = self.turn
@@ -297,6 +332,8 @@ class Connection(asyncio.Protocol):
         if not 0 < len(key) <= MAX_KEY_BYTES:
             return False
         self._unanswered += 1
+        if self._answers_later:
+            self._known = False
         turn = self.turn
         turn.submit((Set(key, asked.value.encode()),), self._conclude_hot_set)
         self._used = turn.now
@@ -308,20 +345,26 @@ class Connection(asyncio.Protocol):
             answer = semantics.seed_set_answer(outcome)
             self._send(answer, b"POST", "set", close=self._leaving)
             self._rest()
+            if self._answers_later:
+                self._go_on()
             return
         turn = self.turn
         turn.count[_SET_200] += 1
         self._transport.write(turn.set_ok)
         if self._reader.owes_continue:
             self._reader.send_continue()
+        if self._answers_later:
+            self._go_on()
 
     def _hot_key_get(self, key: bytes) -> bool:
         """`GET` of a key as `semantics.key_get` has it; say whether it is there and has no TTL."""
         turn = self.turn
+        if turn.get_now is None:
+            return False
         if self._unanswered:
             turn.flush()
         try:
-            record = turn.engine.get(key)
+            record = turn.get_now(key)
         except Exception:
             return False  # it happens again where it is answered for
         if record is None or record.expires_at:
@@ -355,6 +398,8 @@ class Connection(asyncio.Protocol):
         except Problem:
             return False
         self._unanswered += 1
+        if self._answers_later:
+            self._known = False
         self.turn.submit((Set(key, body, media_type),), self._conclude_hot_put)
         return True
 
@@ -364,6 +409,8 @@ class Connection(asyncio.Protocol):
             answer = semantics.key_put_answer(outcome)
             self._send(answer, b"PUT", "key_put", close=self._leaving)
             self._rest()
+            if self._answers_later:
+                self._go_on()
             return
         turn = self.turn
         (result,) = outcome
@@ -379,6 +426,8 @@ class Connection(asyncio.Protocol):
         self._transport.write(head % (turn.stamp, result.revision))
         if self._reader.owes_continue:
             self._reader.send_continue()
+        if self._answers_later:
+            self._go_on()
 
     # A message through the parser
 
@@ -452,7 +501,13 @@ class Connection(asyncio.Protocol):
 
     def _occupied(self) -> bool:
         """Whether the present request is of a kind that nothing can be served beside."""
-        return self._exchange is not None or self._call_off is not None
+        return (
+            self._running is not None
+            or self._exchange is not None
+            or self._call_off is not None
+            # What follows a write sees it, and its answer is the next one.
+            or (self._answers_later and self._unanswered > 0)
+        )
 
     def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
@@ -480,19 +535,44 @@ class Connection(asyncio.Protocol):
             return
         resource = dispatch.find(request.path)
         route = resource and resource.routes.get(request.method)
-        if self._unanswered and not (route and route.writes):
+        if self._unanswered and (request.head.prefer or not (route and route.blind)):
             # A read behind a write of the same connection sees it.
             self._flush()
         name = route.name if route else "other"
         if resource is None:
-            self._carry_out(None, request, name)
+            self._carry_out(request, name, self.turn.started, None)
         else:
             self._serve_resource(request, resource, name)
 
     def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
-        self._carry_out(dispatch.serve(request, resource, self.lane.context), request, name)
+        self._waits = bool(request.head.prefer)
+        self._run(
+            dispatch.serve(request, resource, self.lane.context),
+            partial(self._carry_out, request, name, self.turn.started),
+        )
 
-    def _carry_out(self, reply: Reply | None, request: Request, name: str) -> None:
+    def _run(self, operation: Coroutine[Any, Any, T], done: Callable[[T], None]) -> None:
+        """Run an operation. While it waits for something, what is pipelined behind it does too."""
+        running = eager.run(operation, done)
+        if running is not None:
+            running.done = partial(self._end_run, done)
+            self._running = running
+            self._known = False
+
+    def _end_run(self, done: Callable[[T], None], result: T) -> None:
+        """Take the result of the present request's operation, which had to wait for something."""
+        self._running = None
+        self._used = self.turn.now
+        if not self._transport.is_closing():
+            done(result)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Serve what waits behind a request that has been answered later than its turn."""
+        if not self._transport.is_closing():
+            self._serve_queued()
+
+    def _carry_out(self, request: Request, name: str, started: int, reply: Reply | None) -> None:
         if reply is None:
             self._flush()
             self._serve_wide(request)
@@ -502,17 +582,23 @@ class Connection(asyncio.Protocol):
             return
         if self._unanswered:
             self._flush()
-        if isinstance(reply, Deferred):
-            self._defer(reply, request, name)
-        elif isinstance(reply, Stream):
+        if isinstance(reply, Stream):
             self._stream(reply, request, name)
-        else:
-            assert isinstance(reply, Answer)
+            return
+        assert isinstance(reply, Answer)
+        if self.turn.running and self.turn.started == started:
             self.turn.reads += 1
-            self._answer(request, reply, name)
+        elif not self._waits:
+            self.turn.observe_read(started)
+        self._answer(request, name, reply)
 
     def _flush(self) -> None:
-        """Do the writes that wait. The request at hand is due as well: nothing is closed yet."""
+        """Do the writes that wait. The request at hand is due as well: nothing is closed yet.
+
+        Where the engine answers later none does: nothing is served beside a write there.
+        """
+        if self._answers_later:
+            return
         self._unanswered += 1
         self.turn.flush()
         self._unanswered -= 1
@@ -520,13 +606,20 @@ class Connection(asyncio.Protocol):
     def _submit(self, pending: PendingWrite, request: Request, name: str) -> None:
         def conclude(outcome: Outcome) -> None:
             self._unanswered -= 1
-            answer = problems.answered(lambda: pending.conclude(outcome), request.path)
-            self._answer(request, answer, name)
+            answer = dispatch.conclude(pending, outcome, request.path)
+            if isinstance(answer, Answer):
+                self._answer(request, name, answer)
+            else:
+                self._run(answer, partial(self._answer, request, name))
+            if self._answers_later and self._running is None:
+                self._go_on()
 
         self._unanswered += 1
+        if self._answers_later:
+            self._known = False
         self.turn.submit(pending.write, conclude)
 
-    def _answer(self, request: Request, answer: Answer, name: str) -> None:
+    def _answer(self, request: Request, name: str, answer: Answer) -> None:
         if self.lane.access_log is not None:
             self.lane.access_log(self._peer(), request, answer.status)
         close = not request.keep_alive or self._leaving
@@ -571,27 +664,6 @@ class Connection(asyncio.Protocol):
             self._transport.close()
 
     # Waiting and streaming
-
-    def _defer(self, deferred: Deferred, request: Request, name: str) -> None:
-        """Begin to wait for an answer. What is pipelined behind it waits as well."""
-        answered = False
-
-        def answer(reply: Answer) -> None:
-            nonlocal answered
-            if answered or self._transport.is_closing():
-                return
-            answered = True
-            waited = self._call_off is not None
-            self._call_off = None
-            self._used = self.turn.now
-            self._answer(request, reply, name)
-            if waited:
-                self._serve_queued()
-
-        call_off = deferred.start(answer)
-        if not answered:
-            self._call_off = call_off
-            self._known = False
 
     def _stream(self, stream: Stream, request: Request, name: str) -> None:
         """Begin an answer that goes on until the client leaves. The connection ends with it."""
@@ -712,8 +784,8 @@ class Connection(asyncio.Protocol):
         if self._streams:
             self._break_off_stream()
             return
-        if self._call_off is not None:
-            self._end_stream()
+        if self._running is not None and self._waits:
+            self._transport.close()
             return
         self._rest()
 

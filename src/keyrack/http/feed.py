@@ -11,29 +11,30 @@ write a round, and not one a change. Others are served between the slices of a r
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, TypeAlias, TypeVar
 
-from keyrack.engines.contract import Change, Condition, Delete, Record, Refusal, Space, Why
+from keyrack.engines.contract import Change, Condition, Delete, Refusal, Space, StoreAway, Why
+from keyrack.http import eager
 from keyrack.http import events as wire
-from keyrack.http.asked import resolve, when_told
 from keyrack.http.audience import Audience, Interests, Watcher, message
 from keyrack.http.reply import Chunk
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import asyncio
+    from collections.abc import Awaitable, Callable
 
-    from keyrack.engines.contract import Engine, Event, Outcome, WaitingEngine, Write
+    from keyrack.engines.contract import Engine, Event, Outcome, Record, Write
     from keyrack.http.audience import Group
-    from keyrack.http.message import Answer
     from keyrack.http.reply import Sink
     from keyrack.http.turn import Turn
 
     Value: TypeAlias = Callable[[bytes], Record | None]
+
+T = TypeVar("T")
 
 _LONGEST_PAUSE: Final = 0.005
 _EVENTS_A_ROUND: Final = 500
@@ -62,16 +63,10 @@ class Reader:
 class LockWaiter:
     """A client that waits for a lock. `gone` means that it does not want it any more."""
 
-    __slots__ = ("conclude", "done", "gone", "write")
+    __slots__ = ("done", "gone", "write")
 
-    def __init__(
-        self,
-        write: Write,
-        conclude: Callable[[Outcome], Answer],
-        done: Callable[[Answer], None],
-    ) -> None:
+    def __init__(self, write: Write, done: Callable[[Outcome], None]) -> None:
         self.write = write
-        self.conclude = conclude
         self.done = done
         self.gone = False
 
@@ -82,12 +77,12 @@ class Feed:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        store: Engine | WaitingEngine,
+        engine: Engine,
         turn: Turn,
         interested: Callable[[bool], None],
     ) -> None:
         self._loop = loop
-        self._store = store
+        self._engine = engine
         self._turn = turn
         self._interested = interested
         self._audience = Audience(self._fall_behind)
@@ -139,7 +134,7 @@ class Feed:
 
     def _find_start(self) -> None:
         later = partial(self._loop.call_later, _AWAY_PAUSE, self._find_start)
-        when_told(self._store.history(), self._start, later)
+        _when_told(self._engine.history(), self._start, later)
 
     def _start(self, history: tuple[int, int]) -> None:
         if self._started:
@@ -260,18 +255,27 @@ class Feed:
             if events and events[0].revision == after + 1:
                 then(events, False)
             else:
-                history = self._store.history()
-                when_told(history, lambda reach: then(events, reach[0] > after), away)
+                history = self._engine.history()
+                _when_told(history, lambda reach: then(events, reach[0] > after), away)
 
-        when_told(self._store.events_after(after, _EVENTS_A_ROUND), look_back, away)
+        _when_told(self._engine.events_after(after, _EVENTS_A_ROUND), look_back, away)
 
     def _read_values(self, events: list[Event], then: Callable[[Value], None]) -> None:
         """Call `then` with a function that knows the values that keys have now."""
-        if not self._store.capabilities.waits:
-            then(cast("Engine", self._store).get)
+        if self._engine.get_now is not None:
+            then(self._engine.get_now)
             return
         keys = {event.key for event in events if event.change is Change.SET}
-        when_told(_values_of(cast("WaitingEngine", self._store), keys), then, _nothing)
+        _when_told(self._values_of(list(keys)), then, _nothing)
+
+    async def _values_of(self, keys: list[bytes]) -> Value:
+        """Read keys together. What cannot be read now is told without its value."""
+        known: dict[bytes, Record | None] = {}
+        try:
+            known.update(zip(keys, await self._engine.get_many(keys), strict=True))
+        except StoreAway:
+            _log.warning("values of changes could not be read; they are told without")
+        return known.get
 
     def _miss(self) -> None:
         """Something happened that cannot be told any more: begin anew, or look again."""
@@ -404,24 +408,13 @@ class Feed:
 
     # Waiting for locks
 
-    def take_lock(
-        self,
-        name: bytes,
-        write: Write,
-        conclude: Callable[[Outcome], Answer],
-        seconds: float,
-        done: Callable[[Answer], None],
-    ) -> Callable[[], None]:
+    async def take_lock(self, name: bytes, write: Write, seconds: float) -> Outcome:
         """Take a lock when it is this client's turn, at most `seconds` from now."""
         self._join()
-        waiter = LockWaiter(write, conclude, done)
+        coming: asyncio.Future[Outcome] = self._loop.create_future()
+        waiter = LockWaiter(write, coming.set_result)
         queue = self._queues.setdefault(name, deque())
         queue.append(waiter)
-
-        def leave() -> None:
-            waiter.gone = True
-            timer.cancel()
-            self._leave_queue(name, waiter)
 
         def over() -> None:
             # Once more: this time the refusal is the answer.
@@ -432,12 +425,17 @@ class Feed:
             if waiter.gone:
                 self._give_back(name, outcome)
             else:
-                resolve(lambda: conclude(outcome), done)
+                coming.set_result(outcome)
 
         timer = self._loop.call_later(seconds, over)
         if len(queue) == 1:
             self._when_started(partial(self._try_lock, name))
-        return leave
+        try:
+            return await coming
+        finally:
+            waiter.gone = True
+            timer.cancel()
+            self._leave_queue(name, waiter)
 
     def _leave_queue(self, name: bytes, waiter: LockWaiter) -> bool:
         queue = self._queues.get(name)
@@ -464,7 +462,7 @@ class Feed:
                 self._await_end(name)
                 return
             if self._leave_queue(name, waiter):
-                resolve(lambda: waiter.conclude(outcome), waiter.done)
+                waiter.done(outcome)
             else:
                 self._give_back(name, outcome)
 
@@ -479,10 +477,10 @@ class Feed:
     def _await_end(self, name: bytes) -> None:
         """Try again when the holder's time is over, if it does not give the lock back before."""
         later = partial(self._try_lock_in, name, _AWAY_PAUSE)
-        when_told(self._store.lock_of(name), partial(self._await_end_of, name), later)
+        _when_told(self._engine.lock_of(name), partial(self._await_end_of, name), later)
 
     def _await_end_of(self, name: bytes, record: Record | None) -> None:
-        left = 0.0 if record is None else (record.expires_at - self._store.now()) / 1000
+        left = 0.0 if record is None else (record.expires_at - self._engine.now()) / 1000
         self._try_lock_in(name, max(0.0, left) + 0.001)
 
     def _try_lock_in(self, name: bytes, seconds: float) -> None:
@@ -507,11 +505,28 @@ def _piece(interests: Interests, events: list[Event], value: Value) -> tuple[byt
     return b"".join(parts), events[-1].revision
 
 
-async def _values_of(store: WaitingEngine, keys: set[bytes]) -> Value:
-    """Read keys together. What cannot be read now is told without its value, as what is gone."""
-    found = await asyncio.gather(*map(store.get, keys), return_exceptions=True)
-    known = zip(keys, found, strict=True)
-    return {key: record for key, record in known if isinstance(record, Record)}.get
+def _when_told(
+    question: Awaitable[T], then: Callable[[T], None], away: Callable[[], object]
+) -> None:
+    """Call `then` with the engine's answer, or `away` if the store is."""
+
+    async def ask() -> None:
+        try:
+            answer = await question
+        except StoreAway:
+            away()
+            return
+        except Exception:
+            _log.exception("the engine failed")
+            away()
+            return
+        then(answer)
+
+    eager.run(ask(), _ignore)
+
+
+def _ignore(_: None) -> None:
+    """Do nothing with it."""
 
 
 def _nothing() -> None:

@@ -23,7 +23,7 @@ PARAMETERS: Final = frozenset(
 )
 
 
-def page(request: Request, context: Context) -> Answer | None:
+async def page(request: Request, context: Context) -> Answer | None:
     """`GET /v1/keys`: an ordered page, and where the next one begins; None when it is to count."""
     given = contract.parameters(request.query, PARAMETERS)
     if contract.switch(given, b"count_only"):
@@ -34,7 +34,7 @@ def page(request: Request, context: Context) -> Answer | None:
     delimiter = contract.delimiter_of(given.get(b"delimiter", b""))
     limit = contract.whole(given, b"limit", DEFAULT, 1, MOST)
     with_values = contract.switch(given, b"values")
-    found = context.engine.scan(prefix, after, limit, reverse, delimiter)
+    found = await context.engine.scan(prefix, after, limit, reverse, delimiter)
     now = context.engine.now()
     answer = KeyPage(
         keys=[_entry(key, record, now, with_values) for key, record in found.entries],

@@ -18,7 +18,7 @@ from keyrack.http import contract, problems
 from keyrack.http.message import Answer
 from keyrack.http.model import LockRequest, LockState
 from keyrack.http.problems import Problem
-from keyrack.http.reply import Deferred, PendingWrite
+from keyrack.http.reply import PendingWrite
 from keyrack.http.semantics import refused
 from keyrack.http.turn import JSON_HEADERS
 
@@ -34,7 +34,7 @@ _FREE: Final = Condition(none_match=ANY)
 _decode: Final = msgspec.json.Decoder(LockRequest).decode
 
 
-def acquire(request: Request, context: Context) -> PendingWrite | Deferred:
+async def acquire(request: Request, context: Context) -> Answer | PendingWrite:
     """`POST /v1/locks/{name}`: take a lock, wait for it, or renew it with its token."""
     contract.parameters(request.query, _NONE)
     name = contract.key_of(request.path[len(_PREFIX) :])
@@ -48,9 +48,9 @@ def acquire(request: Request, context: Context) -> PendingWrite | Deferred:
     write = (Set(name, contract.utf8(asked.owner), TEXT, ttl, _FREE, Space.LOCKS),)
     seconds = contract.wait_seconds(request, context.limits.max_wait)
 
-    def conclude(outcome: Outcome) -> Answer:
+    async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
-            problem = _refused(outcome, name, context)
+            problem = await _refused(outcome, name, context)
             if problem.slug == "lock-not-held":
                 # It was held when this was tried, and is free by now.
                 now = ((b"Retry-After", b"1"),)
@@ -59,11 +59,10 @@ def acquire(request: Request, context: Context) -> PendingWrite | Deferred:
         state = LockState(name.decode(), asked.owner, str(outcome[0].revision), ttl / 1000)
         return Answer(201, JSON_HEADERS, contract.encode(state))
 
-    def concluded(outcome: Outcome) -> Answer:
-        return problems.answered(lambda: conclude(outcome), request.path)
-
     if seconds:
-        return Deferred(lambda done: context.feed.take_lock(name, write, concluded, seconds, done))
+        if request.head.idempotency_key is not None:
+            raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
+        return await conclude(await context.feed.take_lock(name, write, seconds))
     return PendingWrite(write, conclude)
 
 
@@ -73,10 +72,10 @@ def _renew(
     token = contract.integer(str(asked.token))
     held = Condition(match=frozenset((token,)))
 
-    def conclude(outcome: Outcome) -> Answer:
+    async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
-            return problems.answer(_refused(outcome, name, context), request.path)
-        record = context.engine.lock_of(name)
+            return problems.answer(await _refused(outcome, name, context), request.path)
+        record = await context.engine.lock_of(name)
         owner = asked.owner if record is None else record.value.decode()
         state = LockState(name.decode(), owner, str(token), ttl / 1000)
         return Answer(200, JSON_HEADERS, contract.encode(state))
@@ -84,7 +83,7 @@ def _renew(
     return PendingWrite((Touch(name, ttl, held, Space.LOCKS),), conclude)
 
 
-def release(request: Request, context: Context) -> PendingWrite:
+async def release(request: Request, context: Context) -> PendingWrite:
     """`DELETE /v1/locks/{name}?token=`: give a lock back."""
     given = contract.parameters(request.query, _RELEASE)
     name = contract.key_of(request.path[len(_PREFIX) :])
@@ -93,19 +92,19 @@ def release(request: Request, context: Context) -> PendingWrite:
     token = contract.revision_of(given[b"token"], "token")
     held = Condition(match=frozenset((token,)))
 
-    def conclude(outcome: Outcome) -> Answer:
+    async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
-            return problems.answer(_refused(outcome, name, context), request.path)
+            return problems.answer(await _refused(outcome, name, context), request.path)
         return Answer(204, ((b"Cache-Control", b"no-store"),))
 
     return PendingWrite((Delete(name, held, Space.LOCKS),), conclude)
 
 
-def show(request: Request, context: Context) -> Answer:
+async def show(request: Request, context: Context) -> Answer:
     """`GET /v1/locks/{name}`: who holds a lock, and how long yet."""
     contract.parameters(request.query, _NONE)
     name = contract.key_of(request.path[len(_PREFIX) :])
-    record = context.engine.lock_of(name)
+    record = await context.engine.lock_of(name)
     if record is None:
         raise Problem("lock-not-held", "Nobody holds this lock.")
     state = LockState(
@@ -118,10 +117,10 @@ def _left(record: Record, context: Context) -> float:
     return max(0, record.expires_at - context.engine.now()) / 1000
 
 
-def _refused(refusal: Refusal, name: bytes, context: Context) -> Problem:
+async def _refused(refusal: Refusal, name: bytes, context: Context) -> Problem:
     if refusal.why is not Why.CONDITION:
         return refused(refusal)
-    record = context.engine.lock_of(name)
+    record = await context.engine.lock_of(name)
     if record is None:
         return Problem("lock-not-held", "Nobody holds this lock any more; its time was over.")
     left = _left(record, context)

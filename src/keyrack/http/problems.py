@@ -7,7 +7,7 @@ API's own shape. Status, title and type come from the table; the detail says wha
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -15,11 +15,9 @@ from keyrack.engines.contract import MAX_KEY_BYTES, MAX_TTL_MS, StoreAway
 from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from keyrack.http.message import Headers
-
-T = TypeVar("T")
 
 _log = logging.getLogger("keyrack.http")
 
@@ -273,17 +271,14 @@ def answer(problem: Problem, path: bytes) -> Answer:
     return Answer(kind.status, headers, body)
 
 
-def answered(work: Callable[[], T], path: bytes) -> T | Answer:
-    """Do a piece of an operation for `path`; what fails in it becomes an answer."""
-    try:
-        return work()
-    except Problem as problem:
-        return answer(problem, path)
-    except StoreAway as error:
+def answer_to(error: Exception, path: bytes) -> Answer:
+    """Return the answer to a request for `path` that failed with an exception."""
+    if isinstance(error, Problem):
+        return answer(error, path)
+    if isinstance(error, StoreAway):
         return answer(away(str(error)), path)
-    except Exception:
-        _log.exception("serving failed", extra={"path": path.decode("latin-1")})
-        return answer(internal(), path)
+    _log.error("serving failed", exc_info=error, extra={"path": path.decode("latin-1")})
+    return answer(internal(), path)
 
 
 def away(detail: str) -> Problem:

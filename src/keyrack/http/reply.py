@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from keyrack.http.asked import Asked, resolve
 from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
-    from keyrack.engines.contract import Engine, Outcome, Reads, WaitingEngine, Write
+    from keyrack.engines.contract import Engine, Outcome, Write
     from keyrack.http.feed import Feed
+    from keyrack.http.key_locks import KeyLocks
     from keyrack.http.message import Headers
-
-
-T = TypeVar("T")
+    from keyrack.http.turn import Turn
 
 
 class Limits(NamedTuple):
@@ -28,48 +26,32 @@ class Limits(NamedTuple):
     """How long the outcome of a write with an Idempotency-Key is remembered."""
 
 
+def _healthy() -> str:
+    return ""
+
+
 class Context(NamedTuple):
-    """What an operation may use.
+    """What an operation may use."""
 
-    `engine` answers at once; where the store is a waiting engine it is one operation's view of it
-    (see `asked`), and `store` is the engine itself, for work that can await.
-    """
-
-    engine: Reads
+    engine: Engine
     limits: Limits
+    turn: Turn
     feed: Feed
-    store: Engine | WaitingEngine
-    trouble: Callable[[], str] = str
+    patches: KeyLocks
+    """Patches of one key go one after the other."""
+    trouble: Callable[[], str] = _healthy
     """Says what is wrong with the service as a whole; empty when nothing is."""
 
-    def afresh(self) -> Context:
-        """Return the context for an operation: what another one was told is not known in it."""
-        if isinstance(self.engine, Asked):
-            return self._replace(engine=self.engine.afresh())
-        return self
 
-    def attempt(
-        self, work: Callable[[Context], T], done: Callable[[T], None]
-    ) -> Callable[[], None]:
-        """Call `done` with what an operation returns; what it reads is read anew.
-
-        Returns what calls it off.
-        """
-        context = self.afresh()
-        return resolve(lambda: work(context), done)
+Conclude: TypeAlias = "Callable[[Outcome], Answer | Coroutine[Any, Any, Answer]]"
+"""How an outcome becomes the answer: a coroutine where something has to be read for it."""
 
 
 class PendingWrite(NamedTuple):
     """A write that an operation needs, and how its outcome becomes the answer."""
 
     write: Write
-    conclude: Callable[[Outcome], Answer]
-
-
-class Deferred(NamedTuple):
-    """An answer that comes later. `start` gets what takes it, and returns what calls it off."""
-
-    start: Callable[[Callable[[Answer], None]], Callable[[], None]]
+    conclude: Conclude
 
 
 class Chunk:
@@ -100,4 +82,4 @@ class Stream(NamedTuple):
     start: Callable[[Sink], Callable[[], None]]
 
 
-Reply: TypeAlias = Answer | PendingWrite | Deferred | Stream
+Reply: TypeAlias = Answer | PendingWrite | Stream

@@ -18,7 +18,7 @@ from keyrack.http.reply import PendingWrite
 from keyrack.http.turn import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Outcome, Reads, Record
+    from keyrack.engines.contract import Engine, Outcome, Record
     from keyrack.http.message import Request
     from keyrack.http.reply import Context, Limits
 
@@ -37,11 +37,11 @@ VALUE_HEADERS: Final = (
 # The seed API
 
 
-def seed_get(request: Request, context: Context) -> Answer:
+async def seed_get(request: Request, context: Context) -> Answer:
     """`GET /get/<key>`: the key and its value as JSON."""
     contract.parameters(request.query, _NO_PARAMETERS)
     key = contract.key_of(request.path[len(b"/get/") :])
-    return seed_get_answer(key, context.engine.get(key))
+    return seed_get_answer(key, await context.engine.get(key))
 
 
 def seed_get_answer(key: bytes, record: Record | None) -> Answer:
@@ -51,7 +51,7 @@ def seed_get_answer(key: bytes, record: Record | None) -> Answer:
     return Answer(200, JSON_HEADERS, contract.shown(key, record))
 
 
-def seed_set(request: Request, context: Context) -> PendingWrite:
+async def seed_set(request: Request, context: Context) -> PendingWrite:
     """`POST /set`: store a value that was sent as JSON."""
     contract.parameters(request.query, _NO_PARAMETERS)
     key, value, media_type, ttl = contract.set_request(request)
@@ -69,10 +69,10 @@ def seed_set_answer(outcome: Outcome) -> Answer:
 # The resource API
 
 
-def key_get(request: Request, context: Context) -> Answer:
+async def key_get(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`: the value as it was stored."""
     contract.parameters(request.query, _NO_PARAMETERS)
-    record = context.engine.get(_key(request))
+    record = await context.engine.get(_key(request))
     if record is None:
         raise Problem("key-not-found", "There is no such key, or its time is over.")
     condition = request.head.condition
@@ -81,12 +81,12 @@ def key_get(request: Request, context: Context) -> Answer:
     return value_answer(record, context.engine)
 
 
-def value_answer(record: Record, engine: Reads) -> Answer:
+def value_answer(record: Record, engine: Engine) -> Answer:
     """Return the value as it was stored."""
     return Answer(200, _record_headers(record, engine), record.value)
 
 
-def key_put(request: Request, context: Context) -> PendingWrite:
+async def key_put(request: Request, context: Context) -> PendingWrite:
     """`PUT /v1/keys/{key}`: store the body."""
     given = contract.parameters(request.query, PUT_PARAMETERS)
     _refuse_encoded(request)
@@ -105,28 +105,31 @@ def key_put_answer(outcome: Outcome) -> Answer:
     return Answer(204 if result.existed else 201, ((b"ETag", etag(result.revision)), _NO_STORE))
 
 
-def key_delete(request: Request, context: Context) -> Answer | PendingWrite:
+async def key_delete(request: Request, context: Context) -> Answer | PendingWrite:
     """`DELETE /v1/keys/{key}`: remove the key."""
     contract.parameters(request.query, _NO_PARAMETERS)
-    key = _key(request)
-    condition = request.head.condition
-    # RFC 9110 13.2.1: preconditions do not count where the answer without them is no success.
-    if condition is not None and context.engine.get(key) is None:
-        raise Problem("key-not-found", "There is no such key, or its time is over.")
-    return PendingWrite((Delete(key, condition),), key_delete_answer)
+    operation = Delete(_key(request), request.head.condition)
+    return PendingWrite((operation,), key_delete_answer)
 
 
 def key_delete_answer(outcome: Outcome) -> Answer:
     """Return the answer to a `DELETE` with this outcome."""
-    if isinstance(outcome, Refusal):
-        return problems.answer(refused(outcome), b"/v1/keys/")
-    if not outcome[0].existed:
+    # RFC 9110 13.2.1: preconditions do not count where the answer without them is no success.
+    if _was_missing(outcome):
         missing = Problem("key-not-found", "There is no such key, or its time is over.")
         return problems.answer(missing, b"/v1/keys/")
+    if isinstance(outcome, Refusal):
+        return problems.answer(refused(outcome), b"/v1/keys/")
     return Answer(204, (_NO_STORE,))
 
 
-def healthz(request: Request, context: Context) -> Answer:
+def _was_missing(outcome: Outcome) -> bool:
+    if isinstance(outcome, Refusal):
+        return outcome.why is Why.CONDITION and outcome.revision is None
+    return not outcome[0].existed
+
+
+async def healthz(request: Request, context: Context) -> Answer:
     """`GET /healthz`: this process answers, and knows of none that is stuck and not replaced."""
     contract.parameters(request.query, _NO_PARAMETERS)
     if trouble := context.trouble():
@@ -138,7 +141,7 @@ def _key(request: Request) -> bytes:
     return contract.key_of(request.path[len(b"/v1/keys/") :])
 
 
-def _record_headers(record: Record, engine: Reads) -> tuple[tuple[bytes, bytes], ...]:
+def _record_headers(record: Record, engine: Engine) -> tuple[tuple[bytes, bytes], ...]:
     headers: tuple[tuple[bytes, bytes], ...] = (
         (b"Content-Type", record.media_type.encode("ascii")),
         (b"ETag", etag(record.revision)),

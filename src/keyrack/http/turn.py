@@ -8,7 +8,6 @@ client waited inside this process, and never less.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from email.utils import formatdate
@@ -16,17 +15,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Refusal, Why
+from keyrack.http import eager
 from keyrack.http.message import Answer
 from keyrack.shared.counters import BUCKETS, bucket, latency_word
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Engine, Outcome, Reads, WaitingEngine, Write
+    from keyrack.engines.contract import Engine, Outcome, Record, Write
 
     Conclude = Callable[[Outcome], None]
-    Concluding = Callable[[Sequence[Outcome]], None]
-    Perform = Callable[[list[Write], Concluding], None]
 
 _READ: Final = latency_word("read")
 _WRITE: Final = latency_word("write")
@@ -39,19 +38,17 @@ _log = logging.getLogger("keyrack.engine")
 
 
 class Turn:
-    """The present turn of one worker. `count` is the worker's slot of the shared counters.
-
-    `perform` has writes done and calls back with their outcomes, now or later.
-    """
+    """The present turn of one worker. `count` is the worker's slot of the shared counters."""
 
     __slots__ = (
         "_conclusions",
+        "_engine",
         "_loop",
-        "_perform",
+        "_write_now",
         "_writes",
         "committed",
         "count",
-        "engine",
+        "get_now",
         "not_found",
         "now",
         "ok_json",
@@ -66,14 +63,14 @@ class Turn:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        engine: Reads,
+        engine: Engine,
         count: memoryview,
-        perform: Perform,
     ) -> None:
         self._loop = loop
-        self.engine = engine
+        self._engine = engine
+        self.get_now: Callable[[bytes], Record | None] | None = engine.get_now
+        self._write_now = engine.write_now
         self.count = count
-        self._perform = perform
         self.committed: Callable[[], None] = lambda: None
         """Called after commits, so that who waits for changes is told."""
 
@@ -110,18 +107,35 @@ class Turn:
         self._writes.append(write)
         self._conclusions.append(conclude)
 
+    def write(self, write: Write) -> asyncio.Future[Outcome]:
+        """Have a write done at the end of this turn; the future is given its outcome."""
+        coming: asyncio.Future[Outcome] = self._loop.create_future()
+        self.submit(write, partial(_settle, coming))
+        return coming
+
     def flush(self) -> None:
         """Do the writes that wait now, and conclude each when it is done."""
         if self._writes:
             writes, self._writes = self._writes, []
             conclusions, self._conclusions = self._conclusions, []
-            self._perform(writes, partial(self._conclude, conclusions, self.started))
+            if self._write_now is None:
+                conclude = partial(self._conclude, conclusions, self.started)
+                eager.run(self._written(writes), conclude)
+                return
+            try:
+                outcomes = self._write_now(writes)
+            except Exception:
+                outcomes = _broken(writes)
+            self._conclude(conclusions, self.started, outcomes)
+
+    async def _written(self, writes: list[Write]) -> Sequence[Outcome]:
+        try:
+            return await self._engine.write(writes)
+        except Exception:
+            return _broken(writes)
 
     def _conclude(
-        self,
-        conclusions: list[Conclude],
-        started: int,
-        outcomes: Sequence[Outcome],
+        self, conclusions: list[Conclude], started: int, outcomes: Sequence[Outcome]
     ) -> None:
         if self.running and started == self.started:
             self.writes += len(conclusions)
@@ -164,34 +178,15 @@ class Turn:
         self.count[lane + BUCKETS] += nanoseconds * requests
 
 
-def at_once(engine: Engine) -> Perform:
-    """Return how writes are done on an engine that does them while it is called."""
-
-    def perform(writes: list[Write], done: Concluding) -> None:
-        try:
-            outcomes = engine.write(writes)
-        except Exception:
-            # No write may leave its client waiting, whatever the engine's trouble is.
-            _log.exception("the engine failed with %d writes to do", len(writes))
-            outcomes = [Refusal(Why.BROKEN)] * len(writes)
-        done(outcomes)
-
-    return perform
+def _broken(writes: list[Write]) -> list[Outcome]:
+    """Return outcomes for writes with which the engine failed: no client may be left waiting."""
+    _log.exception("the engine failed with %d writes to do", len(writes))
+    return [Refusal(Why.BROKEN)] * len(writes)
 
 
-def over_there(engine: WaitingEngine) -> Perform:
-    """Return how writes are done on a waiting engine."""
-
-    def perform(writes: list[Write], done: Concluding) -> None:
-        def come(answer: asyncio.Future[list[Outcome]]) -> None:
-            error = answer.exception()
-            if error is not None:
-                _log.error("the engine failed with %d writes", len(writes), exc_info=error)
-            done(answer.result() if error is None else [Refusal(Why.BROKEN)] * len(writes))
-
-        asyncio.ensure_future(engine.write(writes)).add_done_callback(come)
-
-    return perform
+def _settle(coming: asyncio.Future[Outcome], outcome: Outcome) -> None:
+    if not coming.done():
+        coming.set_result(outcome)
 
 
 JSON_HEADERS: Final = (

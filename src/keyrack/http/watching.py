@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import ANY
-from keyrack.http import contract, problems, semantics
+from keyrack.http import contract, eager, problems, semantics
 from keyrack.http.audience import Interests
 from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
-from keyrack.http.reply import Deferred, Stream
+from keyrack.http.reply import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,64 +29,56 @@ _HEADERS: Final = (
 _MOST_PREFIXES: Final = 100
 
 
-def read(request: Request, context: Context) -> Answer | Deferred:
+async def read(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`, at once or, with `Prefer: wait=`, when it differs."""
     condition = request.head.condition
     if not request.head.prefer or condition is None or condition.none_match is None:
-        return semantics.key_get(request, context)
+        return await semantics.key_get(request, context)
     seconds = contract.wait_seconds(request, context.limits.max_wait)
     contract.parameters(request.query, _NONE)
     key = contract.key_of(request.path[len(b"/v1/keys/") :])
     if not seconds:
-        return semantics.key_get(request, context)
+        return await semantics.key_get(request, context)
     # Whoever names a revision has seen the key; to find it missing is news.
     knows_missing = condition.none_match == ANY or not any(condition.none_match)
-    missing = knows_missing and context.engine.get(key) is None
-    return Deferred(lambda done: _wait(request, context, key, missing, seconds, done))
+    missing = knows_missing and await context.engine.get(key) is None
+    coming: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+    look = partial(_look, request, context, key, missing, coming)
+    leave = context.feed.wait(key, seconds, look)
+    try:
+        return await coming
+    finally:
+        leave()
 
 
-def _wait(
+def _look(
     request: Request,
     context: Context,
     key: bytes,
     missing: bool,
-    seconds: float,
-    done: Callable[[Answer], None],
-) -> Callable[[], None]:
-    """Look whenever the key may have changed, and answer when it did or the time is over."""
-    leave: Callable[[], None] | None = None
-    over = False
+    coming: asyncio.Future[Answer],
+    last: bool,
+) -> None:
+    """Look at the key, which may have changed, and answer when it did or the time is over."""
 
-    def end() -> None:
-        nonlocal over
-        over = True
-        if leave is not None:
-            leave()
+    async def look() -> Answer | None:
+        try:
+            return await _news(request, context, key, missing, last)
+        except Exception as error:
+            return problems.answer_to(error, request.path)
 
     def seen(answer: Answer | None) -> None:
-        if answer is not None and not over:
-            end()
-            done(answer)
+        if answer is not None and not coming.done():
+            coming.set_result(answer)
 
-    def look(last: bool) -> None:
-        def work(context: Context) -> Answer | None:
-            return problems.answered(
-                lambda: _news(request, context, key, missing, last), request.path
-            )
-
-        context.attempt(work, seen)
-
-    leave = context.feed.wait(key, seconds, look)
-    if over:
-        leave()
-    return end
+    eager.run(look(), seen)
 
 
-def _news(
+async def _news(
     request: Request, context: Context, key: bytes, missing: bool, last: bool
 ) -> Answer | None:
     """Return the answer if the key differs from what the client knows, or this is the last look."""
-    record = context.engine.get(key)
+    record = await context.engine.get(key)
     if missing:
         if record is not None:
             return semantics.value_answer(record, context.engine)
@@ -92,17 +86,17 @@ def _news(
     condition = request.head.condition
     assert condition is not None
     unchanged = record is not None and not condition.holds(record.revision)
-    return semantics.key_get(request, context) if last or not unchanged else None
+    return await semantics.key_get(request, context) if last or not unchanged else None
 
 
-def watch(request: Request, context: Context) -> Stream:
+async def watch(request: Request, context: Context) -> Stream:
     """`GET /v1/watch`: changes of keys under some prefixes, as server-sent events."""
     prefixes, given = contract.watch_parameters(request.query)
     if len(prefixes) > _MOST_PREFIXES:
         raise Problem("bad-parameter", f"At most {_MOST_PREFIXES} prefixes can be watched at once.")
     values = contract.switch(given, b"values")
     since = _since(request, given)
-    oldest, newest = context.engine.history()
+    oldest, newest = await context.engine.history()
     if since is not None and not oldest <= since <= newest:
         raise Problem(
             "history-gone",

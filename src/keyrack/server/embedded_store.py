@@ -12,7 +12,6 @@ from keyrack.engines.contract import WhenFull
 from keyrack.engines.embedded import directory
 from keyrack.server import durability
 from keyrack.server.group_commit import GroupCommit
-from keyrack.server.serving import acknowledged_later, direct
 from keyrack.system import memory_limit
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.directory import Place
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.server.durability import Durability
-    from keyrack.server.serving import Serving
     from keyrack.server.store import TakeoverHandle, Work
     from keyrack.settings import Settings
 
@@ -76,17 +74,21 @@ class EmbeddedStore:
         with (
             contextlib.closing(engine),
             asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
-            self._served(engine, runner.get_loop()) as serving,
+            self._group_commit(engine, runner.get_loop()),
         ):
-            runner.run(work(serving))
+            runner.run(work(engine))
 
     @contextlib.contextmanager
-    def _served(self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop) -> Iterator[Serving]:
+    def _group_commit(
+        self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop
+    ) -> Iterator[None]:
+        """Have writes answered when they are on the disk, where that was asked for."""
         if self._place.kept is None or not self._place.kept.strict:
-            yield direct(engine)
+            yield
             return
-        with contextlib.closing(GroupCommit(engine, loop)) as kept:
-            yield acknowledged_later(engine, kept.perform)
+        with contextlib.closing(GroupCommit(engine, loop)) as group_commit:
+            engine.answer_writes_by(group_commit.write)
+            yield
 
     def close(self) -> None:
         """Give it up; one without a name is removed."""

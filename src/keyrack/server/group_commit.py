@@ -6,11 +6,10 @@ import logging
 import sys
 from functools import partial
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.engines.contract import Refusal, Why
 from keyrack.engines.embedded.durability.group_sync import SyncThread
-from keyrack.http.turn import at_once
 
 if TYPE_CHECKING:
     import asyncio
@@ -18,13 +17,19 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Outcome, Write
     from keyrack.engines.embedded import EmbeddedEngine
-    from keyrack.http.turn import Concluding
 
 _SWITCH_SECONDS: Final = 0.0001
 """How long the thread that comes back from the disk waits for the interpreter of a busy loop."""
 _DISK: Final = frozenset((Why.DISK, Why.DISK_FULL))
 
 _log = logging.getLogger("keyrack.journal")
+
+
+class _Group(NamedTuple):
+    """Writes that were asked for together, and what is given their outcomes."""
+
+    writes: Sequence[Write]
+    answer: asyncio.Future[Sequence[Outcome]]
 
 
 class GroupCommit:
@@ -37,43 +42,47 @@ class GroupCommit:
 
     def __init__(self, engine: EmbeddedEngine, loop: asyncio.AbstractEventLoop) -> None:
         assert engine.journal is not None, "there is a journal"
+        self._engine = engine
+        self._loop = loop
         self._journal = engine.journal
-        self._perform = at_once(engine)
         self._syncer = engine.syncer()
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._thread = SyncThread(self._syncer, loop.call_soon_threadsafe)
         self._troubled = False
-        self._waiting: list[tuple[list[Write], Concluding]] = []
+        self._waiting: list[_Group] = []
         self._busy = False
 
-    def perform(self, writes: list[Write], done: Concluding) -> None:
-        """Have writes done; `done` gets their outcomes later."""
-        self._waiting.append((writes, done))
+    async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+        """Have writes done; return their outcomes when they are on the disk."""
+        group = _Group(writes, self._loop.create_future())
+        self._waiting.append(group)
         if not self._busy:
             self._commit()
+        return await group.answer
 
     def _commit(self) -> None:
         waiting, self._waiting = self._waiting, []
         self._busy = True
-        self._perform(
-            list(chain.from_iterable(writes for writes, _ in waiting)), partial(self._keep, waiting)
-        )
+        writes = list(chain.from_iterable(group.writes for group in waiting))
+        try:
+            outcomes = self._engine.apply(writes)
+        except Exception:
+            # No write may leave its client waiting, whatever the engine's trouble is.
+            _log.exception("the engine failed with %d writes to do", len(writes))
+            outcomes = [Refusal(Why.BROKEN)] * len(writes)
+        self._thread.when_kept(self._journal.sequence, partial(self._conclude, waiting, outcomes))
 
-    def _keep(
-        self, waiting: list[tuple[list[Write], Concluding]], outcomes: Sequence[Outcome]
-    ) -> None:
-        def conclude(kept: bool) -> None:
-            answers = outcomes if kept else [Refusal(Why.DISK)] * len(outcomes)
-            self._tell_operator(answers[0])
-            self._busy = False
-            if self._waiting:
-                self._commit()
-            position = 0
-            for writes, done in waiting:
-                done(answers[position : position + len(writes)])
-                position += len(writes)
-
-        self._thread.when_kept(self._journal.sequence, conclude)
+    def _conclude(self, waiting: list[_Group], outcomes: list[Outcome], kept: bool) -> None:
+        answers = outcomes if kept else [Refusal(Why.DISK)] * len(outcomes)
+        self._tell_operator(answers[0])
+        self._busy = False
+        if self._waiting:
+            self._commit()
+        position = 0
+        for group in waiting:
+            if not group.answer.done():
+                group.answer.set_result(answers[position : position + len(group.writes)])
+            position += len(group.writes)
 
     def _tell_operator(self, outcome: Outcome) -> None:
         troubled = isinstance(outcome, Refusal) and outcome.why in _DISK

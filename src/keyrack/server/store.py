@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from keyrack.engines.contract import Engine
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.server.durability import Durability
-    from keyrack.server.serving import Serving
 
-Work: TypeAlias = "Callable[[Serving], Coroutine[Any, Any, None]]"
+Work: TypeAlias = "Callable[[Engine], Coroutine[Any, Any, None]]"
 
 
 class TakeoverHandle(Protocol):

@@ -6,24 +6,26 @@ requests are never held up: a step of the engine ends by the clock.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import StoreAway
 from keyrack.server.liveness import INTERVAL
 from keyrack.shared.counters import EXPIRED
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Engine, WaitingEngine
+    from keyrack.engines.contract import Engine
     from keyrack.http.lane import Lane, OpenConnection
 
 _CONNECTIONS_A_STEP: Final = 500
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
+_AWAY: Final = 1.0
+"""Seconds until a store that could not be reached is tried again."""
 _MOST: Final = 1000
 """Keys, or groups of events, that a step removes at most; the engine's clock ends it before."""
 
@@ -40,30 +42,35 @@ class Upkeep:
         self,
         loop: asyncio.AbstractEventLoop,
         lane: Lane,
-        store: Engine | WaitingEngine,
+        engine: Engine,
         phase: float = 0.0,
         ticks: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._loop = loop
         self._turn = lane.turn
-        self._engine = cast("Engine", store)
+        self._engine = engine
+        # Each look at a store that is elsewhere is work for its server: no more often than must be.
+        self._shortest = 0.001 if engine.get_now is not None else _IDLE
         self._connections = lane.connections
         self._phase = phase
         self._ticks = ticks
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._timers["tick"] = self._loop.call_later(INTERVAL, self._tick)
-        self._timers["sweep"] = self._loop.call_later(_IDLE * self._phase, self._sweep)
+        self._timer = self._loop.call_later(INTERVAL, self._tick)
+        self._sweeper = self._loop.create_task(self._sweep())
 
     def stop(self) -> None:
         """End."""
-        for timer in self._timers.values():
-            timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
 
     def _tick(self) -> None:
-        self._timers["tick"] = self._loop.call_later(INTERVAL, self._tick)
+        self._timer = self._loop.call_later(INTERVAL, self._tick)
         self._turn.tick()
         self._check_deadlines(list(self._connections))
         for tick in self._ticks:
@@ -79,25 +86,25 @@ class Upkeep:
         if connections:
             self._loop.call_soon(self._check_deadlines, connections)
 
-    def _sweep(self) -> None:
-        pause = _IDLE
-        try:
-            pause = self._sweep_once()
-        except StoreAway:
-            # The disk has failed or is full, which those who write are told.
-            pause = 1.0
-        except Exception:
-            _log.exception("the store's upkeep failed; it is tried again")
-            pause = 1.0
-        finally:
-            self._timers["sweep"] = self._loop.call_later(pause, self._sweep)
+    async def _sweep(self) -> None:
+        pause = _IDLE * self._phase
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                pause = await self._step()
+            except StoreAway:
+                # Whoever asks for something is told so.
+                pause = _AWAY
+            except Exception:
+                _log.exception("the store's upkeep failed; it is tried again")
+                pause = _AWAY
 
-    def _sweep_once(self) -> float:
+    async def _step(self) -> float:
         """Do one step and return how many seconds to wait for the next."""
         began = time.monotonic_ns()
-        sweep = self._engine.expire(_MOST)
-        trimmed = self._engine.trim(_MOST)
-        evicted = self._engine.evict()
+        sweep = await self._engine.expire(_MOST)
+        trimmed = await self._engine.trim(_MOST)
+        evicted = await self._engine.evict()
         took = time.monotonic_ns() - began
         if sweep.expired:
             self._count_expired(sweep.expired)
@@ -114,4 +121,4 @@ class Upkeep:
     def _until(self, due: int | None) -> float:
         if due is None:
             return _IDLE
-        return min(_IDLE, max(0.001, (due - self._engine.now()) / 1000))
+        return min(_IDLE, max(self._shortest, (due - self._engine.now()) / 1000))

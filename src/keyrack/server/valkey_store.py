@@ -10,7 +10,6 @@ import uvloop
 
 from keyrack.engines.contract import StoreAway, StoreError
 from keyrack.engines.valkey.address import parse, shown
-from keyrack.server.serving import remote
 
 if TYPE_CHECKING:
     import ssl
@@ -51,7 +50,7 @@ class RemoteStore:
         engine = _engine(self._settings)
         await engine.open()
         try:
-            await work(remote(engine, engine.listen))
+            await work(engine)
         finally:
             await engine.close()
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from keyrack.http.app import Application
+from keyrack.http.connection import Connection
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
+from keyrack.http.key_locks import KeyLocks
 from keyrack.http.lane import Lane, ServerConfig, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
@@ -20,6 +22,7 @@ from keyrack.http.turn import Turn
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
+from keyrack.server.upkeep import Upkeep
 from keyrack.shared.counters import STARTS
 from keyrack.system import file_limit
 
@@ -27,8 +30,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterator
 
+    from keyrack.engines.contract import Engine
     from keyrack.http.message import Request
-    from keyrack.server.serving import Serving
     from keyrack.server.worker_spec import WorkerSpec
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
@@ -46,8 +49,8 @@ _access = logging.getLogger("keyrack.access")
 def run(spec: WorkerSpec) -> None:
     """Serve until told to end, or until the supervisor is gone."""
 
-    async def serve(serving: Serving) -> None:
-        await Worker(spec, serving, asyncio.get_running_loop()).run()
+    async def serve(engine: Engine) -> None:
+        await Worker(spec, engine, asyncio.get_running_loop()).run()
 
     spec.store.serve(serve)
 
@@ -55,15 +58,15 @@ def run(spec: WorkerSpec) -> None:
 class Worker:
     """One worker, inside its event loop: all that its connections share, and who drives it."""
 
-    def __init__(self, spec: WorkerSpec, serving: Serving, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, spec: WorkerSpec, engine: Engine, loop: asyncio.AbstractEventLoop) -> None:
         settings, slot, counters = spec.settings, spec.slot, spec.counters
         self._spec = spec
-        self._serving = serving
+        self._engine = engine
         self._loop = loop
         self._counters = counters
-        self._turn = Turn(loop, serving.reads, counters.slot(slot), serving.perform)
+        self._turn = Turn(loop, engine, counters.slot(slot))
         self._turn.committed = self._committed
-        self._feed = Feed(loop, serving.store, self._turn, self._interested)
+        self._feed = Feed(loop, engine, self._turn, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._lane = self._make_lane()
@@ -72,24 +75,29 @@ class Worker:
             self._lane, counters, None if data is None else Snapshots(data, counters)
         )
         self._server = _Server(
-            _config(settings, self._lane, application, serving), spec.listeners, self._ready
+            _config(settings, self._lane, application), spec.listeners, self._ready
         )
-        self._upkeep = serving.upkeep(
+        self._upkeep = Upkeep(
             loop,
             self._lane,
-            serving.store,
+            engine,
             slot / counters.workers,
             (self._heartbeat.beat, self._limit.tell, self._server.look_after_listeners),
         )
         self._other_service = OtherService(loop, counters, self._feed)
 
     def _make_lane(self) -> Lane:
-        settings, serving = self._spec.settings, self._serving
+        settings = self._spec.settings
         limits = Limits(
             settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
         )
         context = Context(
-            serving.reads, limits, self._feed, serving.store, lambda: self._heartbeat.trouble
+            self._engine,
+            limits,
+            self._turn,
+            self._feed,
+            KeyLocks(),
+            lambda: self._heartbeat.trouble,
         )
         timeouts = Timeouts(
             keep_alive=settings.keep_alive,
@@ -129,7 +137,7 @@ class Worker:
     def _interested(self, some: bool) -> None:
         """Tell the other workers, and an engine elsewhere, whether anybody waits here."""
         self._counters.set_interested(self._spec.slot, some)
-        self._serving.listen(some, self._feed.wake)
+        self._engine.listen(some, self._feed.wake)
 
     def _committed(self) -> None:
         self._counters.wake_others(self._spec.slot)
@@ -154,13 +162,11 @@ def _connection_limit(spec: WorkerSpec) -> ConnectionLimit:
     return ConnectionLimit(spec.counters, spec.slot, spec.settings.max_connections, most_here)
 
 
-def _config(
-    settings: Settings, lane: Lane, application: Application, serving: Serving
-) -> ServerConfig:
+def _config(settings: Settings, lane: Lane, application: Application) -> ServerConfig:
     return ServerConfig(
         lane,
         application,
-        http=serving.protocol,
+        http=Connection,
         ws="none",
         lifespan="off",
         interface="asgi3",

@@ -13,6 +13,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from keyrack.engines import record as wire
 from keyrack.engines.contract import Capabilities, Page, Space, WhenFull
 from keyrack.engines.embedded import events as event_log
@@ -30,10 +32,13 @@ from keyrack.engines.embedded.upkeep import EngineUpkeep
 from keyrack.engines.embedded.writer import StoreWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from keyrack.engines.contract import Event, Outcome, Record, Sweep, Usage, Write
+    from keyrack.engines.embedded.database import ReadTransaction
     from keyrack.engines.embedded.durability import DurabilityConfig
+
+    GroupCommit = Callable[[Sequence[Write]], Awaitable[Sequence[Outcome]]]
 
 _LEAST_JOURNAL_BYTES: Final = 256 << 20
 """Bytes that may be changed while a snapshot is taken, or as much as the store may hold."""
@@ -83,6 +88,7 @@ class EmbeddedEngine:
         self._upkeep = EngineUpkeep(self.database, self.log, steady)
         self._lookup = self.database.lookup
         self._heat = self.evictor.heat if self.evictor else None
+        self._group_commit: GroupCommit | None = None
 
     # Life
 
@@ -112,10 +118,38 @@ class EmbeddedEngine:
         """Return the store's clock in ms: the same in every process, moved by no clock setting."""
         return self.database.now()
 
+    def listen(self, wanted: bool, told: Callable[[], None]) -> None:
+        """Nobody but the workers of this service changes the store, and they wake one another."""
+
     # Reads
 
-    def get(self, key: bytes) -> Record | None:
+    async def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over. O(log keys)."""
+        return self.get_now(key)
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
+        """Return what `get` returns for each key, all as of one moment."""
+        with self.database.read() as txn:
+            pieces = Pieces(txn)
+            raws = [self._live(txn, key) for key in keys]
+            found = [None if raw is None else pieces.record(Space.KEYS, raw) for raw in raws]
+        if self._heat is not None:
+            for key in keys:
+                self._heat.warm(key)
+        return found
+
+    async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
+        """Return about how many bytes the record of each key has, 0 where there is none."""
+        with self.database.read() as txn:
+            raws = [self._live(txn, key) for key in keys]
+        return [0 if raw is None else wire.size(raw) for raw in raws]
+
+    def _live(self, txn: ReadTransaction, key: bytes) -> bytes | None:
+        raw = txn.get(key, self.database.spaces[Space.KEYS])
+        return None if raw is None or 0 < wire.expires_at(raw) <= self.now() else raw
+
+    def get_now(self, key: bytes) -> Record | None:
+        """`get` as a plain function, for the most frequent request of all."""
         txn = self._lookup()
         raw = txn.get(key)
         txn.abort()
@@ -131,7 +165,7 @@ class EmbeddedEngine:
             self._heat.warm(key)
         return record
 
-    def lock_of(self, name: bytes) -> Record | None:
+    async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
         return self._read_long(name, Space.LOCKS)
 
@@ -147,7 +181,7 @@ class EmbeddedEngine:
             self._heat.warm(key)
         return record
 
-    def scan(
+    async def scan(
         self,
         prefix: bytes = b"",
         after: bytes | None = None,
@@ -163,14 +197,16 @@ class EmbeddedEngine:
             entries, folders, following = scan.page(limit)
             return Page(entries, folders, following, txn.state()[0])
 
-    def count(self, prefix: bytes, after: bytes | None, steps: int) -> tuple[int, bytes | None]:
+    async def count(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
         database = self.database
         with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
             pieces = Pieces(txn)
             return Scan(cursor, pieces, prefix, after, False, b"", self.now()).count(steps)
 
-    def history(self) -> tuple[int, int]:
+    async def history(self) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now."""
         return self.log.history()
 
@@ -178,42 +214,64 @@ class EmbeddedEngine:
         """Yield the known events with a revision above `after`, oldest first."""
         return self.log.after(after)
 
-    def events_after(self, revision: int, limit: int) -> list[Event]:
+    async def events_after(self, revision: int, limit: int) -> list[Event]:
         """Return the oldest known events with a greater revision, at most so many."""
         return self.log.some_after(revision, limit)
 
-    def events_of(
+    async def events_of(
         self, key: bytes, before: int | None, limit: int
     ) -> tuple[list[Event], int | None]:
         """Return at most `limit` events of one key, newest first, and where to go on, if at all."""
         return self.log.of(key, before, limit)
 
-    def usage(self) -> Usage:
+    async def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""
         return self.database.usage()
 
-    def check(self) -> list[str]:
+    async def check(self) -> list[str]:
         """Audit everything and return what is wrong, a sentence each. Reads the whole store."""
         with self.database.read() as txn:
             return EmbeddedAudit(txn).problems()
 
     # Writes
 
-    def write(self, writes: Sequence[Write]) -> list[Outcome]:
+    async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
+        """Apply each write, all or none, in order, and return one outcome for each.
+
+        Where a group commit is set, that is when they are on the disk (see `answer_writes_by`).
+        """
+        if self._group_commit is not None:
+            return await self._group_commit(writes)
+        return self._writer.write(writes)
+
+    @property
+    def write_now(self) -> Callable[[Sequence[Write]], list[Outcome]] | None:
+        """`write` as a plain function, where nothing has to be waited for."""
+        return self._writer.write if self._group_commit is None else None
+
+    def answer_writes_by(self, group_commit: GroupCommit) -> None:
+        """Have `write` answered by a function that applies the writes and brings them to the disk.
+
+        Answers come later then than the turn that asks for them, and reads do not.
+        """
+        self._group_commit = group_commit
+        self.capabilities = msgspec.structs.replace(self.capabilities, answers_later=True)
+
+    def apply(self, writes: Sequence[Write]) -> list[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each.
 
         They share commits, of at most so many pages that the write lock is held only briefly.
         """
         return self._writer.write(writes)
 
-    def expire(self, limit: int) -> Sweep:
+    async def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys whose time is over, each with its event."""
         return self._upkeep.expire(limit)
 
-    def evict(self) -> int:
+    async def evict(self) -> int:
         """Evict what a full store owes for what was written to it; say how many keys went."""
         return self.evictor.evict_owed() if self.evictor is not None else 0
 
-    def trim(self, limit: int) -> int:
+    async def trim(self, limit: int) -> int:
         """Remove at most `limit` commits' events beyond those that are kept; say how many."""
         return self._upkeep.trim(limit)

@@ -54,7 +54,7 @@ from keyrack.engines.valkey.resp import Call, Lost, code_of, encode, encode_argu
 from keyrack.engines.valkey.servers import Cluster, Moving, Single, information
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from keyrack.engines.contract import Outcome, Page, Record, Write
     from keyrack.engines.valkey.address import Address
@@ -161,7 +161,7 @@ class ValkeyEngine:
             durable=False,
             eviction=False,
             atomic_across_keys=address.shards == 1,
-            waits=True,
+            answers_later=True,
         )
         self.on_change: Callable[[], None] = lambda: None
         """Called when anybody, anywhere, may have changed something."""
@@ -305,6 +305,10 @@ class ValkeyEngine:
         self.on_change = told
         self.notices.want(wanted)
 
+    get_now: Final = None
+    write_now: Final = None
+    """Every answer has to be waited for."""
+
     # Time
 
     def now(self) -> int:
@@ -330,15 +334,48 @@ class ValkeyEngine:
 
     # Reads of single keys
 
-    def get(self, key: bytes) -> Awaitable[Record | None]:
+    async def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over."""
         shard = self.layout.shard_of(key)
-        return self._read(shard, self.layout.records[shard] + key)
+        return await self._read(shard, self.layout.records[shard] + key)
 
-    def lock_of(self, name: bytes) -> Awaitable[Record | None]:
+    async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
         shard = self.layout.shard_of(name)
-        return self._read(shard, self.layout.bases[shard] + KINDS[Space.LOCKS] + name)
+        return await self._read(shard, self.layout.bases[shard] + KINDS[Space.LOCKS] + name)
+
+    async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
+        """Return what `get` returns for each key, those of a shard as of one moment."""
+        shards = self._by_shard(keys)
+        records = KINDS[Space.KEYS]
+        replies = await asyncio.gather(
+            *(
+                self._function(shard, "read", *(records + key for key in some))
+                for shard, some in shards.items()
+            )
+        )
+        found: dict[bytes, bytes | None] = {}
+        for some, reply in zip(shards.values(), replies, strict=True):
+            found.update(zip(some, reply, strict=True))
+        raws = [found[key] for key in keys]
+        return [None if raw is None else self._counting(wire.unpack(raw)) for raw in raws]
+
+    async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
+        """Return about how many bytes the record of each key has, 0 where there is none."""
+        shards = self._by_shard(keys)
+        replies = await asyncio.gather(
+            *(self._function(shard, "sizes", *some) for shard, some in shards.items())
+        )
+        found: dict[bytes, int] = {}
+        for some, reply in zip(shards.values(), replies, strict=True):
+            found.update(zip(some, reply, strict=True))
+        return [found[key] for key in keys]
+
+    def _by_shard(self, keys: Sequence[bytes]) -> dict[int, list[bytes]]:
+        shards: dict[int, list[bytes]] = {}
+        for key in dict.fromkeys(keys):
+            shards.setdefault(self.layout.shard_of(key), []).append(key)
+        return shards
 
     def _read(self, shard: int, name: bytes) -> asyncio.Future[Record | None]:
         future: asyncio.Future[Record | None] = self._loop.create_future()
@@ -422,15 +459,14 @@ class ValkeyEngine:
 
     # Writes
 
-    def write(self, writes: Sequence[Write]) -> Awaitable[list[Outcome]]:
+    async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Apply each write, all or none, and return one outcome for each.
 
         Writes of one shard are done in order.
         """
         future: asyncio.Future[list[Outcome]] = self._loop.create_future()
         if not writes:
-            future.set_result([])
-            return future
+            return []
         written = _Written(future, len(writes))
         for index, write in enumerate(writes):
             if not write:
@@ -441,7 +477,7 @@ class ValkeyEngine:
                 written.set(index, Refusal(Why.SPREAD))
             else:
                 self._batch_for(shard).add(write, (written, index))
-        return future
+        return await future
 
     def _batch_for(self, shard: int) -> _Batch:
         batches = self._batches.get(shard)
@@ -717,6 +753,10 @@ class ValkeyEngine:
         )
         self._highest = max(self._highest, reply[3])
         return reply
+
+    async def evict(self) -> int:
+        """Evict nothing: what happens to a full server is Valkey's own doing."""
+        return 0
 
     async def trim(self, limit: int) -> int:
         """Remove at most `limit` groups of events beyond those that are kept; say how many."""

@@ -845,6 +845,13 @@ local function state(keys, args)
     call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x')}
 end
 
+-- Reply: how many bytes the record of each key has, 0 where there is none.
+local function sizes(keys, args)
+  local shard, reply = open(keys, args), {}
+  for i = 4, #args do reply[i - 3] = call('STRLEN', shard.base .. 'k' .. args[i]) end
+  return reply
+end
+
 -- Deletes go on while the memory is full: that is all the difference between the first two.
 redis.register_function('keyrack_write_@', write)
 redis.register_function{function_name = 'keyrack_remove_@', callback = write, flags = {'allow-oom'}}
@@ -864,4 +871,5 @@ redis.register_function{function_name = 'keyrack_scan_@', callback = scan, flags
 redis.register_function{function_name = 'keyrack_count_@', callback = count, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_due_@', callback = due, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_log_@', callback = log, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_sizes_@', callback = sizes, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_state_@', callback = state, flags = {'no-writes'}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyrack.engines.contract import Remember
 from keyrack.http import contract, problems
@@ -12,6 +12,9 @@ from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from keyrack.engines.contract import Outcome
     from keyrack.http.api.routes import Route
     from keyrack.http.message import Request
     from keyrack.http.reply import Context, Reply
@@ -55,29 +58,42 @@ def find(path: bytes) -> Resource | None:
     return None
 
 
-def serve(request: Request, resource: Resource, context: Context) -> Reply | None:
+async def serve(request: Request, resource: Resource, context: Context) -> Reply | None:
     """Return what a request comes to, None where the wide lane has to serve it.
 
     Nothing escapes: a failure is an answer too.
     """
-    return problems.answered(lambda: _serve(request, resource, context), request.path)
-
-
-def _serve(request: Request, resource: Resource, context: Context) -> Reply | None:
-    if request.method == b"OPTIONS":
-        return Answer(204, ((b"Allow", _allowed(resource)),))
-    route = admitted(request, resource)
-    if route.serve is None:
-        contract.parameters(request.query, _known_parameters(route))
-        return None
-    reply = route.serve(request, context)
-    if request.head.idempotency_key is None or not route.writes:
-        return reply
-    if type(reply) is PendingWrite:
+    try:
+        if request.method == b"OPTIONS":
+            return Answer(204, ((b"Allow", _allowed(resource)),))
+        route = admitted(request, resource)
+        if route.serve is None:
+            contract.parameters(request.query, _known_parameters(route))
+            return None
+        reply = await route.serve(request, context)
+        if request.head.idempotency_key is None or type(reply) is not PendingWrite:
+            return reply
         return _remembered(request, reply, context)
-    if request.head.prefer:
-        raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
-    return reply
+    except Exception as error:
+        return problems.answer_to(error, request.path)
+
+
+def conclude(
+    pending: PendingWrite, outcome: Outcome, path: bytes
+) -> Answer | Coroutine[Any, Any, Answer]:
+    """Return the answer to a request for `path` whose write came out like this, or who finds it."""
+    try:
+        answer = pending.conclude(outcome)
+    except Exception as error:
+        return problems.answer_to(error, path)
+    return answer if isinstance(answer, Answer) else _found(answer, path)
+
+
+async def _found(answer: Coroutine[Any, Any, Answer], path: bytes) -> Answer:
+    try:
+        return await answer
+    except Exception as error:
+        return problems.answer_to(error, path)
 
 
 def admitted(request: Request, resource: Resource) -> Route:

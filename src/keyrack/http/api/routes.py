@@ -31,7 +31,7 @@ from keyrack.http.model import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from keyrack.http.message import Request
     from keyrack.http.reply import Context, Reply
@@ -82,7 +82,10 @@ class Route(NamedTuple):
     """It tells whether the service is well, and nothing else."""
     has_effects: bool = False
     """It changes nothing that is stored, and yet more than an answer comes of it."""
-    serve: Callable[[Request, Context], Reply | None] | None = None
+    blind: bool = False
+    """It looks at nothing before it writes, and so may share a commit with the writes that its
+    connection sent before it."""
+    serve: Callable[[Request, Context], Coroutine[Any, Any, Reply | None]] | None = None
 
 
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -160,6 +163,7 @@ _TABLE: Final = (
         (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "bad-ttl"),
         body=Shape(_JSON, SetRequest),
         writes=True,
+        blind=True,
         serve=semantics.seed_set,
     ),
     Route(
@@ -220,6 +224,7 @@ _TABLE: Final = (
         (_TTL, _IF_MATCH, _IF_NONE_MATCH),
         Shape(_ANY),
         writes=True,
+        blind=True,
         serve=semantics.key_put,
     ),
     Route(
@@ -239,6 +244,7 @@ _TABLE: Final = (
         ),
         (_IF_MATCH, _IF_NONE_MATCH),
         writes=True,
+        blind=True,
         serve=semantics.key_delete,
     ),
     Route(
@@ -336,6 +342,7 @@ _TABLE: Final = (
         (_IDEMPOTENCY,),
         Shape(_JSON, BatchRequest),
         writes=True,
+        blind=True,
         serve=batch.batch,
     ),
     Route(
@@ -363,6 +370,7 @@ _TABLE: Final = (
         (_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
         Shape(_JSON, CounterRequest),
         writes=True,
+        blind=True,
         serve=batch.count,
     ),
     Route(
@@ -391,6 +399,7 @@ _TABLE: Final = (
         (_WAIT, _IDEMPOTENCY),
         Shape(_JSON, LockRequest),
         writes=True,
+        blind=True,
         serve=locks.acquire,
     ),
     Route(
@@ -412,6 +421,7 @@ _TABLE: Final = (
             ),
         ),
         writes=True,
+        blind=True,
         serve=locks.release,
     ),
     Route(
