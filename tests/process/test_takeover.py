@@ -20,7 +20,7 @@ from keyrack_server import ON_VALKEY, Server, refused_start, request
 
 from keyrack import __version__
 from keyrack.engines.embedded.database import FORMAT
-from keyrack.server.takeover import Ask, Link, Offer, Ready, Refused, Settled, _connect
+from keyrack.server.takeover import Ask, Declined, Offer, Ready, Settled, SupervisorLink, _connect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def ask(
     protocol: int = 1,
     store_format: str = FORMAT.decode(),
     address: dict[str, str] = ADDRESS,
-) -> tuple[Link, Any]:
+) -> tuple[SupervisorLink, Any]:
     """Ask as a new service would; return the link and the answer."""
     link = _connect(directory)
     assert link is not None
@@ -296,7 +296,7 @@ def test_other_settings_of_the_store_or_the_address_are_refused(
 def test_another_format_of_the_store_is_refused(generations: Generations, directory: str) -> None:
     generations.start().says("ready")
     link, answer = ask(directory, store_format="keyrack 9")
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Declined)
     assert "'keyrack 9'" in answer.why
     link.close()
 
@@ -304,7 +304,7 @@ def test_another_format_of_the_store_is_refused(generations: Generations, direct
 def test_an_unknown_way_to_hand_over_is_refused(generations: Generations, directory: str) -> None:
     generations.start()
     link, answer = ask(directory, protocol=2)
-    assert isinstance(answer, Refused)
+    assert isinstance(answer, Declined)
     link.close()
 
 
@@ -317,7 +317,7 @@ def test_one_who_asks_and_goes_changes_nothing(
     assert isinstance(answer, Offer)
     assert answer.memory == 64 << 20
     other, refusal = ask(directory)
-    assert isinstance(refusal, Refused)
+    assert isinstance(refusal, Declined)
     assert "another service is just taking over" in refusal.why
     other.close()
     link.close()

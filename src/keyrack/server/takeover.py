@@ -74,7 +74,7 @@ class Ask(msgspec.Struct, tag=True):
     address: dict[str, str]
 
 
-class Refused(msgspec.Struct, tag=True):
+class Declined(msgspec.Struct, tag="Refused"):
     """The running service does not hand over."""
 
     why: str
@@ -107,7 +107,7 @@ class Settled(msgspec.Struct, tag=True):
     """The new service needs nobody to come back."""
 
 
-Message: TypeAlias = Ask | Refused | Offer | More | Ready | Settled
+Message: TypeAlias = Ask | Declined | Offer | More | Ready | Settled
 _decode: Final = msgspec.json.Decoder(Message).decode
 
 
@@ -115,7 +115,7 @@ class LinkEnded(Exception):
     """Raised when the other side is gone, or says what cannot be understood."""
 
 
-class Link:
+class SupervisorLink:
     """A connection between two supervisors that carries whole messages and descriptors."""
 
     def __init__(self, connected: socket.socket) -> None:
@@ -200,7 +200,7 @@ def open_control(store: str) -> socket.socket:
     return made
 
 
-def _connect(store: str) -> Link | None:
+def _connect(store: str) -> SupervisorLink | None:
     """Connect to the service that has a store; None when there is none."""
     made = _new_socket()
     made.settimeout(_ANSWER_SECONDS)
@@ -210,7 +210,7 @@ def _connect(store: str) -> Link | None:
     except OSError:
         made.close()
         return None
-    return Link(made)
+    return SupervisorLink(made)
 
 
 # The running service
@@ -235,7 +235,7 @@ class Handover:
     ) -> None:
         self._control = control
         self._offer = offer
-        self._link: Link | None = None
+        self._link: SupervisorLink | None = None
         self._stage: Step | None = None
         self._since = 0.0
         self.successor = ""
@@ -266,7 +266,7 @@ class Handover:
             connected, _ = self._control.accept()
         except OSError:
             return
-        link = Link(connected)
+        link = SupervisorLink(connected)
         if link.peer_user() not in (0, os.geteuid()):
             link.close()
         elif self._link is not None:
@@ -315,27 +315,27 @@ class Handover:
         self._control.close()
 
 
-def _turn_away(link: Link) -> None:
+def _turn_away(link: SupervisorLink) -> None:
     """Refuse one who asks while another takes over."""
     with contextlib.suppress(LinkEnded):
         link.receive(_POLITE_SECONDS)  # closing with something unread would take the answer away
-        link.send(Refused("another service is just taking over; try again when it is done."))
+        link.send(Declined("another service is just taking over; try again when it is done."))
     link.close()
 
 
-def _objection(ask: Ask, offer: Offer) -> Refused | None:
+def _objection(ask: Ask, offer: Offer) -> Declined | None:
     if ask.protocol != _PROTOCOL:
-        return Refused("the two versions do not know how to hand over to each other: restart.")
+        return Declined("the two versions do not know how to hand over to each other: restart.")
     for name, wanted in ask.address.items():
         if (mine := offer.settings[name]) != wanted:
-            return Refused(_differ(offer.pid, flag(name), mine, wanted), elsewhere=True)
+            return Declined(_differ(offer.pid, flag(name), mine, wanted), elsewhere=True)
     if ask.format != FORMAT.decode():
-        return Refused(
+        return Declined(
             f"the running service's store has the format {FORMAT.decode()!r}, and the new version "
             f"reads {ask.format!r}. End it and start the new one on another --store."
         )
     if os.getpid() == 1:
-        return Refused(
+        return Declined(
             "the running service is process 1 of its container, which would end with it. "
             "Replace the container instead."
         )
@@ -390,7 +390,7 @@ def _kept() -> list[str]:
 class Predecessor:
     """The service that is being taken over, as the new one sees it."""
 
-    def __init__(self, link: Link, offer: Offer) -> None:
+    def __init__(self, link: SupervisorLink, offer: Offer) -> None:
         self._link = link
         self.name = f"Keyrack {offer.version} (process {offer.pid})"
         self.gone = False
@@ -463,9 +463,9 @@ def _inherit_from(store: str, settings: Settings) -> Inheritance | None:
     return _adopted(link, offer, descriptors, settings)
 
 
-def _offered(link: Link) -> Offer:
+def _offered(link: SupervisorLink) -> Offer:
     message, _ = link.expect()
-    if isinstance(message, Refused):
+    if isinstance(message, Declined):
         raise _Elsewhere(message.why) if message.elsewhere else TakeoverRefused(message.why)
     if not isinstance(message, Offer):
         raise LinkEnded
@@ -492,7 +492,9 @@ def _default(name: str) -> str:
     return str(getattr(Settings(), name, False))
 
 
-def _adopted(link: Link, offer: Offer, descriptors: list[int], settings: Settings) -> Inheritance:
+def _adopted(
+    link: SupervisorLink, offer: Offer, descriptors: list[int], settings: Settings
+) -> Inheritance:
     lock, control, *listening = descriptors
     sockets = [socket.socket(fileno=descriptor) for descriptor in listening]
     listeners = Listeners.inherited(sockets, settings.workers, offer.urls, settings.uds)
