@@ -249,6 +249,10 @@ class Settings:
         "The private key (PEM, not encrypted) of the certificate.",
         unset="plain HTTP",
     )  # fmt: skip
+    tls_min: str = _row(
+        _one_of("1.2", "1.3"), "1.2", _NETWORK, "VERSION",
+        "The oldest version of TLS that is spoken.",
+    )  # fmt: skip
     workers: int = _row(
         _whole(1, MAX_WORKERS), _default_workers, _PROCESSES, "NUMBER",
         "Serve with so many processes; all of them share one store.",

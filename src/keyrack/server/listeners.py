@@ -110,6 +110,17 @@ class Listeners:
             if listener not in mine:
                 listener.close()
 
+    def take_out(self, worker: int) -> None:
+        """Have the kernel give a worker's connections to the others; what waits for it is reset.
+
+        The sockets keep their address, and take part again when the next process listens on them.
+        A Unix socket is everybody's and stays.
+        """
+        for listener in self._by_worker[worker]:
+            if listener.family != socket.AF_UNIX:
+                with contextlib.suppress(OSError):
+                    listener.shutdown(socket.SHUT_RD)
+
     def close(self) -> None:
         """Close all of them, in the supervisor."""
         for listener in self.all():
@@ -167,13 +178,19 @@ def _listen(
     listeners: Listeners, family: int, address: tuple[Any, ...], dual: bool, patience: float
 ) -> int:
     """Give each worker a listening socket at an address, and return its port."""
-    if address[1]:
-        _make_sure_it_is_free(family, address, dual, patience)
-    for worker in range(listeners.workers):
-        made = _tcp(family, address, dual, shared=True)
-        listeners.of(worker).append(made)
-        made.listen(BACKLOG)
-        address = _at(address, made.getsockname()[1])
+    with contextlib.ExitStack() as stack:
+        if address[1]:
+            _make_sure_it_is_free(family, address, dual, patience)
+        else:
+            # A socket that was given any port gives it back when it no longer listens, and another
+            # program could get it; one that named its port keeps it. So this one only finds a port.
+            found = _tcp(family, address, dual, shared=True)
+            stack.callback(found.close)
+            address = _at(address, found.getsockname()[1])
+        for worker in range(listeners.workers):
+            made = _tcp(family, address, dual, shared=True)
+            listeners.of(worker).append(made)
+            made.listen(BACKLOG)
     return int(address[1])
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keyrack.server.listeners import Listeners
     from keyrack.server.signals import Signals
     from keyrack.server.store import Store
+    from keyrack.server.tls import Certificates
     from keyrack.server.worker_spec import Entry
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
@@ -70,6 +71,7 @@ class Shared(NamedTuple):
     listeners: Listeners
     store: Store
     counters: Counters
+    certificates: Certificates | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -84,6 +86,8 @@ class _Slot:
     """When the next process is to be started."""
     young_deaths: int = 0
     """Since a process last grew old."""
+    taken_out: bool = False
+    """Its sockets take no connections, because nobody would accept them."""
 
 
 class WorkerProcesses:
@@ -100,7 +104,10 @@ class WorkerProcesses:
         let_go: Callable[[], None],
         patience: Patience,
     ) -> None:
-        self._settings, self._listeners, self._store, self._counters = shared
+        self._shared = shared
+        self._settings = shared.settings
+        self._listeners = shared.listeners
+        self._counters = shared.counters
         self._entry = entry
         self._signals = heard
         self._let_go = let_go
@@ -110,6 +117,8 @@ class WorkerProcesses:
         self._liveness = Liveness(self._settings.workers)
         self.replacing = True
         """Whether a worker that ends is followed by another."""
+        self.shares_sockets = False
+        """Whether another service listens on the same sockets."""
 
     # Starting
 
@@ -152,8 +161,9 @@ class WorkerProcesses:
                     self._settings,
                     number,
                     self._listeners.of(number),
-                    self._store,
+                    self._shared.store,
                     self._counters,
+                    self._shared.certificates,
                     self._lifeline,
                 )
             )
@@ -206,6 +216,26 @@ class WorkerProcesses:
             },
         )
         slot.pid = 0
+        if slot.young_deaths > 1 and self.replacing and not self.shares_sockets:
+            self._take_out(slot)
+
+    def _take_out(self, slot: _Slot) -> None:
+        """Let nobody wait for a worker that ends as soon as it is started."""
+        self._listeners.take_out(slot.number)
+        if not slot.taken_out:
+            slot.taken_out = True
+            _log.error(
+                "worker %d ends again and again; it gets no connections until it is ready",
+                slot.number,
+                extra={"event": "worker_taken_out"},
+            )
+
+    def welcome_back(self) -> None:
+        """Take note of workers that had been taken out and are ready again."""
+        for slot in self._slots:
+            if slot.taken_out and self._counters.ready(slot.number):
+                slot.taken_out = False
+                _log.info("worker %d is ready again", slot.number, extra={"event": "worker_back"})
 
     def _delay(self, slot: _Slot) -> None:
         """Set when the next process is started: at once, unless several died young in a row."""

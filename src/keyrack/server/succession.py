@@ -80,7 +80,9 @@ class Succession:
     def share(self) -> None:
         """Tell the workers whether others have the store as well, whose commits wake nobody."""
         asked = self._handover is not None and self._handover.under_way
-        self._counters.set_shared(not self.alone or asked or self.leaving)
+        others = not self.alone or asked or self.leaving
+        self._processes.shares_sockets = others
+        self._counters.set_shared(others)
 
     def succeed(self) -> None:
         """All workers serve: what the earlier service had is now this one's."""

@@ -42,6 +42,7 @@ from keyrack.server.takeover import (
     offer_of,
     open_control,
 )
+from keyrack.server.tls import TlsError, read_certificates
 from keyrack.shared.counters import Counters
 from keyrack.system import raise_file_limit
 
@@ -62,6 +63,11 @@ def run(
 ) -> int:
     """Serve until told to end, and return the exit code. Signals stay blocked: exit after it."""
     raise_file_limit()
+    try:
+        certificates = read_certificates(settings)
+    except TlsError as error:
+        _log.error("%s.", error)
+        return 2
     with contextlib.ExitStack() as stack:
         try:
             found = _taken_over(settings, stack) if settings.takeover else None
@@ -74,7 +80,7 @@ def run(
             stack.callback(durability.close)
         worker, requests = _what_workers_need()
         counters = Counters.create(settings.workers, requests)
-        shared = Shared(settings, prepared.listeners, prepared.store, counters)
+        shared = Shared(settings, prepared.listeners, prepared.store, counters, certificates)
         links = Links(_handover(shared, prepared, stack), prepared.predecessor)
         heard.take()
         return Supervisor(shared, entry or worker, heard, links, durability, patience).run()
@@ -171,18 +177,27 @@ class Supervisor:
             if received in signals.ENDING:
                 return self._end(signals.name(received))
             if received == signals.HANGUP:
-                _log.info("SIGHUP is ignored; settings change with a restart")
+                self._hang_up()
             self._look_for_readiness()
             for pid, status in self._processes.collect():
                 self._child_ended(pid, status)
+            self._processes.welcome_back()
             self._processes.kill_the_stuck()
             self._succession.look(self._announced)
+            if self._shared.certificates is not None:
+                self._shared.certificates.look(self._counters)
             if self._durability is not None:
                 self._durability.look(self._counters, self._processes.become_child)
             if self._succession.leaving and self._has_left():
                 return 0
             if (reason := self._hopeless()) is not None:
                 return self._give_up(reason)
+
+    def _hang_up(self) -> None:
+        if self._shared.certificates is None:
+            _log.info("SIGHUP is ignored; settings change with a restart")
+        else:
+            self._shared.certificates.reload(self._counters)
 
     def _pause(self) -> float:
         if not self._announced:

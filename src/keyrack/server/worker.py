@@ -22,6 +22,7 @@ from keyrack.http.turn import Turn
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
+from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
 from keyrack.shared.counters import STARTS
 from keyrack.system import file_limit
@@ -74,9 +75,11 @@ class Worker:
         application = Application(
             self._lane, counters, None if data is None else Snapshots(data, counters)
         )
-        self._server = _Server(
-            _config(settings, self._lane, application), spec.listeners, self._ready
-        )
+        self._tls = None
+        if spec.certificates is not None:
+            self._tls = WorkerTls(spec.certificates, counters)
+        config = _config(settings, self._lane, application, self._tls)
+        self._server = _Server(config, spec.listeners, self._ready)
         self._upkeep = Upkeep(
             loop,
             self._lane,
@@ -148,6 +151,8 @@ class Worker:
         self._counters.woken(self._spec.slot)
         self._feed.wake()
         self._other_service.look()
+        if self._tls is not None:
+            self._tls.look()
         if self._counters.leaving:
             self._server.leave()
 
@@ -162,7 +167,9 @@ def _connection_limit(spec: WorkerSpec) -> ConnectionLimit:
     return ConnectionLimit(spec.counters, spec.slot, spec.settings.max_connections, most_here)
 
 
-def _config(settings: Settings, lane: Lane, application: Application) -> ServerConfig:
+def _config(
+    settings: Settings, lane: Lane, application: Application, tls: WorkerTls | None
+) -> ServerConfig:
     return ServerConfig(
         lane,
         application,
@@ -176,8 +183,7 @@ def _config(settings: Settings, lane: Lane, application: Application) -> ServerC
         server_header=False,
         backlog=2048,
         timeout_graceful_shutdown=max(1, round(settings.shutdown_timeout)),
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
+        ssl_context_factory=None if tls is None else lambda config, default: tls.context,
     )
 
 

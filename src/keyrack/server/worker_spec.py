@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     import socket
 
     from keyrack.server.store import Store
+    from keyrack.server.tls import Certificates
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
 
@@ -21,6 +22,7 @@ class WorkerSpec(NamedTuple):
     listeners: list[socket.socket]
     store: Store
     counters: Counters
+    certificates: Certificates | None
     lifeline: int
     """A descriptor at whose end the supervisor is gone."""
 

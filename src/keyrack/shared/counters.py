@@ -30,6 +30,7 @@ _SNAPSHOTS_WANTED: Final = 5
 _SNAPSHOTS_ANSWERED: Final = 6
 _SNAPSHOTS_TAKEN: Final = 7
 _LEAVING: Final = 8
+_CERTIFICATE: Final = 9
 _HEADER: Final = 32
 """How many there may be; a test looks after that."""
 
@@ -197,6 +198,18 @@ class Counters:
     def supervisor_beats(self) -> int:
         """How often the supervisor has given a sign of life."""
         return self._words[_SUPERVISOR_BEATS]
+
+    # Certificates
+
+    @property
+    def certificate(self) -> int:
+        """The number of the certificate that is to be shown."""
+        return self._words[_CERTIFICATE]
+
+    def set_certificate(self, number: int) -> None:
+        """Say that another certificate is to be shown, and wake the workers so that they see."""
+        self._words[_CERTIFICATE] = number
+        self.wake_all()
 
     # Takeovers
 
