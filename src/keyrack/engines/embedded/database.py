@@ -250,6 +250,15 @@ class Maintenance(ReadTransaction):
         """Write where the journal is."""
         self.put_note(_POSITION_NOTE, position.pack())
 
+    def put_beginning(self, revision: int, now: int) -> int:
+        """Say in the log of events that a life begins at a revision; return the bytes that takes.
+
+        No journal is told. An event of that revision says as much, and stays.
+        """
+        key, entry = eventlog.encode_revision(revision), eventlog.beginning(now)
+        added = self._raw.put(key, entry, overwrite=False, db=self.database.events.handle)
+        return len(entry) + eventlog.ENTRY_BYTES if added else 0
+
     def drop(self, trees: Iterable[Tree]) -> None:
         """Remove everything from trees."""
         for tree in trees:
@@ -456,12 +465,14 @@ class Database:
         """Raise the revision to the wall clock's microseconds, or to `above`, if it is behind.
 
         Called once whenever a service starts on the store, so that a revision of a life whose end
-        was lost (a restored copy, a store made anew) is never handed out again.
+        was lost (a restored copy, a store made anew) is never handed out again. The log of events
+        says so, for those who knew the store before.
         """
         self.memory.claim_again()
         with self._maintain() as txn:
             revision, events, size = txn.state()
-            txn.put_state(max(revision, _microseconds(), above), events, size)
+            revision = max(revision, _microseconds(), above)
+            txn.put_state(revision, events, size + txn.put_beginning(revision, self.now()))
 
     def set_clock(self, not_before: int) -> None:
         """Let the clock go on from `not_before` (ms) if it is behind: time does not go back."""
@@ -577,12 +588,10 @@ class Database:
     def is_empty(self) -> bool:
         """Tell whether there is nothing in the store, nor any event."""
         with self.read() as txn:
-            return not any(txn.entries(tree) for tree in (*self.spaces, self.events))
+            return not (any(map(txn.entries, self.spaces)) or txn.state()[1])
 
     def clear(self) -> None:
         """Remove everything that users have put into the store. No journal is told."""
-        if self.is_empty():
-            return
         with self.maintain() as txn:
             txn.drop((*self.spaces, self.expiry, self.pieces, self.events))
             txn.put_state(txn.state()[0], 0, 0)

@@ -206,9 +206,9 @@ class EmbeddedEngine:
             pieces = Pieces(txn)
             return Scan(cursor, pieces, prefix, after, False, b"", self.now()).count(steps)
 
-    async def history(self) -> tuple[int, int]:
+    async def history(self, after: int | None = None) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now."""
-        return self.log.history()
+        return self.log.history(after)
 
     def events(self, after: int = 0) -> Iterator[Event]:
         """Yield the known events with a revision above `after`, oldest first."""

@@ -8,6 +8,10 @@ follow one another, so they need not be written. The value:
     then for each event: change, 1 byte; length of the key, 2 bytes, big-endian; the key
 
 One entry for a commit, not one for an event: writes that share a transaction also share this.
+
+An entry without events says that a life of a service began at that revision. Between two entries
+revisions may be missing. They were never handed out, or what they were given to was lost: whoever
+knows of one of them has seen what is no more.
 """
 
 from __future__ import annotations
@@ -73,6 +77,15 @@ class Draft:
     def pack(self, time: int) -> bytes:
         """Return the value of the log's entry."""
         return _HEAD.pack(time, self.last - self.first + 1) + b"".join(self._parts)
+
+
+ENTRY_BYTES: Final = 24
+"""What an entry costs in its tree, its key included."""
+
+
+def beginning(time: int) -> bytes:
+    """Return the value of the entry that says that a life began."""
+    return _HEAD.pack(time, 0)
 
 
 def count(entry: bytes) -> int:

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.database import Cursor, Database, Maintenance, WriteTransaction
 
 DEFAULT_EVENTS: Final = 100_000
-ENTRY_BYTES: Final = 24
-"""What an entry of the log costs in its tree, its key included."""
 
 _PART_OF_MEMORY: Final = 16
 """The event log takes at most this part of the memory."""
@@ -71,7 +69,7 @@ class EventLog:
         entry = draft.pack(now)
         txn.put(draft.last.to_bytes(8, "big"), entry, self._tree, append=True)
         events += draft.last - draft.first + 1
-        size += len(entry) + ENTRY_BYTES
+        size += len(entry) + eventlog.ENTRY_BYTES
         if events > self._trim_above_events or size > self._trim_above_bytes:
             stop = self._steady() + _STEP_NS
             _, events, size = self._trim(txn, events, size, _TRIMS_A_COMMIT, stop)
@@ -108,7 +106,7 @@ class EventLog:
                 if events == number:
                     break  # the last commit's are always kept
                 events -= number
-                size -= len(entry) + ENTRY_BYTES
+                size -= len(entry) + eventlog.ENTRY_BYTES
                 removed += 1
                 cursor.delete()
                 if not removed % _LOOK_EVERY and self._steady() >= stop:
@@ -117,13 +115,20 @@ class EventLog:
 
     # Reading
 
-    def history(self) -> tuple[int, int]:
-        """Return the revision below which events are gone, and the store's revision now."""
+    def history(self, after: int | None = None) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now.
+
+        With `after`: gone for somebody who knows the store as of that revision. The first revision
+        is above it, too, where it is none of this store: it was given to a change that was lost.
+        """
         with self._database.read() as txn, txn.cursor(self._tree) as cursor:
             revision, _, _ = txn.state()
             if not cursor.first():
                 return revision, revision
-            return eventlog.first(*cursor.item()) - 1, revision
+            oldest = eventlog.first(*cursor.item()) - 1
+            if after is None or not oldest <= after < revision:
+                return oldest, revision
+            return max(oldest, _known_from(cursor, after, revision)), revision
 
     def after(self, revision: int) -> Iterator[Event]:
         """Yield the known events with a greater revision, oldest first.
@@ -170,6 +175,18 @@ class EventLog:
                         return found, eventlog.first(last, entry)
                 there = cursor.prev()
         return found, None
+
+
+def _known_from(cursor: Cursor, after: int, revision: int) -> int:
+    """Return `after` where the events behind it are all known, else what they are known from."""
+    if cursor.set_range(eventlog.encode_revision(after + 1)):
+        known = eventlog.first(*cursor.item()) - 1
+        there = cursor.prev()
+    else:
+        known, there = revision, cursor.last()
+    if known <= after or (there and cursor.key() == eventlog.encode_revision(after)):
+        return after
+    return known
 
 
 def _seek_below(cursor: Cursor, revision: int) -> bool:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from keyrack.engines.contract import StoreError
+from keyrack.engines.embedded import eventlog
+from keyrack.engines.embedded.database import JournalFailed
 from keyrack.engines.embedded.durability import journal, snapshot
 from keyrack.engines.embedded.durability.examination import examine, has_entries
 from keyrack.engines.embedded.durability.high_water import (
@@ -23,6 +25,7 @@ from keyrack.engines.embedded.durability.high_water import (
 from keyrack.engines.embedded.durability.journal import WRITE_AHEAD
 from keyrack.engines.embedded.durability.recovery import load
 from keyrack.engines.embedded.durability.take_snapshot import take
+from keyrack.engines.embedded.memory import PAGES_A_COMMIT
 from keyrack.engines.embedded.position import NOWHERE, Position
 
 if TYPE_CHECKING:
@@ -182,9 +185,19 @@ class _Start:
                 position = journal.begin(txn, data, number, WRITE_AHEAD)
             _sync(data, data.journal(number))
             syncer.settle(position)
-        except OSError:
+            self._write_beginning()
+        except (OSError, JournalFailed):
             return False
         return True
+
+    def _write_beginning(self) -> None:
+        """Have in the journal, too, at which revision this life begins."""
+        hold = self._hold
+        with hold.write(PAGES_A_COMMIT, grows=False) as txn:
+            key = eventlog.encode_revision(txn.state()[0])
+            entry = txn.get(key, hold.events)
+            if entry is not None and not eventlog.count(entry):
+                txn.put(key, entry, hold.events)
 
     def _set_aside(self, found: Examination) -> None:
         """Rename what was not used, now that something better is there, and tell of it."""

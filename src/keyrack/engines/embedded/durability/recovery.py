@@ -18,7 +18,6 @@ from keyrack.engines.embedded.commit import due_entry, due_number
 from keyrack.engines.embedded.durability import changes, journal, snapshot
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.durability.snapshot import RECORDS
-from keyrack.engines.embedded.events import ENTRY_BYTES
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter, pages_of
 
@@ -160,7 +159,7 @@ class _Loader:
         with self._hold.read() as txn, txn.cursor(self._hold.events) as cursor:
             for key, entry in cursor:
                 events += eventlog.count(entry)
-                size += len(entry) + ENTRY_BYTES
+                size += len(entry) + eventlog.ENTRY_BYTES
                 revision = max(revision, int.from_bytes(key, "big"))
         with self._hold.maintain() as txn:
             txn.put_state(revision, events, size)
