@@ -22,7 +22,8 @@ class KeptService(Server):
 
     def __init__(self, mode: str, disk: str, *flags: str, workers: int = 2) -> None:
         self.disk = disk
-        super().__init__("--durability", mode, "--data-dir", disk, *flags, workers=workers)
+        kept = () if mode == "none" else ("--data-dir", disk)
+        super().__init__("--durability", mode, *kept, *flags, workers=workers)
 
     def kill_all(self) -> None:
         """Kill every process of the service at once, and wait until nobody listens."""

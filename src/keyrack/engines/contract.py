@@ -361,8 +361,12 @@ class Engine(Protocol):
     ) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
 
-    async def history(self) -> tuple[int, int]:
-        """Return the revision below which events are gone, and the store's revision now."""
+    async def history(self, after: int | None = None) -> tuple[int, int]:
+        """Return the revision below which events are gone, and the store's revision now.
+
+        With `after`: gone for somebody who knows the store as of that revision. The first revision
+        is above it, too, where it was given to a change that was lost with an earlier life.
+        """
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each.

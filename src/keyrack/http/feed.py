@@ -255,7 +255,7 @@ class Feed:
             if events and events[0].revision == after + 1:
                 then(events, False)
             else:
-                history = self._engine.history()
+                history = self._engine.history(after)
                 _when_told(history, lambda reach: then(events, reach[0] > after), away)
 
         _when_told(self._engine.events_after(after, _EVENTS_A_ROUND), look_back, away)

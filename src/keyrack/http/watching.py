@@ -96,7 +96,7 @@ async def watch(request: Request, context: Context) -> Stream:
         raise Problem("bad-parameter", f"At most {_MOST_PREFIXES} prefixes can be watched at once.")
     values = contract.switch(given, b"values")
     since = _since(request, given)
-    oldest, newest = await context.engine.history()
+    oldest, newest = await context.engine.history(since)
     if since is not None and not oldest <= since <= newest:
         raise Problem(
             "history-gone",

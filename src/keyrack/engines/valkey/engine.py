@@ -656,7 +656,7 @@ class ValkeyEngine:
                 return total
             following = b"a" + last
 
-    async def history(self) -> tuple[int, int]:
+    async def history(self, after: int | None = None) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now."""
         replies = await self._each("raise", b"%d" % self._target())
         return max(reply[2] for reply in replies), min(reply[1] for reply in replies)
