@@ -107,7 +107,7 @@ class EventLog:
                     break  # the last commit's are always kept
                 events -= number
                 size -= len(entry) + eventlog.ENTRY_BYTES
-                removed += 1
+                removed += number > 0  # of what says that a life began there are few
                 cursor.delete()
                 if not removed % _LOOK_EVERY and self._steady() >= stop:
                     break
