@@ -33,6 +33,7 @@ from keyrack.http import (
     problems,
     reference,
 )
+from keyrack.http.access_log import Access
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import OTHER, request_word
 from keyrack.http.api.routes import ROUTES
@@ -119,12 +120,14 @@ class Application:
         if scope["type"] != "http":
             return
         began = time.monotonic_ns()
-        status = 500
+        status, size = 500, 0
 
         async def watched(message: Message) -> None:
-            nonlocal status
+            nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
+            else:
+                size += len(message.get("body", b""))
             await send(message)
 
         try:
@@ -136,7 +139,7 @@ class Application:
         try:
             await self._serve(request, scope, receive, watched)
         finally:
-            self._account(scope, request, status, time.monotonic_ns() - began)
+            self._account(scope, request, status, size, time.monotonic_ns() - began)
 
     async def _serve(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         # What routes see is the raw path, as everywhere: `%2F` is no slash, `%0A` no line break.
@@ -175,7 +178,9 @@ class Application:
         )
         return Request(scope["method"].encode(), target, head, body, keep_alive=True)
 
-    def _account(self, scope: Scope, request: Request, status: int, nanoseconds: int) -> None:
+    def _account(
+        self, scope: Scope, request: Request, status: int, size: int, nanoseconds: int
+    ) -> None:
         route = scope.get("route")
         name = route.name if isinstance(route, WideRoute) and route.name in ROUTES else OTHER
         turn = self.lane.turn
@@ -184,7 +189,18 @@ class Application:
         if self.lane.access_log is not None:
             client = scope.get("client")
             peer = f"{client[0]}:{client[1]}" if client else "unix"
-            self.lane.access_log(peer, request, status)
+            self.lane.access_log(
+                Access(
+                    peer,
+                    request.method,
+                    request.path,
+                    request.query,
+                    status,
+                    0 if request.method == b"HEAD" else size,
+                    nanoseconds,
+                    request.head.fields,
+                )
+            )
 
     # Endpoints
 

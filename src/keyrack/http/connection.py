@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -29,6 +30,7 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
 from keyrack.http import contract, eager, events, problems, semantics
+from keyrack.http.access_log import Access
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
@@ -511,6 +513,8 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
+        if self.lane.access_log is not None and isinstance(request, Request):
+            request.came = time.monotonic_ns()
         if not self._occupied() and not self._queue and not self._flow.write_paused:
             self._serve(request)
             return
@@ -621,7 +625,7 @@ class Connection(asyncio.Protocol):
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
         if self.lane.access_log is not None:
-            self.lane.access_log(self._peer(), request, answer.status)
+            self._log_access(request, answer)
         close = not request.keep_alive or self._leaving
         if request.head.http_1_0 and not close:
             answer = answer._replace(headers=(*answer.headers, (b"Connection", b"keep-alive")))
@@ -631,12 +635,33 @@ class Connection(asyncio.Protocol):
     def _answer_problem(self, problem: Problem, method: bytes, path: bytes, name: str) -> None:
         if not self.turn.running:
             self.turn.begin()
-        answer = problems.answer(problem, path.partition(b"?")[0])
+        path, _, query = path.partition(b"?")
+        answer = problems.answer(problem, path)
+        if self.lane.access_log is not None:
+            size = 0 if method == b"HEAD" else len(answer.body)
+            self.lane.access_log(
+                Access(self._peer(), method, path, query, answer.status, size, 0, ())
+            )
         self._send(answer, method, name, close=problem.kind.closes or self._leaving)
         if problem.kind.closes:
             self._linger()
         else:
             self._rest()
+
+    def _log_access(self, request: Request, answer: Answer) -> None:
+        assert self.lane.access_log is not None
+        self.lane.access_log(
+            Access(
+                self._peer(),
+                request.method,
+                request.path,
+                request.query,
+                answer.status,
+                0 if request.method == b"HEAD" else len(answer.body),
+                time.monotonic_ns() - request.came,
+                request.head.fields,
+            )
+        )
 
     def _send(self, answer: Answer, method: bytes, name: str, close: bool) -> None:
         self.turn.count[request_word(name, answer.status)] += 1
@@ -669,7 +694,7 @@ class Connection(asyncio.Protocol):
         """Begin an answer that goes on until the client leaves. The connection ends with it."""
         self.turn.count[request_word(name, 200)] += 1
         if self.lane.access_log is not None:
-            self.lane.access_log(self._peer(), request, 200)
+            self._log_access(request, Answer(200))
         parts = [STATUS_LINES[200], self.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in stream.headers]
         self._chunked = not request.head.http_1_0

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
+    from keyrack.http.access_log import AccessLog
     from keyrack.http.guard import Guard
-    from keyrack.http.message import Head, Request
+    from keyrack.http.message import Head
     from keyrack.http.reply import Context
     from keyrack.http.turn import Turn
 
@@ -48,7 +49,7 @@ class Lane:
         guard: Guard,
         context: Context,
         timeouts: Timeouts,
-        access_log: Callable[[str, Request, int], None] | None = None,
+        access_log: AccessLog | None = None,
         turns_away: Callable[[], bool] = bool,
     ) -> None:
         self.loop = loop

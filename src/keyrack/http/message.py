@@ -57,7 +57,7 @@ class Head:
 class Request:
     """One whole request. `path` is raw: still percent-encoded, without the query."""
 
-    __slots__ = ("body", "head", "keep_alive", "method", "path", "query")
+    __slots__ = ("body", "came", "head", "keep_alive", "method", "path", "query")
 
     def __init__(
         self, method: bytes, target: bytes, head: Head, body: bytes, keep_alive: bool
@@ -67,6 +67,8 @@ class Request:
         self.head = head
         self.body = body
         self.keep_alive = keep_alive
+        self.came = 0
+        """When, in ns of the monotonic clock; known only where an access log is kept."""
 
 
 class Answer(NamedTuple):

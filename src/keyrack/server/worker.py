@@ -19,6 +19,7 @@ from keyrack.http.lane import Lane, ServerConfig, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
+from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from keyrack.engines.contract import Engine
-    from keyrack.http.message import Request
     from keyrack.server.worker_spec import WorkerSpec
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
@@ -44,7 +44,6 @@ _GRACE_SECONDS_TLS: Final = 5.0
 _DESERTED_SECONDS: Final = 0.1
 
 _log = logging.getLogger("keyrack")
-_access = logging.getLogger("keyrack.access")
 
 
 def run(spec: WorkerSpec) -> None:
@@ -116,7 +115,7 @@ class Worker:
             Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
             context,
             timeouts,
-            _log_access if settings.access_log else None,
+            log_access if settings.access_log else None,
             self._limit.turns_away,
         )
 
@@ -270,14 +269,3 @@ class _Server(uvicorn.Server):
         if any(listener.fileno() < 0 for listener in self._listeners):
             _log.error("this worker can no longer accept connections; it ends and is replaced")
             self.should_exit = True
-
-
-def _log_access(peer: str, request: Request, status: int) -> None:
-    query = "?" + request.query.decode("latin-1") if request.query else ""
-    _access.info(
-        "%s %s %d",
-        request.method.decode("latin-1"),
-        request.path.decode("latin-1") + query,
-        status,
-        extra={"peer": peer},
-    )

@@ -1,0 +1,28 @@
+"""What the access log gets to know of a request and its answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from keyrack.http.message import Headers
+
+
+class Access(NamedTuple):
+    """One request that was answered, as it was sent: nothing is decoded."""
+
+    peer: str
+    method: bytes
+    path: bytes
+    query: bytes
+    status: int
+    size: int
+    """Bytes of the answer's body; 0 for a stream, which has only begun."""
+    nanoseconds: int
+    """How long the client has waited for it, as far as the server knows."""
+    fields: Headers
+    """The request's header section; names are lower case."""
+
+
+AccessLog: TypeAlias = Callable[[Access], None]
