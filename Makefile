@@ -46,6 +46,37 @@ ENGINE ?= valkey
 test-valkey: $(VENV)/.dev
 	KEYRACK_TEST_ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/http tests/api tests/consistency $(ARGS)
 
+# The console's tests drive Debian's Chromium; its types are checked by TypeScript, which ships nothing.
+CONSOLE := .delivery/console
+
+## test-console: try the console in a real Chromium, and check the types of its modules
+.PHONY: test-console
+test-console: console-needs $(CONSOLE)/.ready
+	$(CONSOLE)/node_modules/.bin/tsc --project tests/console/tools/tsconfig.json
+	PYTHONPATH=src KEYRACK_TEST_AXE=$(abspath $(CONSOLE))/node_modules/axe-core/axe.min.js \
+	  $(CONSOLE)/venv/bin/python -m pytest tests/console $(ARGS)
+
+## vendor: fetch what the console has of other projects anew, and compare it with what is here
+.PHONY: vendor
+vendor: $(VENV)/.dev
+	$(BIN)/python scripts/vendor.py
+
+.PHONY: console-needs
+console-needs:
+	@missing=; for tool in chromium:chromium npm:npm; do \
+	  command -v $${tool%:*} >/dev/null || missing="$$missing $${tool#*:}"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && [ -n "$${CI:-}$${INSTALL:-}" ]; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; \
+	else echo "For these tests, install on Debian or Ubuntu: apt-get install$$missing (or as root: make test-console INSTALL=1)"; exit 1; fi
+
+$(CONSOLE)/.ready: requirements/console.txt tests/console/tools/package.json tests/console/tools/package-lock.json
+	$(PYTHON) -m venv $(CONSOLE)/venv
+	$(CONSOLE)/venv/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/console.txt
+	cp tests/console/tools/package.json tests/console/tools/package-lock.json $(CONSOLE)/
+	npm --prefix $(CONSOLE) ci --ignore-scripts --no-audit --no-fund --loglevel error
+	@touch $@
+
 ## lint: check style (ruff) and types (mypy, strict)
 .PHONY: lint
 lint: $(VENV)/.dev

@@ -70,6 +70,7 @@ OWN = [
     {"Origin": "http://localhost"},
     {"Origin": "https://localhost"},
     {"Origin": "http://LOCALHOST", "Sec_Fetch_Site": "same-origin"},
+    {"Origin": "https://keys.example", "Sec_Fetch_Site": "same-origin"},  # a proxy set Host
     {"Referer": "http://localhost/", "User_Agent": MOZILLA},
     {"User_Agent": CHROME, "Accept_Language": "de"},
 ]

@@ -19,6 +19,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route as WideRoute
 
 from keyrack import __version__
+from keyrack.console import assets as console
 from keyrack.engines.contract import (
     BINARY,
     MAX_KEY_BYTES,
@@ -93,6 +94,12 @@ class Application:
         self._app = Starlette(
             routes=[
                 *(self._route(ROUTES[name], endpoint) for name, endpoint in endpoints.items()),
+                WideRoute(
+                    "/console/{version}/{path:path}",
+                    self._console_file,
+                    methods=["GET"],
+                    name="home",
+                ),
                 WideRoute("/docs/problems", self._problem_pages, methods=["GET"], name="docs"),
                 WideRoute(
                     "/docs/problems/{slug}", self._problem_pages, methods=["GET"], name="docs"
@@ -205,21 +212,13 @@ class Application:
     # Endpoints
 
     async def _home(self, request: StarletteRequest) -> Response:
-        usage = await self._engine.usage()
-        text = _page("home.html")
-        base = f"{request.url.scheme}://{request.headers.get('host', 'localhost:8088')}"
-        for name, value in (
-            ("base", base),
-            ("version", __version__),
-            ("keys", f"{usage.keys:,}"),
-            ("used", f"{usage.used / 1e6:,.1f}"),
-            ("limit", f"{usage.limit / 1e6:,.0f}"),
-            ("workers", str(self._counters.ready_workers())),
-            ("revision", str(usage.revision)),
-            ("engine", self._engine.capabilities.engine),
-        ):
-            text = text.replace("{{" + name + "}}", html.escape(value))
-        return _html(text)
+        return _console(request, console.page(), "no-store")
+
+    async def _console_file(self, request: StarletteRequest) -> Response:
+        asset = console.assets().get(request.path_params["path"])
+        if asset is None or request.path_params["version"] != console.version():
+            raise HTTPException(404)
+        return _console(request, asset, "public, max-age=31536000, immutable")
 
     async def _readyz(self, request: StarletteRequest) -> Response:
         if self._counters.draining:
@@ -389,6 +388,23 @@ def _parameters(request: StarletteRequest, known: frozenset[bytes]) -> dict[byte
 
 def _json(members: Any) -> Response:
     return Response(contract.encode(members), media_type="application/json", headers=_NO_STORE)
+
+
+def _console(request: StarletteRequest, asset: console.Asset, caching: str) -> Response:
+    headers = {
+        "Cache-Control": caching,
+        "Vary": "Accept-Encoding",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": console.POLICY,
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Permissions-Policy": "",
+    }
+    data = asset.data
+    if "gzip" in request.headers.get("Accept-Encoding", ""):
+        data = asset.packed
+        headers["Content-Encoding"] = "gzip"
+    return Response(data, media_type=asset.media_type, headers=headers)
 
 
 def _html(text: str) -> Response:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 _PORT: Final = re.compile(rb":[0-9]+\Z")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
-_OWN_SITE: Final = frozenset((b"same-origin", b"none"))
 
 
 class Verdict(NamedTuple):
@@ -107,8 +106,12 @@ def _from_browser(values: dict[bytes, list[bytes]]) -> bool:
 
 def _is_cross_site(values: dict[bytes, list[bytes]], host: bytes) -> bool:
     site = values.get(b"sec-fetch-site", [b"none"])[0].lower()
+    if site == b"same-origin":
+        # No page can set this field. It is right also behind a proxy that puts another name into
+        # Host, as nginx does unless told otherwise, where Origin and Host differ.
+        return False
     origin = values.get(b"origin", [b""])[0].lower()
-    return site not in _OWN_SITE or (origin != b"" and not _is_own(origin, host.lower()))
+    return site != b"none" or (origin != b"" and not _is_own(origin, host.lower()))
 
 
 def _is_own(origin: bytes, host: bytes) -> bool:
