@@ -136,6 +136,11 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "keyrack_worker_starts", "Workers started, replacements included.", total(STARTS)
         )
+        yield CounterMetricFamily(
+            "keyrack_log_lines_dropped",
+            "Lines of the log that were dropped because nobody read it.",
+            self._counters.log_dropped,
+        )
 
     def _snapshots(self) -> Iterator[Metric]:
         last, failed = self._counters.last_snapshot_ms, self._counters.snapshots_failed

@@ -1,8 +1,9 @@
 """Logs of all processes of a service: text lines on a terminal, JSON lines anywhere else.
 
 One line is one call of `write`, so lines of several processes do not mix (up to the 4 KiB that a
-pipe takes in one piece). Nothing that a client sends can begin a line of its own or steer a
-terminal: control characters are escaped, in texts and in JSON.
+pipe takes in one piece). A log that nobody reads holds nobody up: lines are dropped, counted, and
+their number is told when there is room again. Nothing that a client sends can begin a line of its
+own or steer a terminal: control characters are escaped, in texts and in JSON.
 """
 
 from __future__ import annotations
@@ -11,11 +12,17 @@ import contextlib
 import logging
 import os
 import re
+import select
+import socket
+import stat
 import sys
 import time
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ACCESS: Final = "keyrack.access"
 _STANDARD: Final = frozenset(
@@ -29,12 +36,12 @@ def configure(level: str, descriptor: int = 2, terminal: bool | None = None) -> 
     """Send all logs to a file descriptor, from `level` on. Call it once, before forking."""
     if terminal is None:
         terminal = os.isatty(descriptor)
-    handler = LineHandler(descriptor)
-    handler.setFormatter(TextLines() if terminal else JsonLines())
+    lines = LineHandler(descriptor)
+    lines.setFormatter(TextLines() if terminal else JsonLines())
     root = logging.getLogger()
     for earlier in root.handlers[:]:
         root.removeHandler(earlier)
-    root.addHandler(handler)
+    root.addHandler(lines)
     root.setLevel(level.upper())
     # uvicorn tells of every process's start and end, which the supervisor does as well.
     logging.getLogger("uvicorn.error").setLevel("DEBUG" if level == "debug" else "WARNING")
@@ -47,23 +54,115 @@ def on_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
+def write(text: str) -> None:
+    """Write a text for people, as it is, where there is room for it."""
+    if (lines := handler()) is not None:
+        lines.write(text)
+
+
+def handler() -> LineHandler | None:
+    """Return what this process's lines are written by, None before `configure`."""
+    return next((one for one in logging.getLogger().handlers if isinstance(one, LineHandler)), None)
+
+
+class _Sink:
+    """A file descriptor that is written to without ever waiting for whoever reads it.
+
+    Pipes and terminals are opened anew for that: setting O_NONBLOCK on what was inherited would
+    change it for the shell, and for all else that has it, as well.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._socket: socket.socket | None = None
+        self._asks_first = False
+        mode = os.fstat(descriptor).st_mode
+        if stat.S_ISSOCK(mode):
+            self._socket = socket.socket(fileno=os.dup(descriptor))
+        elif not stat.S_ISREG(mode):
+            flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+            try:
+                self._descriptor = os.open(f"/proc/self/fd/{descriptor}", flags)
+            except OSError:
+                # A user who may not open it, say; then it is asked whether there is room.
+                self._asks_first = True
+
+    def write(self, data: memoryview) -> int:
+        """Write what there is room for, and return how many bytes that was. Raises `OSError`."""
+        try:
+            if self._socket is not None:
+                return self._socket.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+            if self._asks_first and not select.select([], [self._descriptor], [], 0)[1]:
+                return 0
+            return os.write(self._descriptor, data)
+        except BlockingIOError:
+            return 0
+
+
 class LineHandler(logging.Handler):
-    """Writes each record at once. A log that cannot be written must not stop the service."""
+    """Writes each record at once, or drops and counts it: a log must never stop the service."""
 
     def __init__(self, descriptor: int) -> None:
         super().__init__()
-        self._descriptor = descriptor
+        self._sink = _Sink(descriptor)
+        self._rest = memoryview(b"")
+        """Of a line that was written in part."""
+        self._untold = 0
+        """Lines that were dropped since that was last told."""
+        self.dropped = 0
+        """Lines that were dropped in all, in this process."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
+        self.tell_dropped()
         try:
             line = self.format(record)
         except Exception as error:
             line = f"a log record could not be shown ({error!r}): {escaped(repr(record.msg))}"
-        rest = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
+        if not self.write(line):
+            self._untold += 1
+            self.dropped += 1
+
+    def tell_dropped(self) -> None:
+        """Say how many lines were dropped, if any were and there is room again."""
+        if not self._untold:
+            return
+        text = "%d lines were dropped because nobody read the log"
+        name, level, lines = "keyrack.logs", logging.WARNING, self._untold
+        record = logging.LogRecord(name, level, __file__, 0, text, (lines,), None)
+        vars(record).update(event="log_dropped", lines=lines)
+        if self.write(self.format(record)):
+            self._untold = 0
+
+    def write(self, line: str) -> bool:
+        """Write a line, or tell that there is no room for it. A partial one is ended later."""
         with contextlib.suppress(OSError):
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
+            if self._rest:
+                self._rest = self._rest[self._sink.write(self._rest) :]
+                if self._rest:
+                    return False
+            data = memoryview(line.encode("utf-8", "backslashreplace") + b"\n")
+            written = self._sink.write(data)
+            self._rest = data[written:] if written else self._rest
+            return written > 0
+        return True  # it cannot be written at all, so nobody is to be told
+
+
+class Drops:
+    """Watches what a process's log drops. `count` is called with how many lines more that were."""
+
+    def __init__(self, count: Callable[[int], None]) -> None:
+        self._count = count
+        self._handler = handler()
+        self._counted = 0 if self._handler is None else self._handler.dropped
+
+    def look(self) -> None:
+        """Count what was dropped, and say so in the log if there is room. Call it regularly."""
+        if self._handler is not None and self._handler.dropped != self._counted:
+            self._count(self._handler.dropped - self._counted)
+            self._counted = self._handler.dropped
+        if self._handler is not None:
+            self._handler.tell_dropped()
 
 
 class JsonLines(logging.Formatter):

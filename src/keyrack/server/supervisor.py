@@ -23,7 +23,6 @@ import contextlib
 import gc
 import logging
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -161,6 +160,7 @@ class Supervisor:
         self._patience = patience
         self._processes = WorkerProcesses(shared, entry, heard, links.close, patience)
         self._succession = Succession(shared, links, self._processes, patience)
+        self._drops = logs.Drops(self._counters.count_log_dropped)
         self._began = time.monotonic()
         self._some_were_ready = False
         self._announced = False
@@ -186,6 +186,7 @@ class Supervisor:
             self._succession.look(self._announced)
             if self._shared.certificates is not None:
                 self._shared.certificates.look(self._counters)
+            self._drops.look()
             if self._durability is not None:
                 self._durability.look(self._counters, self._processes.become_child)
             if self._succession.leaving and self._has_left():
@@ -221,7 +222,7 @@ class Supervisor:
     def _announce(self) -> None:
         about = (self._settings, self._shared.store, self._shared.listeners.urls)
         if logs.on_terminal():
-            print(banner(*about), file=sys.stderr, flush=True)
+            logs.write(banner(*about))
         else:
             _log.info("ready", extra=facts(*about))
 

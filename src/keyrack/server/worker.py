@@ -19,13 +19,14 @@ from keyrack.http.lane import Lane, ServerConfig, Timeouts
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
+from keyrack.server import logs
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
 from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
-from keyrack.shared.counters import STARTS
+from keyrack.shared.counters import LOG_DROPPED, STARTS
 from keyrack.system import file_limit
 
 if TYPE_CHECKING:
@@ -84,7 +85,12 @@ class Worker:
             self._lane,
             engine,
             slot / counters.workers,
-            (self._heartbeat.beat, self._limit.tell, self._server.look_after_listeners),
+            (
+                self._heartbeat.beat,
+                self._limit.tell,
+                self._server.look_after_listeners,
+                logs.Drops(self._count_log_dropped).look,
+            ),
         )
         self._other_service = OtherService(loop, counters, self._feed)
 
@@ -154,6 +160,9 @@ class Worker:
             self._tls.look()
         if self._counters.leaving:
             self._server.leave()
+
+    def _count_log_dropped(self, lines: int) -> None:
+        self._counters.slot(self._spec.slot)[LOG_DROPPED] += lines
 
     def _orphaned(self) -> None:
         self._loop.remove_reader(self._spec.lifeline)

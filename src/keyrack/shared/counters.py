@@ -31,6 +31,7 @@ _SNAPSHOTS_ANSWERED: Final = 6
 _SNAPSHOTS_TAKEN: Final = 7
 _LEAVING: Final = 8
 _CERTIFICATE: Final = 9
+_LOG_DROPPED: Final = 10
 _HEADER: Final = 32
 """How many there may be; a test looks after that."""
 
@@ -45,6 +46,8 @@ _INTERESTED: Final = 5
 _SIGNALLED: Final = 6
 _BEATS: Final = 7
 TURNED_AWAY: Final = 8
+LOG_DROPPED: Final = 9
+"""Lines of the log that could not be written."""
 _LATENCY: Final = 32
 """Where the histograms begin: as many other words may be in front of them."""
 _LATENCY_WORDS: Final = BUCKETS + 1
@@ -198,6 +201,17 @@ class Counters:
     def supervisor_beats(self) -> int:
         """How often the supervisor has given a sign of life."""
         return self._words[_SUPERVISOR_BEATS]
+
+    # The log
+
+    @property
+    def log_dropped(self) -> int:
+        """How many lines of the log were dropped because nobody read it."""
+        return self.total(LOG_DROPPED) + self._words[_LOG_DROPPED]
+
+    def count_log_dropped(self, lines: int) -> None:
+        """Say how many lines the supervisor has dropped."""
+        self._words[_LOG_DROPPED] += lines
 
     # Certificates
 
