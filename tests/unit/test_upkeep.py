@@ -34,7 +34,7 @@ def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
     async def most_in_a_step() -> int:
         loop = asyncio.get_running_loop()
         lane: Any = SimpleNamespace(turn=turn, connections=connections)
-        upkeep = Upkeep(loop, lane, cast("Any", None))
+        upkeep = Upkeep(loop, lane, cast("Any", SimpleNamespace(get_now=None)))
         upkeep._tick()
         most = step[0]
         for _ in range(10):
@@ -54,7 +54,7 @@ def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
 
     async def look() -> None:
         lane: Any = SimpleNamespace(turn=turn, connections=connections)
-        upkeep = Upkeep(asyncio.get_running_loop(), lane, cast("Any", None))
+        upkeep = Upkeep(asyncio.get_running_loop(), lane, cast("Any", SimpleNamespace(get_now=None)))
         upkeep._tick()
         left = [connection for connection in connections if not connection.looks]
         assert len(left) == 1

@@ -107,7 +107,7 @@ export function Replay({ prefix, go }) {
   /** @param {number} index */
   const row = (index) => {
     const one = states[index];
-    return html`<div class="event-row" role="listitem"><span class=${`kind kind-${one.kind}`}>${one.kind}</span><button class="link" onClick=${() => go({ view: "keys", key: one.key })}>${visible(one.key)}</button><span class="number dim">${count(one.times)} ×</span><span class="number dim">${one.revision}</span></div>`;
+    return html`<div class="event-row replay-row" role="listitem"><span class=${`kind kind-${one.kind}`}>${one.kind}</span><button class="link" onClick=${() => go({ view: "keys", key: one.key })}>${visible(one.key)}</button><span class="number dim">${count(one.times)} ×</span><span class="number dim">${one.revision}</span></div>`;
   };
   return html`<section class="page tall" aria-labelledby="replay-title"><h2 id="replay-title">Replay</h2>
     <form class="bar" onSubmit=${(/** @type {Event} */ event) => { event.preventDefault(); go({ prefix: text }); }}>
