@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from keyrack.server.upkeep import Upkeep
 
@@ -34,7 +34,8 @@ def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
     async def most_in_a_step() -> int:
         loop = asyncio.get_running_loop()
         lane: Any = SimpleNamespace(turn=turn, connections=connections)
-        upkeep = Upkeep(loop, lane, cast("Any", SimpleNamespace(get_now=None)))
+        engine: Any = SimpleNamespace(get_now=None)
+        upkeep = Upkeep(loop, lane, engine)
         upkeep._tick()
         most = step[0]
         for _ in range(10):
@@ -54,7 +55,8 @@ def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
 
     async def look() -> None:
         lane: Any = SimpleNamespace(turn=turn, connections=connections)
-        upkeep = Upkeep(asyncio.get_running_loop(), lane, cast("Any", SimpleNamespace(get_now=None)))
+        engine: Any = SimpleNamespace(get_now=None)
+        upkeep = Upkeep(asyncio.get_running_loop(), lane, engine)
         upkeep._tick()
         left = [connection for connection in connections if not connection.looks]
         assert len(left) == 1
