@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ import pytest
 from durable.kept_service import KeptService, until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 BALLAST = 14 << 20
@@ -104,6 +105,62 @@ def test_a_disk_that_fails_answers_503_and_takes_writes_again_when_it_works(disk
     server.kill_all()
     with KeptService("commit", disk) as server:
         assert server.stored() == {"before": "v", "k": "later"}
+
+
+def move_away(disk: str) -> None:
+    os.rename(disk, f"{disk}.away")
+
+
+def cover(disk: str) -> None:
+    """As an unmounted file system leaves it: an empty directory is there instead."""
+    move_away(disk)
+    os.mkdir(disk)
+
+
+def put_back(disk: str) -> None:
+    if os.path.isdir(disk):
+        assert os.listdir(disk) in ([], ["lock"]), "nothing was made in another's place"
+        shutil.rmtree(disk)
+    os.rename(f"{disk}.away", disk)
+
+
+@pytest.mark.parametrize("take_away", [move_away, cover])
+def test_when_the_data_directory_is_back_writes_are_taken_again(
+    disk: str, take_away: Callable[[str], None]
+) -> None:
+    server = KeptService("commit", disk)
+    server.put("before", b"v")
+    take_away(disk)
+    until(lambda: server.ask("PUT", "/v1/keys/k", b"refused").status == 503, 5, "a refusal")
+    assert server.ask("GET", "/v1/keys/before").status == 200
+    assert server.ask("GET", "/v1/snapshot").status == 503
+    put_back(disk)
+    until(lambda: server.ask("PUT", "/v1/keys/k", b"taken").status < 300, 10, "a write")
+    said = [line["message"] for line in server.complaints()]
+    assert len([line for line in said if f"the data directory {disk} is gone" in line]) == 1
+    assert said.count(f"the data directory {disk} is back") == 1
+    for _ in range(3):
+        server.kill_all()
+        server = KeptService("commit", disk)
+        assert server.stored() == {"before": "v", "k": "taken"}
+    server.kill_all()
+
+
+@pytest.mark.parametrize("mode", ["snapshot", "commit"])
+@pytest.mark.parametrize("take_away", [move_away, cover])
+def test_a_service_that_ends_without_its_data_directory_says_so_and_spoils_nothing(
+    disk: str, take_away: Callable[[str], None], mode: str
+) -> None:
+    server = KeptService(mode, disk)
+    server.put("k", b"v")
+    assert server.ask("GET", "/v1/snapshot").status == 200
+    take_away(disk)
+    assert server._end() == 1
+    assert "may not be on the disk" in server.complaints()[-1]["message"]
+    put_back(disk)
+    for _ in range(3):
+        with KeptService(mode, disk) as server:
+            assert server.stored() == {"k": "v"}
 
 
 def limit(pids: list[int], size: str) -> None:

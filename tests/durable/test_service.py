@@ -6,8 +6,10 @@ import os
 import random
 import re
 import socket
+import subprocess
+import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from api_support.streams import Watch
@@ -15,9 +17,6 @@ from keyrack_server import Server
 
 from durable.kept_service import KeptService, until, written_until
 from keyrack.engines.embedded.durability import snapshot
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROUNDS = int(os.environ.get("KEYRACK_TEST_ROUNDS", "6"))
 
@@ -203,6 +202,72 @@ def test_a_named_store_that_outlived_a_kill_has_more_than_its_last_snapshot(
     server = KeptService("snapshot", disk, *store)
     assert server.ask("GET", "/v1/keys/k").body == b"v"
     server._end()
+
+
+# What is damaged
+
+
+def flip_a_bit(path: str, at: float) -> None:
+    with open(path, "r+b") as file:
+        offset = int(os.path.getsize(path) * at)
+        file.seek(offset)
+        byte = file.read(1)[0]
+        file.seek(offset)
+        file.write(bytes((byte ^ 32,)))
+
+
+def files_of(disk: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Path(disk).iterdir() if path.name != "lock"}
+
+
+@pytest.mark.parametrize(
+    ("mode", "what"), [("commit", "snapshot"), ("commit", "journal"), ("snapshot", "snapshot")]
+)
+def test_a_refused_start_is_refused_again_and_again_and_destroys_nothing(
+    disk: str, mode: str, what: str
+) -> None:
+    server = KeptService(mode, disk, "--snapshot-keep", "1")
+    for number in range(50):
+        server.put(f"k{number}", b"v")
+    assert server.ask("GET", "/v1/snapshot").status == 200
+    for number in range(50):
+        server.put(f"k{number}", b"newer")
+    if mode == "snapshot":
+        assert server.ask("GET", "/v1/snapshot").status == 200
+    server.kill_all()
+    damaged = max(name for name in os.listdir(disk) if name.startswith(what))
+    flip_a_bit(f"{disk}/{damaged}", 0.6)
+    before = files_of(disk)
+    for _ in range(3):
+        with pytest.raises(AssertionError, match=f"{damaged}.*keyrack data salvage"):
+            KeptService(mode, disk)
+        assert files_of(disk) == before
+    flip_a_bit(f"{disk}/{damaged}", 0.6)
+    with KeptService(mode, disk) as server:
+        assert server.stored() == {f"k{number}": "newer" for number in range(50)}
+
+
+def test_what_can_be_read_of_a_damaged_journal_is_gone_on_with_when_somebody_says_so(
+    disk: str,
+) -> None:
+    server = KeptService("commit", disk)
+    for number in range(50):
+        server.put(f"k{number}", b"v")
+    server.kill_all()
+    flip_a_bit(f"{disk}/journal-{1:016d}", 0.5)
+    with pytest.raises(AssertionError, match="keyrack data salvage"):
+        KeptService("commit", disk)
+    salvage = [sys.executable, "-m", "keyrack", "data", "salvage", "--data-dir", disk]
+    done = subprocess.run(salvage, capture_output=True, text=True, check=True)
+    lost = re.search(r"(\d+) transactions are lost", done.stdout)
+    assert lost is not None, done.stdout
+    expected = {f"k{number}": "v" for number in range(50 - int(lost[1]))}
+    for _ in range(3):
+        server = KeptService("commit", disk)
+        assert server.stored() == expected
+        server.put("more", b"v")
+        expected["more"] = "v"
+        server.kill_all()
 
 
 # Asking for one

@@ -20,8 +20,9 @@ import lmdb
 from keyrack.engines.contract import StoreError, WhenFull
 from keyrack.engines.embedded.durability import DurabilityConfig, data_directory
 from keyrack.engines.embedded.durability.reconcile import start
-from keyrack.engines.embedded.durability.take_snapshot import take
+from keyrack.engines.embedded.durability.take_snapshot import note_end, take
 from keyrack.engines.embedded.engine import EmbeddedEngine
+from keyrack.engines.embedded.locking import FILE as LOCK_FILE
 from keyrack.engines.embedded.locking import try_lock
 from keyrack.engines.embedded.shared_words import BROKEN, open_words
 
@@ -101,6 +102,8 @@ class Durability:
         self._ticket = self._answered = 0
         self._due = time.monotonic() + settings.snapshot_interval
         self._rest_until = 0.0
+        self._is_gone = False
+        self._last_was_taken = False
 
     def start(self) -> None:
         """Fill the store if that is needed, and say what was found. Raises `StoreError`."""
@@ -135,9 +138,12 @@ class Durability:
         if self._child or now < self._rest_until or not self._owns():
             return
         self._ticket = counters.snapshots_wanted
+        if not self._is_present():
+            self._conclude(counters, False)
+            return
         wanted = self._ticket > self._answered
         if wanted or now >= self._due or self._words[BROKEN] or self._journal_is_long():
-            self._begin(become_child)
+            self._begin(become_child, self._take)
 
     def _owns(self) -> bool:
         """Tell whether the data directory is this service's: it may yet be an earlier one's."""
@@ -145,6 +151,43 @@ class Durability:
             with contextlib.suppress(OSError):
                 self._lock = try_lock(self._kept.data.path)
         return self._lock is not None
+
+    def _is_present(self) -> bool:
+        """Tell whether the data directory is there; while it is not, no write may be promised.
+
+        A file system may be unmounted under a service, and what is written then goes nowhere.
+        """
+        try:
+            self._kept.data.check_present()
+            self._lock_again()
+        except StoreError as error:
+            if not self._is_gone:
+                self._is_gone = True
+                refused = "Writes are refused" if self._kept.strict else "No snapshot is taken"
+                _log.error("%s %s until it is back.", error, refused)
+            if self._kept.strict:
+                self._words[BROKEN] = 1
+            return False
+        if self._is_gone:
+            self._is_gone = False
+            _log.warning("the data directory %s is back", self._kept.data.path)
+        return True
+
+    def _lock_again(self) -> None:
+        """Lock what is in the place of the file that was locked. Raises `StoreError`."""
+        assert self._lock is not None, "the data directory was this service's"
+        path = self._kept.data.path
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.fstat(self._lock), os.stat(os.path.join(path, LOCK_FILE))):
+                return
+        try:
+            lock = try_lock(path)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be locked: {error.strerror}.") from None
+        if lock is None:
+            raise StoreError(f"{path} is in use by another service.")
+        os.close(self._lock)
+        self._lock = lock
 
     def _journal_is_long(self) -> bool:
         if not self._kept.strict:
@@ -156,7 +199,7 @@ class Durability:
             return False  # whoever writes is told what is wrong with the directory
         return size > max(_LEAST_JOURNAL, self._place.memory)
 
-    def _begin(self, become_child: Callable[[], None], gently: bool = True) -> None:
+    def _begin(self, become_child: Callable[[], None], work: Callable[[], None]) -> None:
         try:
             self._child = os.fork()
         except OSError as error:
@@ -167,7 +210,7 @@ class Durability:
             code = 1
             try:
                 become_child()
-                self._take(gently)
+                work()
                 code = 0
             except (StoreError, OSError, lmdb.Error) as error:
                 _log.warning(
@@ -178,7 +221,7 @@ class Durability:
             finally:
                 os._exit(code)
 
-    def _take(self, gently: bool) -> None:
+    def _take(self, gently: bool = True) -> None:
         with contextlib.closing(self._open()) as engine:
             database = engine.database
             if not (database.changed_since_snapshot() or self._words[BROKEN]):
@@ -203,9 +246,13 @@ class Durability:
         if not pid or pid != self._child:
             return
         self._child = 0
+        self._conclude(counters, status == 0)
+
+    def _conclude(self, counters: Counters, taken: bool) -> None:
+        self._last_was_taken = taken
         self._answered = self._ticket
-        counters.answer_snapshot(self._ticket, status == 0)
-        if status == 0:
+        counters.answer_snapshot(self._ticket, taken)
+        if taken:
             self._due = time.monotonic() + self._settings.snapshot_interval
         else:
             self._rest()
@@ -215,12 +262,27 @@ class Durability:
 
     # At its end
 
-    def finish(self, counters: Counters) -> None:
-        """Take the last snapshot, when nobody writes any more. A signal to end breaks it off."""
+    def finish(self, counters: Counters) -> bool:
+        """Take the last snapshot, when nobody writes any more; say whether all is on the disk.
+
+        A signal to end breaks it off.
+        """
         self._wait(counters)
-        if not self._kept.strict and self._owns():
-            self._begin(lambda: None, gently=False)
-            self._wait(counters)
+        if not self._owns():
+            return True  # it is a successor's
+        self._last_was_taken = False
+        self._begin(lambda: None, self._end)
+        self._wait(counters)
+        if not self._last_was_taken:
+            _log.error("what was changed since the last snapshot may not be on the disk")
+        return self._last_was_taken
+
+    def _end(self) -> None:
+        """Bring what is not there yet to the disk, in a process of its own."""
+        if not self._kept.strict:
+            self._take(gently=False)
+        with contextlib.closing(self._open()) as engine:
+            note_end(engine.database, self._kept.data)
 
     def _wait(self, counters: Counters) -> None:
         while self._child:
@@ -228,6 +290,7 @@ class Durability:
                 _log.warning("told again: the last snapshot is broken off")
                 os.kill(self._child, signal.SIGKILL)
                 os.waitpid(self._child, 0)
+                self._child = 0
                 return
             pid, status = os.waitpid(self._child, os.WNOHANG)
             self.ended(pid, status, counters)

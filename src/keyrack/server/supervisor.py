@@ -8,7 +8,8 @@ blocked, and which has to collect every orphan.
 - A worker that dies is replaced at once. One that keeps dying young is replaced after a growing
   delay, and a service of which no worker ever gets ready ends with exit code 1.
 - SIGTERM or SIGINT ends the service: no new connections, requests under way are finished, exit
-  code 0. A second one kills the workers and exits with code 1.
+  code 0, or 1 where the last snapshot could not be taken. A second one kills the workers and exits
+  with code 1.
 - A worker that is alive and gives no sign of life is killed, and so replaced.
 - SIGHUP and signals that mean nothing here are logged and ignored.
 - A new service may take over (`takeover.py`). Then the workers leave: they accept nothing more, and
@@ -283,10 +284,9 @@ class Supervisor:
         if self._processes.running:
             _log.warning("not all requests ended within %g seconds: they are cut off", limit)
             self._processes.kill(self._child_ended)
-        if self._durability is not None:
-            self._durability.finish(self._counters)
+        kept = self._durability is None or self._durability.finish(self._counters)
         _log.info("the service has ended", extra={"event": "ended"})
-        return 0
+        return 0 if kept else 1
 
     def _wait(self, limit: float) -> int | None:
         return self._processes.wait(limit, self._child_ended)

@@ -103,6 +103,17 @@ def take(
     return Taken(number, summary, size, time.monotonic() - began)
 
 
+def note_end(database: Database, data: DataDirectory) -> None:
+    """Write down, at the end of a life, which revision was its last: the next one goes on there.
+
+    Raises `StoreError` or `OSError`.
+    """
+    data.check_present()
+    mark = HighWaterMark(data)
+    mark.note_snapshot(max(data.snapshots(), default=0), database.revision())
+    mark.close()
+
+
 def _remove_scratch_journals(data: DataDirectory) -> None:
     """Remove the journal of this snapshot, and those of snapshots that were broken off."""
     for number in data.journals():
