@@ -80,6 +80,7 @@ def test_the_password_of_basic_may_be_a_token() -> None:
         (b"Bearer krt_abc", Reason.MALFORMED),
         (b"Bearer eyJhbGciOiJub25lIn0.e30.", Reason.UNKNOWN),
     ],
+    ids=[str(number) for number in range(12)],
 )
 def test_wrong_credentials_are_told_apart_as_far_as_is_safe(
     credentials: bytes, why: Reason
