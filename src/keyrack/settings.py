@@ -368,6 +368,12 @@ class Settings:
         "The longest body of a request that is accepted; at least as much as a value may have.",
         unset="8m, or the longest value if that is more",
     )  # fmt: skip
+    client_memory: int | None = _row(
+        _size(8 * _MIB), None, _LIMITS, "SIZE",
+        "The most that the service holds for its clients: bodies that are arriving, answers that "
+        "are not taken. Beyond it requests are answered 503 and clients that take nothing are cut.",
+        unset="an eighth of what the store leaves of the machine or container, from 16m to 512m",
+    )  # fmt: skip
     keep_alive: float = _row(
         _seconds(1, _DAY), 90.0, _TIMES, "SECONDS",
         "Close a connection that has been idle for so long. Behind a proxy: longer than the "

@@ -14,6 +14,7 @@ from keyrack_server import Answer, Server, Wire, chunked, request
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.api.counting import REQUEST_WORDS
 from keyrack.http.app import Application
+from keyrack.http.client_memory import ClientMemory
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
 from keyrack.http.key_locks import KeyLocks
@@ -151,7 +152,7 @@ def meaning(answer: Answer) -> tuple[int, dict[str, str], bytes]:
     if "keyrack-ttl" in fields:
         assert 0 < float(fields["keyrack-ttl"]) <= 1000
         fields["keyrack-ttl"] = "a while"
-    body = re.sub(rb'"store_bytes":[0-9]+,', b"", answer.body)
+    body = re.sub(rb'"(store|client_memory)_bytes":[0-9]+,', b"", answer.body)
     if body != answer.body:
         del fields["content-length"]
     return answer.status, fields, body
@@ -175,6 +176,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
             Guard(("127.0.0.1",), demands_host=True),
             Context(engine, Limits(1 << 20, 8 << 20), turn, feed, KeyLocks()),
             Timeouts(90.0, 10.0, 60.0, 60.0),
+            ClientMemory(counters, 0, 16 << 20),
         )
         application = Application(lane, counters)
         yield lambda data: runner.run(through_asgi(application, data))

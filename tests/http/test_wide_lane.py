@@ -60,7 +60,8 @@ def test_info_names_version_engine_and_counts(server: Server, key: str) -> None:
 
 def test_limits_are_those_that_are_enforced(server: Server) -> None:
     limits = server.ask("GET", "/v1/limits").json
-    assert limits | {"store_bytes": 0} == {
+    assert limits | {"store_bytes": 0, "client_memory_bytes": 0} == {
+        "client_memory_bytes": 0,
         "key_bytes": 511,
         "value_bytes": 1 << 20,
         "body_bytes": 8 << 20,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_KEY_BYTES: Final = 511
 MAX_MEDIA_TYPE_BYTES: Final = 255
+PAGE_BYTES: Final = 4 << 20
+"""Bytes of values, all together, after which a page ends early."""
 MAX_TTL_MS: Final = 3650 * 24 * 3600 * 1000
 """Ten years, so that no sum of a clock and a TTL comes near 64 bits."""
 
@@ -349,11 +351,12 @@ class Engine(Protocol):
         limit: int = 100,
         reverse: bool = False,
         delimiter: bytes = b"",
+        most_bytes: int = PAGE_BYTES,
     ) -> Page:
         """Return a page of the keys that begin with `prefix`, in order of their bytes.
 
         `after` goes on behind (with `reverse`: before) a key. Costs O(log keys + limit), whatever
-        the number of keys; a page ends early when its values are many bytes.
+        the number of keys; a page ends early when its values have more than `most_bytes`.
         """
 
     async def count(

@@ -15,7 +15,7 @@ import msgspec
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route as WideRoute
 
 from keyrack import __version__
@@ -45,6 +45,7 @@ from keyrack.http.metrics import Metrics
 from keyrack.http.model import MAX_BATCH_OPERATIONS
 from keyrack.http.problems import KINDS, Problem
 from keyrack.http.reply import PendingWrite, Stream
+from keyrack.http.streamed import StreamedResponse
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -73,7 +74,7 @@ class Application:
         self._snapshots = snapshots
         self._counters = counters
         self._engine = lane.context.engine
-        self._metrics = Metrics(counters, self._engine.capabilities.engine)
+        self._metrics = Metrics(counters, lane.client_memory, self._engine.capabilities.engine)
         self._started = time.monotonic()
         self._context = lane.context
         endpoints = {
@@ -253,6 +254,10 @@ class Application:
                     "reclaimable": usage.reclaimable,
                     "reserved": usage.reserved,
                 },
+                "client_memory": {
+                    "limit": self.lane.client_memory.limit,
+                    "used": self.lane.client_memory.used,
+                },
                 "workers": self._counters.ready_workers(),
                 "time_ms": self._engine.now(),
                 "uptime_seconds": round(time.monotonic() - self._started, 3),
@@ -279,6 +284,7 @@ class Application:
                 "ttl_seconds_least": 0.001,
                 "ttl_seconds_most": MAX_TTL_MS // 1000,
                 "store_bytes": usage.limit,
+                "client_memory_bytes": self.lane.client_memory.limit,
                 "head_timeout_seconds": timeouts.head,
                 "body_timeout_seconds": timeouts.body,
                 "send_timeout_seconds": timeouts.send,
@@ -311,7 +317,7 @@ class Application:
         given = _parameters(request, bulk.EXPORT_PARAMETERS)
         prefix = contract.prefix_of(given.get(b"prefix", b""))
         lines = bulk.export(prefix, self._context)
-        return StreamingResponse(lines, media_type="application/x-ndjson", headers=_NO_STORE)
+        return StreamedResponse(lines, "application/x-ndjson", _NO_STORE)
 
     async def _snapshot(self, request: StarletteRequest) -> Response:
         _parameters(request, frozenset())
@@ -322,7 +328,7 @@ class Application:
             detail = "No snapshot could be taken; the service's log says why."
             raise problems.away(detail)
         headers = {**_NO_STORE, "Content-Length": str(fetched.size)}
-        return StreamingResponse(fetched.pieces(), media_type=BINARY, headers=headers)
+        return StreamedResponse(fetched.pieces(), BINARY, headers)
 
     async def _import(self, request: StarletteRequest) -> Response:
         stop = bulk.options(_parameters(request, bulk.IMPORT_PARAMETERS))

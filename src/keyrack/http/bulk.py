@@ -28,7 +28,7 @@ from keyrack.http.problems import Problem
 from keyrack.http.semantics import check_size, refused
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from keyrack.engines.contract import Event, Outcome, Record, Write
     from keyrack.http.reply import Context
@@ -39,7 +39,8 @@ EXPORT_PARAMETERS: Final = frozenset((b"prefix",))
 IMPORT_PARAMETERS: Final = frozenset((b"on_error",))
 _COUNT_STEPS: Final = 1000
 _DELETE_STEPS: Final = 32
-_EXPORT_STEPS: Final = 500
+_EXPORT_LINES: Final = 500
+_EXPORT_BYTES: Final = 64 << 10
 _IMPORT_LINES: Final = 250
 _SAMPLE: Final = 10
 _MOST_ERRORS: Final = 100
@@ -141,25 +142,36 @@ async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
 # Moving data
 
 
-async def export(prefix: bytes, context: Context) -> AsyncIterator[bytes]:
-    """Yield the keys under a prefix as NDJSON, a few hundred at a time."""
+async def export(prefix: bytes, context: Context) -> AsyncGenerator[bytes, None]:
+    """Yield the keys under a prefix as NDJSON, in steps that are made as the client takes them.
+
+    Nothing but the step itself is held for a client that does not take it.
+    """
     after: bytes | None = None
     while True:
-        page = await context.engine.scan(prefix, after, _EXPORT_STEPS)
-        now = context.engine.now()
-        lines = []
-        stop = time.monotonic() + _SPELL_SECONDS
-        for key, record in page.entries:
-            lines.append(_line(key, record, now))
-            if time.monotonic() > stop:
-                await asyncio.sleep(0)
-                stop = time.monotonic() + _SPELL_SECONDS
-        if lines:
-            yield b"".join(lines)
-        after = page.next
+        step, after = await _export_step(prefix, after, context)
+        if step:
+            yield step
         if after is None:
             return
+        del step
         await asyncio.sleep(0)
+
+
+async def _export_step(
+    prefix: bytes, after: bytes | None, context: Context
+) -> tuple[bytes, bytes | None]:
+    """Return lines with `_EXPORT_BYTES` of values and one more, and where to go on, if at all."""
+    page = await context.engine.scan(prefix, after, _EXPORT_LINES, most_bytes=_EXPORT_BYTES)
+    now = context.engine.now()
+    lines = []
+    stop = time.monotonic() + _SPELL_SECONDS
+    for key, record in page.entries:
+        lines.append(_line(key, record, now))
+        if time.monotonic() > stop:
+            await asyncio.sleep(0)
+            stop = time.monotonic() + _SPELL_SECONDS
+    return b"".join(lines), page.next
 
 
 def _line(key: bytes, record: Record, now: int) -> bytes:

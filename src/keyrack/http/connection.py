@@ -34,6 +34,7 @@ from keyrack.http.access_log import Access
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
+from keyrack.http.client_memory import LARGE, LITTLE
 from keyrack.http.contract import encode
 from keyrack.http.exchange import AsgiExchange, AsgiHost, Client
 from keyrack.http.message import Answer, Request
@@ -117,6 +118,12 @@ class Connection(asyncio.Protocol):
 
         # Requests that have arrived and are not answered
         self._queue: deque[Request | RefusedMessage] = deque()
+        self.held = 0
+        """Bytes that are counted as held for this client; see `client_memory`."""
+        self._untaken = 0
+        """Bytes of what the transport holds, as long as it holds much."""
+        self._serving = 0
+        """Bytes of the body that is being served."""
         self._unanswered = 0
         """Writes that wait for the end of the turn, or longer where the engine answers later."""
         self._running: Running[Any] | None = None
@@ -166,8 +173,10 @@ class Connection(asyncio.Protocol):
             self._running = None
         if self._exchange is not None:
             self._exchange.disconnect()
+            self._exchange = None
         self._flow.resume_writing()
         self._reader.close()
+        self._hold(0)
 
     def data_received(self, data: bytes) -> None:
         """Take bytes: known messages at once, anything else through the parser."""
@@ -212,11 +221,13 @@ class Connection(asyncio.Protocol):
         self._unread_since = self.turn.now
         self._flow.pause_writing()
         self._flow.pause_reading()
+        self._count_held()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._unread_since = 0.0
         self._flow.resume_writing()
+        self._count_held()
         if len(self._queue) < _QUEUE_HIGH:
             self._flow.resume_reading()
         self._serve_queued()
@@ -315,8 +326,20 @@ class Connection(asyncio.Protocol):
                 body = contract.shown(key, record)
         else:
             body = contract.shown(key, record)
+        data = b"%b%d\r\n\r\n%b" % (turn.ok_json, len(body), body)
+        if len(data) > LARGE:
+            self._answer_large(data, b"/get/", "get", _GET_200)
+            return
         turn.count[_GET_200] += 1
-        self._transport.write(b"%b%d\r\n\r\n%b" % (turn.ok_json, len(body), body))
+        self._transport.write(data)
+
+    def _answer_large(self, answer: bytes, path: bytes, name: str, word: int) -> None:
+        """Send an answer to a hot request for `path`, if there is room for it."""
+        if not self._has_room_for(answer):
+            self._answer_problem(self.lane.client_memory.refusal(), b"GET", path, name)
+            return
+        self.turn.count[word] += 1
+        self._write_large(answer)
 
     def _hot_set(self, head: Head, body: bytes) -> bool:
         """`POST /set` as `semantics.seed_set` has it, for a text without TTL; say if it was one."""
@@ -377,9 +400,8 @@ class Connection(asyncio.Protocol):
 
     def _answer_hot_key_get(self, record: Record) -> None:
         turn = self.turn
-        turn.count[_KEY_GET_200] += 1
         value = record.value
-        self._transport.write(
+        data = (
             b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%bContent-Length: %d\r\n\r\n%b'
             % (
                 turn.stamp,
@@ -390,6 +412,11 @@ class Connection(asyncio.Protocol):
                 value,
             )
         )
+        if len(data) > LARGE:
+            self._answer_large(data, b"/v1/keys/", "key_get", _KEY_GET_200)
+            return
+        turn.count[_KEY_GET_200] += 1
+        self._transport.write(data)
 
     def _hot_key_put(self, key: bytes, head: Head, body: bytes) -> bool:
         """`PUT` of a key as `semantics.key_put` has it, without TTL; say if it can be done so."""
@@ -443,6 +470,10 @@ class Connection(asyncio.Protocol):
             return
         reader.feed(data, behind_others=behind_others)
         self._settle()
+        if reader.arriving:
+            self._used = self.turn.now
+        if self.held or reader.held:
+            self._count_held()
 
     def write(self, data: bytes) -> None:
         """Reader: send bytes to the client."""
@@ -520,6 +551,7 @@ class Connection(asyncio.Protocol):
             return
         self._known = False
         self._queue.append(request)
+        self._count_held()
         if len(self._queue) >= _QUEUE_HIGH:
             self._flow.pause_reading()
 
@@ -550,6 +582,9 @@ class Connection(asyncio.Protocol):
 
     def _serve_resource(self, request: Request, resource: Resource, name: str) -> None:
         self._waits = bool(request.head.prefer)
+        if len(request.body) > LITTLE:
+            self._serving = len(request.body)
+            self._count_held()
         self._run(
             dispatch.serve(request, resource, self.lane.context),
             partial(self._carry_out, request, name, self.turn.started),
@@ -579,6 +614,7 @@ class Connection(asyncio.Protocol):
     def _carry_out(self, request: Request, name: str, started: int, reply: Reply | None) -> None:
         if reply is None:
             self._flush()
+            self._serving = 0
             self._serve_wide(request)
             return
         if type(reply) is PendingWrite:
@@ -622,10 +658,16 @@ class Connection(asyncio.Protocol):
         if self._answers_later:
             self._known = False
         self.turn.submit(pending.write, conclude)
+        if len(request.body) > LARGE:
+            # Large bodies do not share a commit: all of them would be held until its end.
+            self.turn.flush()
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
         if self.lane.access_log is not None:
             self._log_access(request, answer)
+        if self._serving:
+            self._serving = 0
+            self._count_held()
         close = not request.keep_alive or self._leaving
         if request.head.http_1_0 and not close:
             answer = answer._replace(headers=(*answer.headers, (b"Connection", b"keep-alive")))
@@ -668,6 +710,8 @@ class Connection(asyncio.Protocol):
         self._write_answer(answer, method, close)
 
     def _write_answer(self, answer: Answer, method: bytes, close: bool) -> None:
+        if not self._has_room_for(answer.body) and method != b"HEAD":
+            answer = problems.answer(self.lane.client_memory.refusal(), b"/v1/")
         if self._transport.is_closing():
             # The client went away while its write was done; uvloop raises on such a transport.
             return
@@ -678,7 +722,11 @@ class Connection(asyncio.Protocol):
         parts.append(b"Connection: close\r\n\r\n" if close else b"\r\n")
         if method != b"HEAD":
             parts.append(answer.body)
-        self._transport.write(b"".join(parts))
+        data = b"".join(parts)
+        if len(data) > LARGE:
+            self._write_large(data)
+        else:
+            self._transport.write(data)
 
     def _rest(self) -> None:
         """Close where nothing more is due and nothing more is wanted."""
@@ -711,6 +759,10 @@ class Connection(asyncio.Protocol):
         if self._leaving:
             self._break_off_stream()
 
+    def _has_room_for(self, body: bytes) -> bool:
+        memory = self.lane.client_memory
+        return len(body) <= LARGE or memory.has_room(len(body), self.held)
+
     def push(self, chunk: Chunk) -> bool:
         """Send a piece of the stream; False when the client is too far behind to get it."""
         transport = self._transport
@@ -720,6 +772,8 @@ class Connection(asyncio.Protocol):
         if self._unread_since and transport.get_write_buffer_size() > _MOST_UNSENT:
             return False
         transport.write(chunk.framed if self._chunked else chunk.data)
+        if self._unread_since:
+            self._count_held()
         return True
 
     def finish(self) -> None:
@@ -756,10 +810,12 @@ class Connection(asyncio.Protocol):
             keep_alive=request.keep_alive and not self._leaving,
         )
         self._known = False
+        self._count_held()
         self._host.serve(self._exchange)
 
     def _wide_answered(self) -> None:
         self._exchange = None
+        self._count_held()
         self._used = self.turn.now
         self._host.server.total_requests += 1
         if self._transport.is_closing():
@@ -772,6 +828,44 @@ class Connection(asyncio.Protocol):
         self._serve_queued()
         if self.lane.leaving:
             self.leave()
+
+    # What is held for the client
+
+    def _count_held(self) -> None:
+        """Count what is held for this client now."""
+        held = self._reader.held + self._serving
+        if self._queue:
+            held += sum(len(one.body) for one in self._queue if isinstance(one, Request))
+        if self._exchange is not None:
+            held += self._exchange.held
+        if self._flow.write_paused:
+            # The transport lets go of an answer when all of it is taken, not bit by bit.
+            self._untaken = max(self._untaken, self._transport.get_write_buffer_size())
+            held += self._untaken
+        else:
+            self._untaken = 0
+        self._hold(held)
+
+    def _write_large(self, answer: bytes) -> None:
+        """Send an answer that a client may not take at once."""
+        self._untaken = len(answer)
+        self._transport.write(answer)
+        self._count_held()
+
+    def _hold(self, held: int) -> None:
+        if held != self.held:
+            self.lane.client_memory.add(held - self.held)
+            self.held = held
+
+    def stalled(self, seconds: float) -> bool:
+        """Tell whether the client has neither taken nor sent what is due, for so long."""
+        since = self._unread_since or (self._used if self._reader.held else self.turn.now)
+        return bool(self.turn.now - since >= seconds)
+
+    def cut(self) -> None:
+        """End the connection at once: what is held for it is wanted for others."""
+        self._hold(0)
+        self._transport.abort()
 
     # Ends
 

@@ -8,13 +8,15 @@ asked for only when the transport can take more.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
-from keyrack.http import contract
+from keyrack.http import contract, problems
 from keyrack.http.api.statuses import STATUS_LINES
+from keyrack.http.client_memory import LARGE
+from keyrack.http.streamed import ClientGone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +28,10 @@ if TYPE_CHECKING:
 
     from keyrack.http.lane import Lane
     from keyrack.http.message import Request
+
+
+_STEP_BYTES: Final = LARGE
+"""Bytes of a longer answer that the transport is given at once."""
 
 
 class Client(NamedTuple):
@@ -68,6 +74,7 @@ class AsgiExchange:
         "_more_body",
         "_news",
         "_request",
+        "_unsent",
         "has_begun_to_answer",
     )
 
@@ -103,8 +110,15 @@ class AsgiExchange:
         self._chunked = False
         self._left: int | None = None
         """Bytes of the body that are still to be sent; None where its length is not known."""
+        self._unsent = 0
+        """Bytes that the application has given and the transport has not been given yet."""
 
     # The connection's side
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held for this request, besides what the transport holds."""
+        return len(self._request.body) + len(self._body) + self._unsent
 
     def start(self, application: ASGIApp, state: dict[str, Any]) -> asyncio.Task[None]:
         """Begin to serve the request; return the task that does."""
@@ -151,17 +165,48 @@ class AsgiExchange:
         return {"type": "http.request", "body": body, "more_body": self._more_body}
 
     async def send(self, message: Message) -> None:
-        """ASGI: send a part of the answer, and return when there is room for more."""
+        """ASGI: send a part of the answer, and return when there is room for more.
+
+        Raises `ClientGone` where a stream should end: there is nobody to take more of it.
+        """
         if self._gone:
+            if message.get("more_body", False):
+                raise ClientGone
             return
         if message["type"] == "http.response.start":
-            self._begin_answer(message["status"], list(message.get("headers", ())))
+            fields = list(message.get("headers", ()))
+            if self._has_room_for(fields):
+                self._begin_answer(message["status"], fields)
+            else:
+                self._refuse()
             return
-        self._send_body(message.get("body", b""))
-        if not message.get("more_body", False):
+        body, more_body = message.get("body", b""), message.get("more_body", False)
+        if len(body) > _STEP_BYTES:
+            if not await self._send_in_steps(memoryview(body)):
+                return
+        else:
+            self._send_body(body)
+        if not more_body:
             self._end_answer()
         elif self._client.flow.write_paused:
             await self._client.flow.drain()
+
+    async def _send_in_steps(self, body: memoryview) -> bool:
+        """Give the transport no more than a step before the client has taken most of the last.
+
+        Return whether the client is still there.
+        """
+        self._unsent = len(body)
+        for start in range(0, len(body), _STEP_BYTES):
+            if self._client.flow.write_paused:
+                self._give_way()
+                await self._client.flow.drain()
+            if self._gone:
+                break
+            # A copy, so that a client that does not take the last step does not keep all of them.
+            self._send_body(bytes(body[start : start + _STEP_BYTES]))
+        self._unsent = 0
+        return not self._gone
 
     async def _run(self, application: ASGIApp, scope: dict[str, Any]) -> None:
         try:
@@ -175,6 +220,26 @@ class AsgiExchange:
         else:
             self._begin_answer(500, [(b"content-length", b"0")])
             self._end_answer()
+
+    def _has_room_for(self, fields: list[tuple[bytes, bytes]]) -> bool:
+        lengths = [int(value) for name, value in fields if name.lower() == b"content-length"]
+        size = min(lengths[0], _STEP_BYTES) if lengths else _STEP_BYTES
+        return size <= LARGE or self._lane.client_memory.has_room(size, self.held)
+
+    def _give_way(self) -> None:
+        """Cut a client that does not take its answer, if there is no room for what it leaves."""
+        if not self._lane.client_memory.has_room(self.held, self.held):
+            self._lane.client_memory.count_cut()
+            self._client.transport.abort()
+
+    def _refuse(self) -> None:
+        """Answer that there is no room for the answer, and take no more of it."""
+        problem = self._lane.client_memory.refusal()
+        status, fields, body = problems.answer(problem, self._request.path)
+        self._begin_answer(status, [*fields, (b"content-length", b"%d" % len(body))])
+        self._send_body(body)
+        self._end_answer()
+        self.disconnect()
 
     def _begin_answer(self, status: int, fields: list[tuple[bytes, bytes]]) -> None:
         self.has_begun_to_answer = True

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import uvicorn
 
+from keyrack.http.client_memory import ClientMemory, Holder
+
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
@@ -29,7 +31,7 @@ class Timeouts(NamedTuple):
     send: float
 
 
-class OpenConnection(Protocol):
+class OpenConnection(Holder, Protocol):
     """What the worker itself asks of each connection that is open."""
 
     def check_deadlines(self, now: float) -> None:
@@ -49,6 +51,7 @@ class Lane:
         guard: Guard,
         context: Context,
         timeouts: Timeouts,
+        client_memory: ClientMemory,
         access_log: AccessLog | None = None,
         turns_away: Callable[[], bool] = bool,
     ) -> None:
@@ -57,6 +60,7 @@ class Lane:
         self.guard = guard
         self.context = context
         self.timeouts = timeouts
+        self.client_memory = client_memory
         self.access_log = access_log
         self.turns_away = turns_away
         """Asked once for each new connection: whether it is one too many."""

@@ -19,6 +19,8 @@ from keyrack.http.api.statuses import STATUSES
 from keyrack.shared.counters import (
     ACCEPTED,
     BUCKETS,
+    CLIENTS_CUT,
+    CLIENTS_REFUSED,
     EXPIRED,
     LANES,
     OPEN_CONNECTIONS,
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from keyrack.engines.contract import Usage
+    from keyrack.http.client_memory import ClientMemory
     from keyrack.shared.counters import Counters
 
 _READS: Final = ("get", "key_get")
@@ -42,8 +45,9 @@ _WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete
 class Metrics(Collector):
     """Everything that is counted, summed over all workers."""
 
-    def __init__(self, counters: Counters, engine: str) -> None:
+    def __init__(self, counters: Counters, client_memory: ClientMemory, engine: str) -> None:
         self._counters = counters
+        self._client_memory = client_memory
         self._engine = engine
         self._usage: Usage | None = None
         self._registry = CollectorRegistry(auto_describe=False)
@@ -77,6 +81,7 @@ class Metrics(Collector):
         yield self._latency()
         yield from self._hits_and_writes()
         yield from self._processes()
+        yield from self._held_for_clients()
         yield from self._snapshots()
         yield from self._store()
 
@@ -140,6 +145,29 @@ class Metrics(Collector):
             "keyrack_log_lines_dropped",
             "Lines of the log that were dropped because nobody read it.",
             self._counters.log_dropped,
+        )
+
+    def _held_for_clients(self) -> Iterator[Metric]:
+        total = self._counters.total
+        yield GaugeMetricFamily(
+            "keyrack_client_memory_limit_bytes",
+            "The most that may be held for clients.",
+            self._client_memory.limit,
+        )
+        yield GaugeMetricFamily(
+            "keyrack_client_memory_used_bytes",
+            "Bodies that are arriving or wait, and answers that are not taken.",
+            self._client_memory.used,
+        )
+        yield CounterMetricFamily(
+            "keyrack_client_memory_refused",
+            "Requests and answers that there was no room for.",
+            total(CLIENTS_REFUSED),
+        )
+        yield CounterMetricFamily(
+            "keyrack_client_memory_cut",
+            "Connections closed because their clients took nothing while there was no room.",
+            total(CLIENTS_CUT),
         )
 
     def _snapshots(self) -> Iterator[Metric]:

@@ -223,6 +223,13 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The store cannot be reached right now",
         "Retry after the seconds that Retry-After names.",
     ),
+    "client-memory-full": Kind(
+        503,
+        "The service holds as much for its clients as it may",
+        "Bodies that are arriving and answers that are not taken share one budget, "
+        "`--client-memory`. Retry after the seconds that Retry-After names. While the budget is "
+        "nearly used up, clients that take nothing are cut, the greediest first.",
+    ),
     "too-many-connections": Kind(
         503,
         "There are too many connections",

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import httptools
 
 from keyrack.http import problems, semantics
+from keyrack.http.client_memory import LITTLE
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
 from keyrack.http.message import Request
@@ -130,6 +131,11 @@ class MessageReader:
     def arriving(self) -> bool:
         """Whether a message has begun and is not whole."""
         return self._head_since != 0.0 or self._body_since != 0.0
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held of the message that is arriving."""
+        return 0 if self.streaming or not self.arriving else self._wire_bytes
 
     def feed(self, data: bytes, *, behind_others: bool = False) -> None:
         """Read bytes. Call only while it has not stopped.
@@ -252,6 +258,8 @@ class MessageReader:
                     limit=MAX_HEAD_BYTES,
                 )
             )
+        elif self.held > LITTLE and not self._lane.client_memory.has_room(0, self.held):
+            self.refuse(self._lane.client_memory.refusal())
         elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_size * _WIRE_FACTOR:
             self.refuse(Problem("malformed-message", "The body is mostly framing: tiny chunks."))
 
@@ -340,6 +348,13 @@ class MessageReader:
         streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
         if head.content_length > self._body_limit and not streams:
             raise self._body_too_large(head.content_length)
+        memory = self._lane.client_memory
+        if (
+            head.content_length > LITTLE
+            and not streams
+            and not memory.has_room(head.content_length)
+        ):
+            raise memory.refusal()
         self._head = head
         self._head_since = 0.0
         self._body_since = self._lane.turn.now

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.shared.counters import Counters
@@ -26,7 +26,7 @@ class Fetched:
         self._file = open(path, "rb", buffering=0)  # noqa: SIM115 - closed with this
         self.size = os.fstat(self._file.fileno()).st_size
 
-    async def pieces(self) -> AsyncIterator[bytes]:
+    async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the file. It may have to come from the disk, so a thread waits for that."""
         left = self.size
         while left > 0:

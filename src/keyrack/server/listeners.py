@@ -27,6 +27,8 @@ _PATIENCE_SECONDS: Final = 1.0
 """How long the last processes of an earlier service may take to let go of an address."""
 _UNIX_MODE: Final = 0o660
 _LONGEST_UNIX_PATH: Final = 107
+_MOST_UNSENT: Final = 256 << 10
+"""Bytes that the kernel takes of an answer beyond those that are on their way to the client."""
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 
 
@@ -241,6 +243,9 @@ def _tcp(family: int, address: tuple[Any, ...], dual: bool, shared: bool) -> soc
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if shared:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        # Each accepted connection inherits it: what a client does not take waits in this service's
+        # own memory, which is counted and bounded, and not by the megabyte in the kernel's.
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MOST_UNSENT)
         if family == socket.AF_INET6:
             made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(not dual))
         made.bind(address)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from keyrack.http.app import Application
+from keyrack.http.client_memory import ClientMemory
 from keyrack.http.connection import Connection
 from keyrack.http.feed import Feed
 from keyrack.http.guard import Guard
@@ -27,7 +28,7 @@ from keyrack.server.liveness import Heartbeat
 from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
 from keyrack.shared.counters import LOG_DROPPED, STARTS
-from keyrack.system import file_limit
+from keyrack.system import file_limit, memory_limit
 
 if TYPE_CHECKING:
     import socket
@@ -42,6 +43,9 @@ _OTHER_SERVICE_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 0.5
 _GRACE_SECONDS_TLS: Final = 5.0
 """How long a connection that was just accepted may need until it is there, handshake included."""
+_CLIENT_SHARE: Final = 8
+_LEAST_CLIENT_MEMORY: Final = 16 << 20
+_MOST_CLIENT_MEMORY: Final = 512 << 20
 _DESERTED_SECONDS: Final = 0.1
 
 _log = logging.getLogger("keyrack")
@@ -70,6 +74,7 @@ class Worker:
         self._feed = Feed(loop, engine, self._turn, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
+        self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
         self._lane = self._make_lane()
         data = spec.store.data
         application = Application(
@@ -90,6 +95,7 @@ class Worker:
                 self._limit.tell,
                 self._server.look_after_listeners,
                 logs.Drops(self._count_log_dropped).look,
+                self._look_after_held,
             ),
         )
         self._other_service = OtherService(loop, counters, self._feed)
@@ -121,6 +127,7 @@ class Worker:
             Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
             context,
             timeouts,
+            self._client_memory,
             log_access if settings.access_log else None,
             self._limit.turns_away,
         )
@@ -164,6 +171,10 @@ class Worker:
     def _count_log_dropped(self, lines: int) -> None:
         self._counters.slot(self._spec.slot)[LOG_DROPPED] += lines
 
+    def _look_after_held(self) -> None:
+        self._client_memory.relieve(self._lane.connections)
+        self._client_memory.give_back()
+
     def _orphaned(self) -> None:
         self._loop.remove_reader(self._spec.lifeline)
         _log.warning("the supervisor is gone; this worker ends")
@@ -173,6 +184,14 @@ class Worker:
 def _connection_limit(spec: WorkerSpec) -> ConnectionLimit:
     most_here = most_connections(file_limit(), spec.counters.workers, len(spec.listeners))
     return ConnectionLimit(spec.counters, spec.slot, spec.settings.max_connections, most_here)
+
+
+def _most_client_memory(spec: WorkerSpec) -> int:
+    """Return what the service may hold for its clients, beside the store (bytes)."""
+    if spec.settings.client_memory is not None:
+        return spec.settings.client_memory
+    rest = memory_limit() - (spec.store.memory or 0)
+    return min(max(rest // _CLIENT_SHARE, _LEAST_CLIENT_MEMORY), _MOST_CLIENT_MEMORY)
 
 
 def _config(

@@ -48,6 +48,9 @@ _BEATS: Final = 7
 TURNED_AWAY: Final = 8
 LOG_DROPPED: Final = 9
 """Lines of the log that could not be written."""
+CLIENT_BYTES: Final = 10
+CLIENTS_REFUSED: Final = 11
+CLIENTS_CUT: Final = 12
 _LATENCY: Final = 32
 """Where the histograms begin: as many other words may be in front of them."""
 _LATENCY_WORDS: Final = BUCKETS + 1
@@ -112,6 +115,7 @@ class Counters:
         slot = self.slot(worker)
         slot[_READY] = 0
         slot[OPEN_CONNECTIONS] = 0
+        slot[CLIENT_BYTES] = 0
         slot[_INTERESTED] = 0
 
     def set_interested(self, worker: int, interested: bool) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Capabilities, Page, Space, WhenFull
+from keyrack.engines.contract import PAGE_BYTES, Capabilities, Page, Space, WhenFull
 from keyrack.engines.embedded import events as event_log
 from keyrack.engines.embedded.audit import EmbeddedAudit
 from keyrack.engines.embedded.clock import steady_ns
@@ -188,13 +188,14 @@ class EmbeddedEngine:
         limit: int = 100,
         reverse: bool = False,
         delimiter: bytes = b"",
+        most_bytes: int = PAGE_BYTES,
     ) -> Page:
         """Return a page of the keys that begin with `prefix`, in order of their bytes."""
         database = self.database
         with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
             pieces = Pieces(txn)
             scan = Scan(cursor, pieces, prefix, after, reverse, delimiter, self.now())
-            entries, folders, following = scan.page(limit)
+            entries, folders, following = scan.page(limit, most_bytes)
             return Page(entries, folders, following, txn.state()[0])
 
     async def count(

@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.database import Cursor
     from keyrack.engines.embedded.pieces import Pieces
 
-_MOST_BYTES: Final = 4 << 20
-"""Values of a page, all together, after which it ends early."""
 _MOST_STEPS: Final = 5_000
 """Records that a page may pass over (ended ones, not yet removed) before it ends early."""
 
@@ -61,8 +59,13 @@ class Scan:
             return self._cursor.prev()
         return self._cursor.last()
 
-    def page(self, limit: int) -> tuple[list[tuple[bytes, Record]], list[bytes], bytes | None]:
-        """Return entries, folders, and the key or folder to go on after, None at the end."""
+    def page(
+        self, limit: int, most_bytes: int
+    ) -> tuple[list[tuple[bytes, Record]], list[bytes], bytes | None]:
+        """Return entries, folders, and the key or folder to go on after, None at the end.
+
+        The values have `most_bytes` together, and those of one more.
+        """
         entries: list[tuple[bytes, Record]] = []
         folders: list[bytes] = []
         size = steps = 0
@@ -71,7 +74,7 @@ class Scan:
             key = self._cursor.key()
             if not key.startswith(self._prefix):
                 return entries, folders, None
-            if len(entries) + len(folders) >= limit or size > _MOST_BYTES or steps > _MOST_STEPS:
+            if len(entries) + len(folders) >= limit or size > most_bytes or steps > _MOST_STEPS:
                 return entries, folders, last
             steps += 1
             raw = self._cursor.value()

@@ -22,6 +22,7 @@ from libvalkey import ReplyError
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
+    PAGE_BYTES,
     Capabilities,
     Change,
     Event,
@@ -622,13 +623,14 @@ class ValkeyEngine:
         limit: int = 100,
         reverse: bool = False,
         delimiter: bytes = b"",
+        most_bytes: int = PAGE_BYTES,
     ) -> Page:
         """Return a page of the keys that begin with `prefix`, in order of their bytes.
 
         With several shards each of them gives a part of it, one after the other: the page is what
         each had in one moment, and watching after its revision misses nothing.
         """
-        pages = Pages(self._each, self.layout.shards, prefix, reverse, delimiter)
+        pages = Pages(self._each, self.layout.shards, prefix, reverse, delimiter, most_bytes)
         if self.layout.shards == 1:
             return await pages.of_one(after, limit)
         return await pages.of_many(after, limit, await self._closed())

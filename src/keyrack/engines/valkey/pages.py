@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Record
 
-_MOST_BYTES: Final = 4 << 20
-"""Values of a page, all together, after which it ends early."""
 _LEAST_BYTES: Final = 1 << 17
 _SPARE: Final = 4
 
@@ -39,12 +37,14 @@ class Pages:
         prefix: bytes,
         reverse: bool,
         delimiter: bytes,
+        most_bytes: int,
     ) -> None:
         self._each = each
         self._shards = shards
         self._prefix = prefix
         self._reverse = reverse
         self._delimiter = delimiter
+        self._most_bytes = most_bytes
 
     async def _ask(self, after: bytes | None, limit: int) -> list[Any]:
         return await self._each(
@@ -54,7 +54,7 @@ class Pages:
             b"%d" % limit,
             b"1" if self._reverse else b"0",
             self._delimiter,
-            b"%d" % max(_LEAST_BYTES, _MOST_BYTES // self._shards),
+            b"%d" % max(_LEAST_BYTES, self._most_bytes // self._shards),
         )
 
     async def of_one(self, after: bytes | None, limit: int) -> Page:
