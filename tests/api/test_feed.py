@@ -12,8 +12,8 @@ from api_support.inside import Inside
 from keyrack.engines.contract import ANY, Condition, Delete, Set, Space
 from keyrack.http import eager
 from keyrack.http import feed as feeds
+from keyrack.http.answer import Answer
 from keyrack.http.audience import Interests
-from keyrack.http.message import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

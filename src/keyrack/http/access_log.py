@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
-    from keyrack.http.message import Headers
+    from keyrack.http.answer import Headers
 
 
 class Access(NamedTuple):

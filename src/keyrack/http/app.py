@@ -35,12 +35,13 @@ from keyrack.http import (
     reference,
 )
 from keyrack.http.access_log import Access
+from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import OTHER, request_word
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.head import read as read_head
-from keyrack.http.message import Answer, Request
+from keyrack.http.message import Request
 from keyrack.http.metrics import Metrics
 from keyrack.http.model import MAX_BATCH_OPERATIONS
 from keyrack.http.problems import KINDS, Problem

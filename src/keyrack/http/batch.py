@@ -21,8 +21,8 @@ from keyrack.engines.contract import (
     Why,
 )
 from keyrack.http import contract, problems
+from keyrack.http.answer import Answer
 from keyrack.http.contract import etag
-from keyrack.http.message import Answer
 from keyrack.http.model import (
     BatchAdd,
     BatchAnswer,

@@ -31,13 +31,14 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
 from keyrack.http import contract, eager, events, problems, semantics
 from keyrack.http.access_log import Access
+from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.client_memory import LARGE, LITTLE
 from keyrack.http.contract import encode
 from keyrack.http.exchange import AsgiExchange, AsgiHost, Client
-from keyrack.http.message import Answer, Request
+from keyrack.http.message import Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
 from keyrack.http.reader import REQUEST_LINE, MessageReader, RefusedMessage

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes
 
 from keyrack.http import contract
-from keyrack.http.message import Answer
+from keyrack.http.answer import Answer
 from keyrack.http.model import Entry, KeyPage
 from keyrack.http.problems import Problem
 from keyrack.http.turn import JSON_HEADERS
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Record
-    from keyrack.http.message import Headers, Request
+    from keyrack.http.answer import Headers
+    from keyrack.http.message import Request
     from keyrack.http.reply import Context
 
 MOST: Final = 1000

@@ -15,7 +15,7 @@ import msgspec
 
 from keyrack.engines.contract import ANY, TEXT, Condition, Delete, Refusal, Set, Space, Touch, Why
 from keyrack.http import contract, problems
-from keyrack.http.message import Answer
+from keyrack.http.answer import Answer
 from keyrack.http.model import LockRequest, LockState
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite

@@ -1,14 +1,13 @@
-"""A request and its answer, as both lanes pass them around. Names of fields are lower case."""
+"""A request, as both lanes pass it around. Names of fields are lower case."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Condition
+    from keyrack.http.answer import Headers
     from keyrack.http.guard import Verdict
-
-Headers: TypeAlias = tuple[tuple[bytes, bytes], ...]
 
 
 class Head:
@@ -69,11 +68,3 @@ class Request:
         self.keep_alive = keep_alive
         self.came = 0
         """When, in ns of the monotonic clock; known only where an access log is kept."""
-
-
-class Answer(NamedTuple):
-    """What is sent back. Content-Length, Date and Server are added by the lane that sends it."""
-
-    status: int
-    headers: Headers = ()
-    body: bytes = b""

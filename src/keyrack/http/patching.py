@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.engines.contract import JSON, Condition, Refusal, Set, Why
 from keyrack.http import contract
+from keyrack.http.answer import Answer
 from keyrack.http.contract import etag
-from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
 from keyrack.http.semantics import check_size, refused
 

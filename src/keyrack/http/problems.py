@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from keyrack.engines.contract import MAX_KEY_BYTES, MAX_TTL_MS, StoreAway
-from keyrack.http.message import Answer
+from keyrack.http.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from keyrack.http.message import Headers
+    from keyrack.http.answer import Headers
 
 _log = logging.getLogger("keyrack.http")
 

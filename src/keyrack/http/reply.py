@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias
 
-from keyrack.http.message import Answer
+from keyrack.http.answer import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from keyrack.engines.contract import Engine, Outcome, Write
+    from keyrack.http.answer import Headers
     from keyrack.http.feed import Feed
     from keyrack.http.key_locks import KeyLocks
-    from keyrack.http.message import Headers
     from keyrack.http.turn import Turn
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Delete, Refusal, Set, Why
 from keyrack.http import contract, problems
+from keyrack.http.answer import Answer
 from keyrack.http.contract import etag
-from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
 from keyrack.http.turn import JSON_HEADERS, NOT_FOUND, SET_OK

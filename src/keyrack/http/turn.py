@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Refusal, Why
 from keyrack.http import eager
-from keyrack.http.message import Answer
+from keyrack.http.answer import Answer
 from keyrack.shared.counters import BUCKETS, bucket, latency_word
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import ANY
 from keyrack.http import contract, eager, problems, semantics
+from keyrack.http.answer import Answer
 from keyrack.http.audience import Interests
-from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
 

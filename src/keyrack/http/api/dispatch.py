@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyrack.engines.contract import Remember
 from keyrack.http import contract, problems
+from keyrack.http.answer import Answer
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
-from keyrack.http.message import Answer
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
 
