@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from keyrack_server import Server, request
 
-from keyrack.http.guard import Guard
+from keyrack.http.protocol.guard import Guard
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

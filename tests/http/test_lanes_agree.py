@@ -16,11 +16,11 @@ from keyrack.http.api.counting import REQUEST_WORDS
 from keyrack.http.app import Application
 from keyrack.http.client_memory import ClientMemory
 from keyrack.http.feed import Feed
-from keyrack.http.guard import Guard
 from keyrack.http.key_locks import KeyLocks
-from keyrack.http.lane import Lane, Timeouts
+from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn
+from keyrack.http.worker_context import Timeouts, WorkerContext
 from keyrack.shared.counters import Counters
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
         counters = Counters.create(1, REQUEST_WORDS.number)
         turn = Turn(runner.get_loop(), engine, counters.slot(0))
         feed = Feed(runner.get_loop(), engine, turn, lambda interested: None)
-        lane = Lane(
+        worker = WorkerContext(
             runner.get_loop(),
             turn,
             Guard(("127.0.0.1",), demands_host=True),
@@ -178,7 +178,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
             Timeouts(90.0, 10.0, 60.0, 60.0),
             ClientMemory(counters, 0, 16 << 20),
         )
-        application = Application(lane, counters)
+        application = Application(worker, counters)
         yield lambda data: runner.run(through_asgi(application, data))
         engine.close()
 

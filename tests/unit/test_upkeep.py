@@ -33,9 +33,9 @@ def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
 
     async def most_in_a_step() -> int:
         loop = asyncio.get_running_loop()
-        lane: Any = SimpleNamespace(turn=turn, connections=connections)
+        worker: Any = SimpleNamespace(turn=turn, connections=connections)
         engine: Any = SimpleNamespace(get_now=None)
-        upkeep = Upkeep(loop, lane, engine)
+        upkeep = Upkeep(loop, worker, engine)
         upkeep._tick()
         most = step[0]
         for _ in range(10):
@@ -54,9 +54,9 @@ def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
     turn = SimpleNamespace(tick=lambda: None, now=1.0)
 
     async def look() -> None:
-        lane: Any = SimpleNamespace(turn=turn, connections=connections)
+        worker: Any = SimpleNamespace(turn=turn, connections=connections)
         engine: Any = SimpleNamespace(get_now=None)
-        upkeep = Upkeep(asyncio.get_running_loop(), lane, engine)
+        upkeep = Upkeep(asyncio.get_running_loop(), worker, engine)
         upkeep._tick()
         left = [connection for connection in connections if not connection.looks]
         assert len(left) == 1

@@ -39,12 +39,12 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import OTHER, request_word
 from keyrack.http.api.routes import ROUTES
-from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
-from keyrack.http.head import read as read_head
-from keyrack.http.message import Request
 from keyrack.http.metrics import Metrics
 from keyrack.http.model import MAX_BATCH_OPERATIONS
 from keyrack.http.problems import KINDS, Problem
+from keyrack.http.protocol.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from keyrack.http.protocol.head import read as read_head
+from keyrack.http.protocol.request import Request
 from keyrack.http.reply import PendingWrite, Stream
 from keyrack.http.streamed import StreamedResponse
 
@@ -55,9 +55,9 @@ if TYPE_CHECKING:
     from starlette.types import Message, Receive, Scope, Send
 
     from keyrack.http.api.routes import Route
-    from keyrack.http.lane import Lane
     from keyrack.http.reply import Reply
     from keyrack.http.snapshots import Snapshots
+    from keyrack.http.worker_context import WorkerContext
     from keyrack.shared.counters import Counters
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -68,16 +68,18 @@ _PAGE_POLICY: Final = (
 
 
 class Application:
-    """The wide lane of one worker. `lane` is the fast lane that it stands behind."""
+    """The wide lane of one worker. `worker` is what it shares with the fast lane."""
 
-    def __init__(self, lane: Lane, counters: Counters, snapshots: Snapshots | None = None) -> None:
-        self.lane = lane
+    def __init__(
+        self, worker: WorkerContext, counters: Counters, snapshots: Snapshots | None = None
+    ) -> None:
+        self.worker = worker
         self._snapshots = snapshots
         self._counters = counters
-        self._engine = lane.context.engine
-        self._metrics = Metrics(counters, lane.client_memory, self._engine.capabilities.engine)
+        self._engine = worker.context.engine
+        self._metrics = Metrics(counters, worker.client_memory, self._engine.capabilities.engine)
         self._started = time.monotonic()
-        self._context = lane.context
+        self._context = worker.context
         endpoints = {
             "home": self._home,
             "readyz": self._readyz,
@@ -166,7 +168,7 @@ class Application:
 
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
-            outcome = await self.lane.turn.write(reply.write)
+            outcome = await self.worker.turn.write(reply.write)
             answer = dispatch.conclude(reply, outcome, request.path)
             return answer if isinstance(answer, Answer) else await answer
         if isinstance(reply, Stream):
@@ -181,7 +183,7 @@ class Application:
             body += message.get("body", b"")
             if not message.get("more_body"):
                 break
-        head = read_head([tuple(field) for field in scope["headers"]], False, self.lane.guard)
+        head = read_head([tuple(field) for field in scope["headers"]], False, self.worker.guard)
         target = scope["raw_path"] + (
             b"?" + scope["query_string"] if scope["query_string"] else b""
         )
@@ -192,13 +194,13 @@ class Application:
     ) -> None:
         route = scope.get("route")
         name = route.name if isinstance(route, WideRoute) and route.name in ROUTES else OTHER
-        turn = self.lane.turn
+        turn = self.worker.turn
         turn.count[request_word(name, status)] += 1
         turn.observe_wide(nanoseconds)
-        if self.lane.access_log is not None:
+        if self.worker.access_log is not None:
             client = scope.get("client")
             peer = f"{client[0]}:{client[1]}" if client else "unix"
-            self.lane.access_log(
+            self.worker.access_log(
                 Access(
                     peer,
                     request.method,
@@ -256,8 +258,8 @@ class Application:
                     "reserved": usage.reserved,
                 },
                 "client_memory": {
-                    "limit": self.lane.client_memory.limit,
-                    "used": self.lane.client_memory.used,
+                    "limit": self.worker.client_memory.limit,
+                    "used": self.worker.client_memory.used,
                 },
                 "workers": self._counters.ready_workers(),
                 "time_ms": self._engine.now(),
@@ -266,7 +268,7 @@ class Application:
         )
 
     async def _limits(self, request: StarletteRequest) -> Response:
-        limits, timeouts = self._context.limits, self.lane.timeouts
+        limits, timeouts = self._context.limits, self.worker.timeouts
         usage = await self._engine.usage()
         return _json(
             {
@@ -285,7 +287,7 @@ class Application:
                 "ttl_seconds_least": 0.001,
                 "ttl_seconds_most": MAX_TTL_MS // 1000,
                 "store_bytes": usage.limit,
-                "client_memory_bytes": self.lane.client_memory.limit,
+                "client_memory_bytes": self.worker.client_memory.limit,
                 "head_timeout_seconds": timeouts.head,
                 "body_timeout_seconds": timeouts.body,
                 "send_timeout_seconds": timeouts.send,

@@ -44,8 +44,8 @@ from keyrack.http.turn import JSON_HEADERS
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Operation, Outcome, Result
-    from keyrack.http.message import Request
     from keyrack.http.model import BatchOperation
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Limits
 
 _NONE: Final[frozenset[bytes]] = frozenset()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.contract import Record
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
 
 T = TypeVar("T")
 

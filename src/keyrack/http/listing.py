@@ -14,7 +14,7 @@ from keyrack.http.turn import JSON_HEADERS
 if TYPE_CHECKING:
     from keyrack.engines.contract import Record
     from keyrack.http.answer import Headers
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
 MOST: Final = 1000

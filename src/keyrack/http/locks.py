@@ -24,7 +24,7 @@ from keyrack.http.turn import JSON_HEADERS
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome, Record
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
 _NONE: Final[frozenset[bytes]] = frozenset()

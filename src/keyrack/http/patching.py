@@ -19,7 +19,7 @@ from keyrack.http.semantics import check_size, refused
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Record
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
 _NONE: Final[frozenset[bytes]] = frozenset()

@@ -19,7 +19,7 @@ from keyrack.http.turn import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Outcome, Record
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Limits
 
 _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()

@@ -16,7 +16,7 @@ from keyrack.http.reply import Stream
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Sink
 
 _NONE: Final[frozenset[bytes]] = frozenset()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from keyrack.engines.contract import Engine
-    from keyrack.http.lane import Lane, OpenConnection
+    from keyrack.http.worker_context import OpenConnection, WorkerContext
 
 _CONNECTIONS_A_STEP: Final = 500
 _IDLE: Final = 0.05
@@ -41,17 +41,17 @@ class Upkeep:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        lane: Lane,
+        worker: WorkerContext,
         engine: Engine,
         phase: float = 0.0,
         ticks: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._loop = loop
-        self._turn = lane.turn
+        self._turn = worker.turn
         self._engine = engine
         # Each look at a store that is elsewhere is work for its server: no more often than must be.
         self._shortest = 0.001 if engine.get_now is not None else _IDLE
-        self._connections = lane.connections
+        self._connections = worker.connections
         self._phase = phase
         self._ticks = ticks
         self._timer: asyncio.TimerHandle | None = None

@@ -12,14 +12,14 @@ import uvicorn
 
 from keyrack.http.app import Application
 from keyrack.http.client_memory import ClientMemory
-from keyrack.http.connection import Connection
 from keyrack.http.feed import Feed
-from keyrack.http.guard import Guard
 from keyrack.http.key_locks import KeyLocks
-from keyrack.http.lane import Lane, ServerConfig, Timeouts
+from keyrack.http.protocol.connection import Connection
+from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
+from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import logs
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
@@ -75,19 +75,19 @@ class Worker:
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
-        self._lane = self._make_lane()
+        self._context = self._make_context()
         data = spec.store.data
         application = Application(
-            self._lane, counters, None if data is None else Snapshots(data, counters)
+            self._context, counters, None if data is None else Snapshots(data, counters)
         )
         self._tls = None
         if spec.certificates is not None:
             self._tls = WorkerTls(spec.certificates, counters)
-        config = _config(settings, self._lane, application, self._tls)
+        config = _config(settings, self._context, application, self._tls)
         self._server = _Server(config, spec.listeners, self._ready)
         self._upkeep = Upkeep(
             loop,
-            self._lane,
+            self._context,
             engine,
             slot / counters.workers,
             (
@@ -100,7 +100,7 @@ class Worker:
         )
         self._other_service = OtherService(loop, counters, self._feed)
 
-    def _make_lane(self) -> Lane:
+    def _make_context(self) -> WorkerContext:
         settings = self._spec.settings
         limits = Limits(
             settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
@@ -121,7 +121,7 @@ class Worker:
         )
         # Where every client can know the names, a browser need not be recognised by its marks.
         demands_host = bool(settings.allowed_hosts) or on_loopback_only(self._spec.listeners)
-        return Lane(
+        return WorkerContext(
             self._loop,
             self._turn,
             Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
@@ -172,7 +172,7 @@ class Worker:
         self._counters.slot(self._spec.slot)[LOG_DROPPED] += lines
 
     def _look_after_held(self) -> None:
-        self._client_memory.relieve(self._lane.connections)
+        self._client_memory.relieve(self._context.connections)
         self._client_memory.give_back()
 
     def _orphaned(self) -> None:
@@ -195,10 +195,10 @@ def _most_client_memory(spec: WorkerSpec) -> int:
 
 
 def _config(
-    settings: Settings, lane: Lane, application: Application, tls: WorkerTls | None
+    settings: Settings, worker: WorkerContext, application: Application, tls: WorkerTls | None
 ) -> ServerConfig:
     return ServerConfig(
-        lane,
+        worker,
         application,
         http=Connection,
         ws="none",
@@ -245,10 +245,10 @@ class _Server(uvicorn.Server):
         self, config: ServerConfig, listeners: list[socket.socket], ready: Callable[[], None]
     ) -> None:
         super().__init__(config)
-        self._lane = config.lane
+        self._context = config.worker
         self._listeners = listeners
         self._ready = ready
-        self.server_state.connections = config.lane.connections  # type: ignore[assignment]  # it calls shutdown() of each
+        self.server_state.connections = config.worker.connections  # type: ignore[assignment]  # it calls shutdown() of each
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, then say so."""
@@ -271,19 +271,19 @@ class _Server(uvicorn.Server):
 
     def leave(self) -> None:
         """Another service has taken over: accept nothing more, and end when nobody is left."""
-        if self._lane.leaving:
+        if self._context.leaving:
             return
-        self._lane.leaving = True
+        self._context.leaving = True
         for server in self.servers:
             server.close()
-        for connection in list(self._lane.connections):
+        for connection in list(self._context.connections):
             connection.leave()
         grace = _GRACE_SECONDS_TLS if self.config.is_ssl else _GRACE_SECONDS
-        self._lane.loop.call_later(grace, self._end_when_deserted)
+        self._context.loop.call_later(grace, self._end_when_deserted)
 
     def _end_when_deserted(self) -> None:
-        if self._lane.connections:
-            self._lane.loop.call_later(_DESERTED_SECONDS, self._end_when_deserted)
+        if self._context.connections:
+            self._context.loop.call_later(_DESERTED_SECONDS, self._end_when_deserted)
         else:
             self.should_exit = True
 
@@ -292,7 +292,7 @@ class _Server(uvicorn.Server):
 
         uvloop closes a listening socket without a word when accepting fails in an unusual way.
         """
-        if self.should_exit or self._lane.leaving or not self.started:
+        if self.should_exit or self._context.leaving or not self.started:
             return
         if any(listener.fileno() < 0 for listener in self._listeners):
             _log.error("this worker can no longer accept connections; it ends and is replaced")

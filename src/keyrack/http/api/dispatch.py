@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Outcome
     from keyrack.http.api.routes import Route
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Reply
 
 

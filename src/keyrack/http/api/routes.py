@@ -33,7 +33,7 @@ from keyrack.http.model import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Reply
 
 

@@ -37,11 +37,11 @@ from keyrack.http.api.counting import request_word
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.client_memory import LARGE, LITTLE
 from keyrack.http.contract import encode
-from keyrack.http.exchange import AsgiExchange, AsgiHost, Client
-from keyrack.http.message import Request
 from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
-from keyrack.http.reader import REQUEST_LINE, MessageReader, RefusedMessage
+from keyrack.http.protocol.asgi import AsgiExchange, AsgiHost, ClientSide
+from keyrack.http.protocol.reader import REQUEST_LINE, MessageReader, RefusedMessage
+from keyrack.http.protocol.request import Request
 from keyrack.http.reply import PendingWrite, Stream
 from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 
@@ -53,9 +53,9 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome, Record
     from keyrack.http.api.dispatch import Resource
     from keyrack.http.eager import Running
-    from keyrack.http.lane import ServerConfig
-    from keyrack.http.message import Head
+    from keyrack.http.protocol.request import Head
     from keyrack.http.reply import Chunk, Reply
+    from keyrack.http.worker_context import ServerConfig
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ _TOO_MANY: Final = "There are more connections than may be; see --max-connection
 
 
 class Connection(asyncio.Protocol):
-    """One client's connection. All connections of a worker share its `Lane`."""
+    """One client's connection. All connections of a worker share its `WorkerContext`."""
 
     def __init__(
         self,
@@ -97,18 +97,18 @@ class Connection(asyncio.Protocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         # The worker
-        self.lane = config.lane
-        self.turn = self.lane.turn
-        self._heads = self.lane.heads
-        self._max_value = self.lane.context.limits.max_value
-        self._answers_later = self.lane.context.engine.capabilities.answers_later
+        self.worker = config.worker
+        self.turn = self.worker.turn
+        self._heads = self.worker.heads
+        self._max_value = self.worker.context.limits.max_value
+        self._answers_later = self.worker.context.engine.capabilities.answers_later
         self._host = AsgiHost(config, server_state, app_state)
 
         # The connection
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # until it is made
         self._flow: FlowControl = None  # type: ignore[assignment]  # likewise
-        self._reader = MessageReader(self.lane, self)
-        self._may_know = self.lane.access_log is None
+        self._reader = MessageReader(self.worker, self)
+        self._may_know = self.worker.access_log is None
         self._known = self._may_know
         """Whether the next bytes may be recognised without the parser."""
         self._leaving = False
@@ -150,18 +150,18 @@ class Connection(asyncio.Protocol):
         """Begin; the transport is ready."""
         self._transport = transport
         self._flow = FlowControl(transport)
-        self.lane.connections.add(self)
+        self.worker.connections.add(self)
         count = self.turn.count
         count[OPEN_CONNECTIONS] += 1
         count[ACCEPTED] += 1
-        if self.lane.turns_away():
+        if self.worker.turns_away():
             self._turn_away()
-        elif self.lane.leaving:
+        elif self.worker.leaving:
             self.leave()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
-        self.lane.connections.discard(self)
+        self.worker.connections.discard(self)
         self.turn.count[OPEN_CONNECTIONS] -= 1
         self._known = False
         self._half_closed = True
@@ -290,14 +290,14 @@ class Connection(asyncio.Protocol):
         try:
             record = get_now(key)
         except Exception:
-            self.lane.log.exception("reading failed")
+            self.worker.log.exception("reading failed")
             self._answer_problem(problems.internal(), b"GET", b"/get/", "get")
             return
         self._answer_hot_get(key, record)
 
     async def _get(self, key: bytes) -> Record | Exception | None:
         try:
-            return await self.lane.context.engine.get(key)
+            return await self.worker.context.engine.get(key)
         except Exception as error:
             return error
 
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
     def _answer_large(self, answer: bytes, path: bytes, name: str, word: int) -> None:
         """Send an answer to a hot request for `path`, if there is room for it."""
         if not self._has_room_for(answer):
-            self._answer_problem(self.lane.client_memory.refusal(), b"GET", path, name)
+            self._answer_problem(self.worker.client_memory.refusal(), b"GET", path, name)
             return
         self.turn.count[word] += 1
         self._write_large(answer)
@@ -545,7 +545,7 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
-        if self.lane.access_log is not None and isinstance(request, Request):
+        if self.worker.access_log is not None and isinstance(request, Request):
             request.came = time.monotonic_ns()
         if not self._occupied() and not self._queue and not self._flow.write_paused:
             self._serve(request)
@@ -587,7 +587,7 @@ class Connection(asyncio.Protocol):
             self._serving = len(request.body)
             self._count_held()
         self._run(
-            dispatch.serve(request, resource, self.lane.context),
+            dispatch.serve(request, resource, self.worker.context),
             partial(self._carry_out, request, name, self.turn.started),
         )
 
@@ -664,7 +664,7 @@ class Connection(asyncio.Protocol):
             self.turn.flush()
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
-        if self.lane.access_log is not None:
+        if self.worker.access_log is not None:
             self._log_access(request, answer)
         if self._serving:
             self._serving = 0
@@ -680,9 +680,9 @@ class Connection(asyncio.Protocol):
             self.turn.begin()
         path, _, query = path.partition(b"?")
         answer = problems.answer(problem, path)
-        if self.lane.access_log is not None:
+        if self.worker.access_log is not None:
             size = 0 if method == b"HEAD" else len(answer.body)
-            self.lane.access_log(
+            self.worker.access_log(
                 Access(self._peer(), method, path, query, answer.status, size, 0, ())
             )
         self._send(answer, method, name, close=problem.kind.closes or self._leaving)
@@ -692,8 +692,8 @@ class Connection(asyncio.Protocol):
             self._rest()
 
     def _log_access(self, request: Request, answer: Answer) -> None:
-        assert self.lane.access_log is not None
-        self.lane.access_log(
+        assert self.worker.access_log is not None
+        self.worker.access_log(
             Access(
                 self._peer(),
                 request.method,
@@ -712,7 +712,7 @@ class Connection(asyncio.Protocol):
 
     def _write_answer(self, answer: Answer, method: bytes, close: bool) -> None:
         if not self._has_room_for(answer.body) and method != b"HEAD":
-            answer = problems.answer(self.lane.client_memory.refusal(), b"/v1/")
+            answer = problems.answer(self.worker.client_memory.refusal(), b"/v1/")
         if self._transport.is_closing():
             # The client went away while its write was done; uvloop raises on such a transport.
             return
@@ -742,7 +742,7 @@ class Connection(asyncio.Protocol):
     def _stream(self, stream: Stream, request: Request, name: str) -> None:
         """Begin an answer that goes on until the client leaves. The connection ends with it."""
         self.turn.count[request_word(name, 200)] += 1
-        if self.lane.access_log is not None:
+        if self.worker.access_log is not None:
             self._log_access(request, Answer(200))
         parts = [STATUS_LINES[200], self.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in stream.headers]
@@ -761,7 +761,7 @@ class Connection(asyncio.Protocol):
             self._break_off_stream()
 
     def _has_room_for(self, body: bytes) -> bool:
-        memory = self.lane.client_memory
+        memory = self.worker.client_memory
         return len(body) <= LARGE or memory.has_room(len(body), self.held)
 
     def push(self, chunk: Chunk) -> bool:
@@ -804,8 +804,8 @@ class Connection(asyncio.Protocol):
     def _serve_wide(self, request: Request, *, more_body: bool = False) -> None:
         self._exchange = AsgiExchange(
             request,
-            Client(self._transport, self._flow),
-            self.lane,
+            ClientSide(self._transport, self._flow),
+            self.worker,
             self._wide_answered,
             more_body=more_body,
             keep_alive=request.keep_alive and not self._leaving,
@@ -827,7 +827,7 @@ class Connection(asyncio.Protocol):
             self._linger()
             return
         self._serve_queued()
-        if self.lane.leaving:
+        if self.worker.leaving:
             self.leave()
 
     # What is held for the client
@@ -855,7 +855,7 @@ class Connection(asyncio.Protocol):
 
     def _hold(self, held: int) -> None:
         if held != self.held:
-            self.lane.client_memory.add(held - self.held)
+            self.worker.client_memory.add(held - self.held)
             self.held = held
 
     def stalled(self, seconds: float) -> bool:
@@ -927,7 +927,7 @@ class Connection(asyncio.Protocol):
         """Close what has been waited for long enough; `now` in coarse seconds."""
         # The coarse clock is behind by up to a tick, which may be late: never be early.
         now -= _COARSE_SECONDS
-        settings = self.lane.timeouts
+        settings = self.worker.timeouts
         if self._linger_since:
             if now - self._linger_since > _LINGER_SECONDS:
                 self._transport.abort()

@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.server import ServerState
 
-    from keyrack.http.lane import Lane
-    from keyrack.http.message import Request
+    from keyrack.http.protocol.request import Request
+    from keyrack.http.worker_context import WorkerContext
 
 
 _STEP_BYTES: Final = LARGE
 """Bytes of a longer answer that the transport is given at once."""
 
 
-class Client(NamedTuple):
+class ClientSide(NamedTuple):
     """Who is answered: a connection's transport, and its say in when to read and to write."""
 
     transport: asyncio.Transport
@@ -69,20 +69,20 @@ class AsgiExchange:
         "_complete",
         "_gone",
         "_keep_alive",
-        "_lane",
         "_left",
         "_more_body",
         "_news",
         "_request",
         "_unsent",
+        "_worker",
         "has_begun_to_answer",
     )
 
     def __init__(
         self,
         request: Request,
-        client: Client,
-        lane: Lane,
+        client: ClientSide,
+        worker: WorkerContext,
         answered: Callable[[], None],
         *,
         more_body: bool,
@@ -90,7 +90,7 @@ class AsgiExchange:
     ) -> None:
         self._request = request
         self._client = client
-        self._lane = lane
+        self._worker = worker
         self._answered = answered
         self._keep_alive = keep_alive
         self._gone = False
@@ -122,7 +122,7 @@ class AsgiExchange:
 
     def start(self, application: ASGIApp, state: dict[str, Any]) -> asyncio.Task[None]:
         """Begin to serve the request; return the task that does."""
-        return self._lane.loop.create_task(self._run(application, self._scope(state)))
+        return self._worker.loop.create_task(self._run(application, self._scope(state)))
 
     def feed(self, data: bytes) -> None:
         """Pass on a piece of the body; read no more of it while the application is behind."""
@@ -212,7 +212,7 @@ class AsgiExchange:
         try:
             await application(scope, self.receive, self.send)
         except Exception:
-            self._lane.log.exception("serving failed", extra={"path": scope["path"]})
+            self._worker.log.exception("serving failed", extra={"path": scope["path"]})
         if self._complete or self._gone:
             return
         if self.has_begun_to_answer:
@@ -224,17 +224,17 @@ class AsgiExchange:
     def _has_room_for(self, fields: list[tuple[bytes, bytes]]) -> bool:
         lengths = [int(value) for name, value in fields if name.lower() == b"content-length"]
         size = min(lengths[0], _STEP_BYTES) if lengths else _STEP_BYTES
-        return size <= LARGE or self._lane.client_memory.has_room(size, self.held)
+        return size <= LARGE or self._worker.client_memory.has_room(size, self.held)
 
     def _give_way(self) -> None:
         """Cut a client that does not take its answer, if there is no room for what it leaves."""
-        if not self._lane.client_memory.has_room(self.held, self.held):
-            self._lane.client_memory.count_cut()
+        if not self._worker.client_memory.has_room(self.held, self.held):
+            self._worker.client_memory.count_cut()
             self._client.transport.abort()
 
     def _refuse(self) -> None:
         """Answer that there is no room for the answer, and take no more of it."""
-        problem = self._lane.client_memory.refusal()
+        problem = self._worker.client_memory.refusal()
         status, fields, body = problems.answer(problem, self._request.path)
         self._begin_answer(status, [*fields, (b"content-length", b"%d" % len(body))])
         self._send_body(body)
@@ -255,7 +255,7 @@ class AsgiExchange:
             fields.append((b"Connection", b"close"))
         elif self._request.head.http_1_0:
             fields.append((b"Connection", b"keep-alive"))
-        parts = [STATUS_LINES[status], self._lane.turn.stamp]
+        parts = [STATUS_LINES[status], self._worker.turn.stamp]
         parts += [b"%b: %b\r\n" % field for field in fields]
         self._client.transport.write(b"".join((*parts, b"\r\n")))
 

@@ -33,7 +33,7 @@ _PORT: Final = re.compile(rb":[0-9]+\Z")
 _DEFAULT_PORTS: Final = {b"http": b":80", b"https": b":443"}
 
 
-class Verdict(NamedTuple):
+class Judgement(NamedTuple):
     """Why a request may not read, write, or ask whether the service is well; None where it may."""
 
     read: Problem | None = None
@@ -54,7 +54,7 @@ class Guard:
         self._names = frozenset(name for name in names if not name.startswith("."))
         self._suffixes = (".localhost", *(name for name in names if name.startswith(".")))
 
-    def judge(self, values: dict[bytes, list[bytes]], host: bytes) -> Verdict:
+    def judge(self, values: dict[bytes, list[bytes]], host: bytes) -> Judgement:
         """Return what a request with these fields may not do.
 
         `host` is empty where HTTP/1.0 names none, which no browser speaks.
@@ -63,12 +63,12 @@ class Guard:
         if (from_browser or self._demands_host) and host and not self.knows(host):
             refusal = _unknown(host)
             # That the service is well is no secret, and monitors call it by names of their own.
-            return Verdict(refusal, refusal, refusal if from_browser else None)
+            return Judgement(refusal, refusal, refusal if from_browser else None)
         if not from_browser or not _is_cross_site(values, host):
-            return Verdict()
+            return Judgement()
         read = _may_not_read(values)
         write = Problem("cross-site", "Pages of other sites may not write to this store.")
-        return Verdict(read, write, read)
+        return Judgement(read, write, read)
 
     def knows(self, host: bytes) -> bool:
         """Tell whether a Host field can only mean this server."""

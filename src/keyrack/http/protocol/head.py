@@ -10,14 +10,14 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import ANY, Condition
-from keyrack.http.guard import Verdict
-from keyrack.http.message import Head
 from keyrack.http.problems import Problem
+from keyrack.http.protocol.guard import Judgement
+from keyrack.http.protocol.request import Head
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from keyrack.http.guard import Guard
+    from keyrack.http.protocol.guard import Guard
 
 MAX_FIELDS: Final = 100
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -54,7 +54,7 @@ _TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"')
 _TAG_LIST: Final = re.compile(
     rb"[ \t,]*+" + _ONE_TAG + rb"(?:[ \t]*+,[ \t,]*+" + _ONE_TAG + rb")*+[ \t,]*+"
 )
-_WELCOME: Final = Verdict()
+_WELCOME: Final = Judgement()
 _REVISION: Final = re.compile(rb"[0-9]{1,19}")
 
 

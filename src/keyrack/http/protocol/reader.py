@@ -15,14 +15,14 @@ import httptools
 
 from keyrack.http import problems, semantics
 from keyrack.http.client_memory import LITTLE
-from keyrack.http.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
-from keyrack.http.head import read as read_head
-from keyrack.http.message import Request
 from keyrack.http.problems import Problem
+from keyrack.http.protocol.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
+from keyrack.http.protocol.head import read as read_head
+from keyrack.http.protocol.request import Request
 
 if TYPE_CHECKING:
-    from keyrack.http.lane import Lane
-    from keyrack.http.message import Head
+    from keyrack.http.protocol.request import Head
+    from keyrack.http.worker_context import WorkerContext
 
 REQUEST_LINE: Final = re.compile(
     rb"(GET|HEAD|PUT|POST|DELETE) (/[!-\"$-~]{0,%d}) HTTP/1\.1\r\n" % (MAX_TARGET_BYTES - 1)
@@ -88,19 +88,19 @@ class MessageReader:
         "_fields",
         "_head",
         "_head_since",
-        "_lane",
         "_parser",
         "_receiver",
         "_request_line",
         "_url",
         "_wire_bytes",
+        "_worker",
         "owes_continue",
         "stopped",
         "streaming",
     )
 
-    def __init__(self, lane: Lane, receiver: Receiver) -> None:
-        self._lane = lane
+    def __init__(self, worker: WorkerContext, receiver: Receiver) -> None:
+        self._worker = worker
         self._receiver = receiver
         self._parser: httptools.HttpRequestParser | None = None
         self.stopped = False
@@ -188,7 +188,7 @@ class MessageReader:
 
     def overdue(self, now: float) -> Problem | None:
         """Return why the message may not go on arriving at this time (coarse seconds), or None."""
-        timeouts = self._lane.timeouts
+        timeouts = self._worker.timeouts
         if self._head_since:
             if now - self._head_since > timeouts.head:
                 return Problem("request-timeout", "The header section took too long.")
@@ -258,8 +258,8 @@ class MessageReader:
                     limit=MAX_HEAD_BYTES,
                 )
             )
-        elif self.held > LITTLE and not self._lane.client_memory.has_room(0, self.held):
-            self.refuse(self._lane.client_memory.refusal())
+        elif self.held > LITTLE and not self._worker.client_memory.has_room(0, self.held):
+            self.refuse(self._worker.client_memory.refusal())
         elif self._wire_bytes > MAX_HEAD_BYTES * 2 + self._body_size * _WIRE_FACTOR:
             self.refuse(Problem("malformed-message", "The body is mostly framing: tiny chunks."))
 
@@ -273,7 +273,7 @@ class MessageReader:
         self._body = []
         self._body_size = 0
         self.owes_continue = False
-        self._head_since = self._lane.turn.now
+        self._head_since = self._worker.turn.now
 
     def on_url(self, url: bytes) -> None:
         """Parser: a piece of the request target."""
@@ -330,25 +330,25 @@ class MessageReader:
                 actual=size,
             )
         authority, self._url = _target(self._parser.get_method(), self._url)
-        head = read_head(self._fields, version == "1.0", self._lane.guard, authority)
+        head = read_head(self._fields, version == "1.0", self._worker.guard, authority)
         # What is recognised is not asked again whether its body may come.
-        if head.cacheable and head.content_length <= self._lane.context.limits.max_value:
+        if head.cacheable and head.content_length <= self._worker.context.limits.max_value:
             raw = _head_bytes(self._beginning)
             if raw is not None and _lines_up(raw, head):
-                self._lane.remember(raw, head)
+                self._worker.remember(raw, head)
         return head
 
     def _begin_body(self, head: Head) -> None:
         """Decide from the head alone whether the body may come, and ask for it if need be."""
         assert self._parser is not None
-        limits = self._lane.context.limits
+        limits = self._worker.context.limits
         method = self._parser.get_method()
         is_value = method == b"PUT" and self._url.startswith(b"/v1/keys/")
         self._body_limit = limits.max_value if is_value else limits.max_body
         streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
         if head.content_length > self._body_limit and not streams:
             raise self._body_too_large(head.content_length)
-        memory = self._lane.client_memory
+        memory = self._worker.client_memory
         if (
             head.content_length > LITTLE
             and not streams
@@ -357,7 +357,7 @@ class MessageReader:
             raise memory.refusal()
         self._head = head
         self._head_since = 0.0
-        self._body_since = self._lane.turn.now
+        self._body_since = self._worker.turn.now
         self.owes_continue = head.wants_continue and head.content_length != 0
         self.send_continue()
         if streams and head.content_length != 0 and not self._receiver.busy():
@@ -366,7 +366,7 @@ class MessageReader:
             self._receiver.begin_streaming(request)
 
     def _body_too_large(self, actual: int | None) -> Problem:
-        limits = self._lane.context.limits
+        limits = self._worker.context.limits
         if self._body_limit == limits.max_value:
             return semantics.too_large("value", actual, self._body_limit, "--max-value")
         return semantics.too_large("body", actual, self._body_limit, "--max-body")
@@ -379,7 +379,7 @@ class MessageReader:
         if self.streaming:
             # A slow but steady sender may take longer than a body that is kept whole.
             steady = self._body_since + len(body) / _LEAST_RATE
-            self._body_since = min(self._lane.turn.now, steady)
+            self._body_since = min(self._worker.turn.now, steady)
             self._wire_bytes = 0
             self._receiver.take_body(body)
             return

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.http.access_log import AccessLog
-    from keyrack.http.guard import Guard
-    from keyrack.http.message import Head
+    from keyrack.http.protocol.guard import Guard
+    from keyrack.http.protocol.request import Head
     from keyrack.http.reply import Context
     from keyrack.http.turn import Turn
 
@@ -41,7 +41,7 @@ class OpenConnection(Holder, Protocol):
         """Answer what is under way, then close."""
 
 
-class Lane:
+class WorkerContext:
     """A worker's part in the fast lane: its turn, its limits, and the header sections it knows."""
 
     def __init__(
@@ -82,8 +82,8 @@ class Lane:
 
 
 class ServerConfig(uvicorn.Config):
-    """The configuration of uvicorn's server, and the lane in which its connections find it all."""
+    """The configuration of uvicorn's server, and what all of its connections share."""
 
-    def __init__(self, lane: Lane, application: Any, **options: Any) -> None:
+    def __init__(self, worker: WorkerContext, application: Any, **options: Any) -> None:
         super().__init__(application, **options)
-        self.lane = lane
+        self.worker = worker

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from keyrack.engines.contract import Condition
     from keyrack.http.answer import Headers
-    from keyrack.http.guard import Verdict
+    from keyrack.http.protocol.guard import Judgement
 
 
 class Head:
     """A header section, read once and shared by all requests that carry the very same bytes.
 
     Clients repeat their header section from request to request. What it means is worked out when
-    it is first seen; see `keyrack.http.head`.
+    it is first seen; see `keyrack.http.protocol.head`.
     """
 
     __slots__ = (
@@ -45,7 +45,7 @@ class Head:
     prefer: bytes
     """All preferences (RFC 7240), joined by commas."""
     idempotency_key: bytes | None
-    verdict: Verdict
+    verdict: Judgement
     """What a request with this head may not do."""
     plain: bool
     """Nothing in it changes what a request for a single key means."""
