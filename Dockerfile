@@ -33,11 +33,13 @@ FROM ${BASE}
 COPY --from=dependencies /opt/keyrack /opt/keyrack
 COPY --from=program /program /
 # In a container, loopback would be nobody's. Which addresses of the host lead here is for the one
-# who publishes the port.
+# who publishes the port. Everybody is let in, so that a container answers at once, unless a token
+# (KEYRACK_TOKEN, KEYRACK_TOKEN_FILE) or a file (KEYRACK_AUTH) is given; the log says so.
 ENV PATH=/opt/keyrack/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
-    KEYRACK_HOST=0.0.0.0
+    KEYRACK_HOST=0.0.0.0 \
+    KEYRACK_AUTH=none
 WORKDIR /
 # A number, because Kubernetes cannot tell from a name that a user is not root.
 USER 10001:10001

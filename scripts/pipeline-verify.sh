@@ -21,6 +21,14 @@ running=$(kubectl get statefulsets,deployments "${ours[@]}" \
 }
 say "ok    $ENVIRONMENT runs $IMAGE:$TAG"
 
+# What the pods take their tokens' hashes from holds a token for this, too.
+secret=$(kubectl get statefulsets,deployments "${ours[@]}" \
+  --output 'jsonpath={.items[0].spec.template.spec.volumes[?(@.name=="auth")].secret.secretName}')
+if [ -z "${KEYRACK_TOKEN:-}" ] && [ -n "$secret" ]; then
+  KEYRACK_TOKEN=$(kubectl get secret --namespace "$NAMESPACE" "$secret" --output 'jsonpath={.data.token}' | base64 --decode)
+  export KEYRACK_TOKEN
+fi
+
 if [ -n "${VERIFY_URL:-}" ]; then
   exec scripts/verify-api.sh "$VERIFY_URL"
 fi

@@ -3,6 +3,8 @@
 #
 #   scripts/verify-api.sh [URL]        the default URL is http://127.0.0.1:8088
 #
+# KEYRACK_TOKEN is the token to use where the service wants one; it has to be allowed to read, set and
+# delete keys that begin with `verify-`.
 # CURL_OPTIONS are given to curl, for example "--cacert ca.pem" or "--unix-socket /run/keyrack.sock".
 # ATTEMPTS (default 30) times, a second apart, the service is waited for. Prints what was checked and
 # ends with a non-zero status on the first difference.
@@ -22,8 +24,15 @@ request() { # method path [body]: prints status and media type; the body goes to
     arguments+=(--header 'Content-Type: application/json' --data-binary "$3")
   fi
   : >"$answer"
-  curl "${options[@]}" "${arguments[@]}" --output "$answer" \
+  # By a file, as others on the machine can read a command line.
+  curl --config <(credentials) "${options[@]}" "${arguments[@]}" --output "$answer" \
     --write-out '%{http_code} %{content_type}\n' "$url$path"
+}
+
+credentials() {
+  if [ -n "${KEYRACK_TOKEN:-}" ]; then
+    printf 'header = "Authorization: Bearer %s"\n' "$KEYRACK_TOKEN"
+  fi
 }
 
 check() { # what expected-status expected-type expected-body method path [body]

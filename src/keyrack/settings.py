@@ -156,6 +156,17 @@ def _address() -> Kind:
     return Kind("a host name or an IP address, without scheme or port", parse)
 
 
+def _token() -> Kind:
+    def parse(given: object) -> str:
+        from keyrack.access import tokens  # most services do without
+
+        _need(isinstance(given, str))
+        tokens.id_of(str(given))
+        return str(given)
+
+    return Kind("a whole token, as `keyrack token new` prints it", parse, lambda _: "***")
+
+
 def _readable_file() -> Kind:
     def parse(given: object) -> str:
         _need(isinstance(given, str) and os.path.isfile(given) and os.access(given, os.R_OK))
@@ -207,6 +218,7 @@ def _default_workers() -> int:
 
 
 _NETWORK: Final = "Network"
+_ACCESS: Final = "Access"
 _PROCESSES: Final = "Processes"
 _STORE: Final = "Store"
 _ENGINE: Final = "Engine"
@@ -252,6 +264,23 @@ class Settings:
     tls_min: str = _row(
         _one_of("1.2", "1.3"), "1.2", _NETWORK, "VERSION",
         "The oldest version of TLS that is spoken.",
+    )  # fmt: skip
+    auth: str | None = _row(
+        _text("`none` or a path"), None, _ACCESS, "FILE",
+        "Let in those that this file names (see docs/security.md); `none` lets everybody do "
+        "everything. The file is read again when it changes.",
+        unset="everybody, on a loopback address or a Unix socket; elsewhere it has to be said",
+    )  # fmt: skip
+    token: str | None = _row(
+        _token(), None, _ACCESS, "TOKEN",
+        "Let in whoever has this token, and let them do everything; `keyrack token new` prints "
+        "one. A command line can be read by others on the machine: use the variable or a file.",
+        unset="none",
+    )  # fmt: skip
+    token_file: str | None = _row(
+        _text("a path"), None, _ACCESS, "FILE",
+        "A file that holds such a token. It is read again when it changes.",
+        unset="none",
     )  # fmt: skip
     workers: int = _row(
         _whole(1, MAX_WORKERS), _default_workers, _PROCESSES, "NUMBER",
@@ -424,6 +453,21 @@ class Settings:
         if (self.durability == "none") != (self.data_dir is None):
             raise SettingsError("durability and data_dir go together")
 
+    @property
+    def controls_access(self) -> bool:
+        """Whether it matters who asks. A token or a file counts more than `none`."""
+        return not (self.auth in (None, "none") and self.token is None and self.token_file is None)
+
+    @property
+    def is_open_to_network(self) -> bool:
+        """Whether everybody may do everything, and not only from this machine."""
+        return not self.controls_access and self.uds is None and not _is_loopback(self.host)
+
+    @property
+    def auth_file(self) -> str | None:
+        """The file that names who is let in."""
+        return None if self.auth == "none" else self.auth
+
 
 ROWS: Final[Mapping[str, Row]] = {
     field.name: field.metadata["row"] for field in dataclasses.fields(Settings)
@@ -452,8 +496,8 @@ class _Given(NamedTuple):
 
 
 def _told(name: str, value: object) -> str:
-    """Return a value as messages may show it: without a password."""
-    if name == "engine_password":
+    """Return a value as messages may show it: without a secret."""
+    if name in ("engine_password", "token"):
         return "'***'"
     return re.sub(r"//[^/@]*@", "//***@", repr(value))
 
@@ -479,7 +523,29 @@ def load(
     _check_tls(values, given)
     _check_data_directory(values, given)
     _check_engine(values, given)
+    if "token" in values and "token_file" in values:
+        raise SettingsError("Give --token or --token-file, not both.")
     return Settings(**values), list(_warnings(environ))
+
+
+def refuse_open_network(settings: Settings) -> None:
+    """Refuse to serve everybody on a network, unless that was said. Raises `SettingsError`."""
+    if settings.is_open_to_network and settings.auth != "none":
+        raise SettingsError(
+            f"On {settings.host} everybody who reaches the port could read and write everything. "
+            "Name who may with --auth FILE (`keyrack token create --admin --file FILE` makes one), "
+            "or give one token in KEYRACK_TOKEN (`keyrack token new` prints one), or say --auth "
+            "none if that is what you want."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress  # only for those who serve
+
+    try:
+        return ipaddress.ip_address(host.partition("%")[0]).is_loopback
+    except ValueError:
+        return host.lower().rstrip(".") == "localhost"
 
 
 def _parsed(name: str, given: _Given) -> Any:

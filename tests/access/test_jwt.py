@@ -15,8 +15,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from keyrack.access.jwt import Verifier
-from keyrack.access.model import Access, Claims, Issuer, Policy
-from keyrack.access.table import Reason, Table, Unauthenticated, Unmapped
+from keyrack.access.model import AccessFile, Claims, Issuer, Policy
+from keyrack.access.table import LoginFailed, Reason, Table, Unmapped
 
 NOW = float(int(time.time()))
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -64,11 +64,11 @@ def signed(key: Any = KEY, algorithm: str = "RS256", kid: str | None = "one", **
 
 def table(issuer: Issuer = TRUSTED, verifier: Verifier | None = None) -> Table:
     policies = {"app": Policy(("all keys:app/*",))}
-    return Table(Access(policies=policies, issuers=(issuer,)), verify=verifier or Verifier())
+    return Table(AccessFile(policies=policies, issuers=(issuer,)), verify=verifier or Verifier())
 
 
 def reason(text: str, issuer: Issuer = TRUSTED, now: float = NOW) -> Reason:
-    with pytest.raises(Unauthenticated) as caught:
+    with pytest.raises(LoginFailed) as caught:
         table(issuer).authenticate(b"Bearer " + text.encode(), now)
     return caught.value.reason
 
@@ -99,7 +99,7 @@ def test_who_is_mapped_to_nothing_is_told_by_name() -> None:
 
 def test_a_key_that_is_not_known_is_asked_for() -> None:
     missing: list[Issuer] = []
-    with pytest.raises(Unauthenticated):
+    with pytest.raises(LoginFailed):
         table(verifier=Verifier(missing.append)).authenticate(
             b"Bearer " + signed(kid="two").encode(), NOW
         )
@@ -182,6 +182,7 @@ def test_hostile_tokens_do_not_count(text: str) -> None:
      f"{part({'alg': 'RS256', 'kid': 7})}.{part(claims())}.AA",
      f"{part({'alg': 7})}.{part(claims())}.AA",
      f"{part(b'{' * 3000)}.{part(claims())}.AA"],
+    ids=list("1234567"),
 )  # fmt: skip
 def test_what_is_no_token_does_not_count(text: str) -> None:
     assert reason(text) in (Reason.MALFORMED, Reason.UNKNOWN)

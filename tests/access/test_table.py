@@ -7,9 +7,9 @@ import base64
 import pytest
 
 from keyrack.access import tickets, tokens
-from keyrack.access.model import Access, Certificate, Peer, Policy, Rate, Token
+from keyrack.access.model import AccessFile, Certificate, Peer, Policy, Rate, Token
 from keyrack.access.rules import Scope, Verb, parse
-from keyrack.access.table import Reason, Table, Unauthenticated
+from keyrack.access.table import LoginFailed, Reason, Table
 
 NOW = 1_800_000_000.0
 MADE = tokens.new()
@@ -17,7 +17,7 @@ MADE = tokens.new()
 
 def table(*kept: Token, stored: tuple[Token, ...] = (), **access: object) -> Table:
     policies = {"app": Policy(("all keys:app/*", "deny all keys:app/secret/*"))}
-    made = Access(tokens=kept, policies=policies, **access)  # type: ignore[arg-type]  # its fields
+    made = AccessFile(tokens=kept, policies=policies, **access)  # type: ignore[arg-type]  # its fields
     return Table(made, stored, ticket_key=b"k" * 32)
 
 
@@ -31,7 +31,7 @@ def bearer(text: str) -> bytes:
 
 
 def reason(of: Table, credentials: bytes, now: float = NOW) -> Reason:
-    with pytest.raises(Unauthenticated) as caught:
+    with pytest.raises(LoginFailed) as caught:
         of.authenticate(credentials, now)
     return caught.value.reason
 
@@ -106,7 +106,7 @@ def test_while_a_token_is_rotated_both_texts_count_and_then_the_next_one_alone()
 def test_the_operator_s_token_and_policy_count_before_the_store_s() -> None:
     other = tokens.new(MADE.id)
     made = Table(
-        Access(tokens=(token(),), policies={"app": Policy(("read keys:file/*",))}),
+        AccessFile(tokens=(token(),), policies={"app": Policy(("read keys:file/*",))}),
         (token(other, policies=("admin",)),),
         {"app": Policy(("read keys:store/*",))},
     )
@@ -129,10 +129,10 @@ def test_a_token_has_its_own_rate_or_the_strictest_of_its_policies() -> None:
         "slow": Policy(rate=Rate(10, 20), watches=3),
     }
     both = ("fast", "slow")
-    made = Table(Access(tokens=(token(policies=both),), policies=policies))
+    made = Table(AccessFile(tokens=(token(policies=both),), policies=policies))
     grant = made.authenticate(bearer(MADE.text), NOW)
     assert (grant.rate, grant.watches, grant.plain) == (Rate(10, 20), 3, False)
-    own = Table(Access(tokens=(token(policies=both, rate=Rate(5, 5)),), policies=policies))
+    own = Table(AccessFile(tokens=(token(policies=both, rate=Rate(5, 5)),), policies=policies))
     assert own.authenticate(bearer(MADE.text), NOW).rate == Rate(5, 5)
 
 
@@ -216,7 +216,7 @@ def test_no_byte_of_a_ticket_can_be_changed() -> None:
 
 def test_a_ticket_of_another_key_is_not_known() -> None:
     text = ticket(table(token()), "read keys:app/x")
-    other = Table(Access(tokens=(token(),)), ticket_key=b"x" * 32)
+    other = Table(AccessFile(tokens=(token(),)), ticket_key=b"x" * 32)
     assert reason(other, bearer(text)) is Reason.UNKNOWN
 
 

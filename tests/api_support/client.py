@@ -36,6 +36,10 @@ class Client:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def another(self) -> Wire:
+        """Return another connection to the same service."""
+        return self._server.connect(self._timeout)
+
     def ask(self, method: str, target: str, body: bytes | None = None, **fields: str) -> Answer:
         """Send a request and return its answer."""
         answer = self.wire.ask(request(method, target, body, **fields))

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import os
@@ -79,11 +80,19 @@ def test_lint_finds_nothing(name: str, values: str) -> None:
     assert "[WARNING]" not in done.stdout + done.stderr
 
 
+def steady(text: str) -> str:
+    """Return a render with the same in place of tokens that each render makes anew."""
+    for token in set(re.findall(r"krk_[0-9A-Za-z]{47}", text)):
+        text = text.replace(token, "krk_" + "x" * 47).replace(token[4:12], "x" * 8)
+        text = text.replace(hashlib.sha256(token.encode()).hexdigest(), "0" * 64)
+    return text
+
+
 @pytest.mark.parametrize("values", VALUE_SETS)
 @pytest.mark.parametrize("name", HELMS)
 def test_the_render_is_the_golden_one(name: str, values: str) -> None:
     file = GOLDEN / f"{values}.yaml"
-    text = rendered("--values", GOLDEN / f"{values}.values.yaml", name=name)
+    text = steady(rendered("--values", GOLDEN / f"{values}.values.yaml", name=name))
     if os.environ.get("WRITE_GOLDEN"):
         file.write_text(text)
     assert file.read_text() == text, "if that is meant: make chart-golden, and read the diff"
@@ -215,7 +224,7 @@ def test_a_valkey_url_makes_many_pods_of_the_one() -> None:
     kinds = {one["kind"] for one in objects()}
     with_valkey = {one["kind"] for one in objects(*VALKEY)}
     assert kinds - with_valkey == {"StatefulSet"}
-    added = {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget", "Secret"}
+    added = {"Deployment", "HorizontalPodAutoscaler", "PodDisruptionBudget"}
     assert with_valkey - kinds == added
     found = objects(*VALKEY)
     assert "replicas" not in workload(found)["spec"]
@@ -232,7 +241,7 @@ def test_the_password_of_the_url_is_in_the_secret_alone() -> None:
     assert holders == ["Secret"]
     url = next(one for one in server(found)["env"] if one["name"] == "KEYRACK_ENGINE")
     reference = url["valueFrom"]["secretKeyRef"]
-    secret = only(found, "Secret")
+    secret = only(found, "Secret", "-valkey")
     assert (reference["name"], reference["key"]) == (secret["metadata"]["name"], "url")
     assert secret["stringData"].keys() == {"url"}
 
@@ -262,8 +271,10 @@ def test_the_certificates_for_valkey_are_where_the_program_looks(client: bool) -
         *("--set", "valkey.url=valkeys://valkey,valkey.tls.existingSecret=certificates"),
         *("--set", f"valkey.tls.clientCertificate={str(client).lower()}"),
     )
-    (volume,) = pod(found)["volumes"]
-    (mount,) = server(found)["volumeMounts"]
+    volume, mount = (
+        next(one for one in listed if one["name"] == "valkey-tls")
+        for listed in (pod(found)["volumes"], server(found)["volumeMounts"])
+    )
     assert mount == {"name": volume["name"], "mountPath": "/etc/keyrack/valkey", "readOnly": True}
     # Readable to the pod's group (fsGroup), and to nobody else.
     assert (volume["secret"]["secretName"], volume["secret"]["defaultMode"]) == (
@@ -335,14 +346,19 @@ def test_the_network_policy_lets_through_what_the_address_names(
         assert f"valkey.url names port {port}, which the network policy does not let" in said
 
 
+def store_volume(found: list[Object]) -> Object:
+    volume: Object = next(one for one in pod(found)["volumes"] if one["name"] == "store")
+    return volume
+
+
 def test_the_memory_volume_holds_the_store_and_is_part_of_the_container() -> None:
     found = objects("--set", "memory=1Gi", "--set", "resources.limits.memory=2Gi")
-    (volume,) = pod(found)["volumes"]
+    volume = store_volume(found)
     assert volume["emptyDir"]["medium"] == "Memory"
     size = mebibytes(volume["emptyDir"]["sizeLimit"])
     assert environment(found)["KEYRACK_MEMORY"] == "1024m"
     assert 1024 < size < mebibytes(server(found)["resources"]["limits"]["memory"])
-    (mount,) = server(found)["volumeMounts"]
+    mount = next(one for one in server(found)["volumeMounts"] if one["name"] == "store")
     assert Path(environment(found)["KEYRACK_STORE"]).parent == Path(mount["mountPath"])
 
 
@@ -365,7 +381,7 @@ def test_a_store_that_is_kept_stays_in_memory_and_has_its_directory_on_the_volum
     assert environ["KEYRACK_DURABILITY"] == mode
     # Not the top of the volume: that is root's, and may hold a lost+found.
     assert Path(environ["KEYRACK_DATA_DIR"]).parent == mounts[claim["metadata"]["name"]]
-    (volume,) = pod(found)["volumes"]
+    volume = store_volume(found)
     assert volume["emptyDir"]["medium"] == "Memory"
     assert Path(environ["KEYRACK_STORE"]).parent == mounts[volume["name"]]
 
@@ -796,6 +812,9 @@ LEFT_TO_THE_CHART = {
     "engine_key": "valkey.tls",
     "valkey_wait": "valkey.wait",
     "valkey_may_evict": "valkey.mayEvict",
+    "auth": "auth.enabled and auth.existingSecret",
+    "token": "auth, as hashes",
+    "token_file": "auth, as hashes",
     "takeover": "process 1 of a container cannot hand over: the container ends with it",
     "takeover_timeout": "as takeover",
     # The end of a pod tells Kubernetes by itself; and where there is no other pod, one that ends is
@@ -858,15 +877,22 @@ class Node:
         self.volume = directory / "volume"
         self.volume.mkdir()
         self._places = {"store": self.volume} | ({"data": claimed} if claimed else {})
+        self._places["auth"] = directory / "auth"
+        self._places["auth"].mkdir()
+        secrets = [one["stringData"] for one in found if one["kind"] == "Secret"]
+        self.secrets: dict[str, str] = next((one for one in secrets if "auth.toml" in one), {})
+        for name in ("auth.toml",):  # what the volume's items name
+            file = self._places["auth"] / name
+            file.write_text(self.secrets.get(name, ""))
+            file.chmod(0o440)
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         self._log = (directory / "log").open("w+")
         self._holder: subprocess.Popen[str] | None = None
         self._enter: list[str] = []
-        if os.geteuid() == 0 and "volumes" in pod(found):
-            (volume,) = pod(found)["volumes"]
-            size = volume["emptyDir"]["sizeLimit"].replace("Mi", "m")
+        if os.geteuid() == 0 and any(one["name"] == "store" for one in pod(found)["volumes"]):
+            size = store_volume(found)["emptyDir"]["sizeLimit"].replace("Mi", "m")
             script = f"mount -t tmpfs -o size={size} tmpfs '{self.volume}' && echo ok && exec cat"
             self._holder = subprocess.Popen(
                 ["unshare", "--mount", "sh", "-c", script],
@@ -907,13 +933,22 @@ class Node:
         here = f"http://127.0.0.1:{self.port}"
         arguments = [here if one == "http://kr-keyrack:8088" else one for one in container["args"]]
         assert here in arguments
+        wanted = {one["name"]: one["valueFrom"]["secretKeyRef"]["key"] for one in container["env"]}
+        environ = {name: self.secrets[key] for name, key in wanted.items()}
         return subprocess.run(
-            [KEYRACK, *arguments], capture_output=True, text=True, timeout=60, check=False
-        )
+            [KEYRACK, *arguments], capture_output=True, text=True, timeout=60, check=False,
+            env=os.environ | environ,
+        )  # fmt: skip
+
+    @property
+    def token(self) -> dict[str, str]:
+        """The field that lets a request in."""
+        return {"Authorization": f"Bearer {self.secrets['token']}"}
 
     def cli(self, *arguments: str) -> str:
         command = [KEYRACK, *arguments, "--url", f"http://127.0.0.1:{self.port}"]
-        return subprocess.check_output(command, text=True, timeout=30)
+        environ = os.environ | {"KEYRACK_TOKEN": self.secrets["token"]}
+        return subprocess.check_output(command, text=True, timeout=30, env=environ)
 
     def log(self) -> str:
         self._log.seek(0)
@@ -977,12 +1012,14 @@ def test_the_next_pod_is_filled_from_the_volume_of_the_last(mode: str, tmp_path:
             node.close()
 
 
-def _call(endpoints: list[int], failures: list[str], stop: threading.Event) -> None:
+def _call(
+    endpoints: list[int], token: dict[str, str], failures: list[str], stop: threading.Event
+) -> None:
     """Write without a break, each time on a new connection to any endpoint, as behind a Service."""
     while not stop.is_set():
         try:
             url = f"http://127.0.0.1:{random.choice(tuple(endpoints))}/v1/keys/written"
-            write = urllib.request.Request(url, b"x", method="PUT")
+            write = urllib.request.Request(url, b"x", token, method="PUT")
             with urllib.request.urlopen(write, timeout=10) as answer:
                 answer.read()
         except OSError as error:
@@ -1005,7 +1042,7 @@ def test_a_rolling_restart_fails_no_request_thanks_to_the_drain(drain: int, tmp_
     endpoints = [node.port for node in nodes]
     failures: list[str] = []
     stop = threading.Event()
-    caller = threading.Thread(target=_call, args=(endpoints, failures, stop))
+    caller = threading.Thread(target=_call, args=(endpoints, nodes[0].token, failures, stop))
     try:
         for node in nodes:
             done = node.run_test_pod()
@@ -1103,3 +1140,64 @@ def test_every_make_target_of_the_docs_exists() -> None:
     assert {"chart-test", "image", "rollback"} <= named
     done = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert named <= set(re.findall(r"^([a-z-]+):", done.stdout, re.MULTILINE))
+
+
+# Access
+
+
+def test_the_secret_that_is_made_lets_in_its_tokens_and_nobody_else(tmp_path: Path) -> None:
+    from keyrack.access import tokens
+    from keyrack.access.file import load
+
+    for name in HELMS:
+        secret = only(objects("--set", "auth.anonymous={read-only}", name=name), "Secret", "-auth")
+        data = secret["stringData"]
+        path = tmp_path / "auth.toml"
+        path.write_text(data["auth.toml"])
+        path.chmod(0o600)
+        access = load(str(path)).access
+        assert access.anonymous == ("read-only",)
+        told = [(one.id, one.hash, one.policies) for one in access.tokens]
+        assert told == [
+            (tokens.id_of(data[key]), tokens.digest(data[key]), (policy,))
+            for key, policy in (("token", "admin"), ("metrics-token", "metrics"))
+        ]
+
+
+def test_what_more_is_said_of_access_is_in_the_file() -> None:
+    text = only(of_set("everything"), "Secret", "-auth")["stringData"]["auth.toml"]
+    assert text.endswith('\n[policies]\nteam = ["all keys:team/*"]\n')
+
+
+def test_the_pods_see_the_hashes_and_no_token() -> None:
+    found = objects()
+    volume = next(one for one in pod(found)["volumes"] if one["name"] == "auth")
+    mount = next(one for one in server(found)["volumeMounts"] if one["name"] == "auth")
+    assert volume["secret"]["items"] == [{"key": "auth.toml", "path": "auth.toml"}]
+    assert "subPath" not in mount  # what is mounted so is never updated
+    assert environment(found)["KEYRACK_AUTH"] == mount["mountPath"] + "/auth.toml"
+    assert "KEYRACK_TOKEN" not in all_environment(found)
+
+
+def test_the_test_pod_and_prometheus_have_their_tokens() -> None:
+    found = objects("--set", "serviceMonitor.enabled=true")
+    name = only(found, "Secret", "-auth")["metadata"]["name"]
+    (container,) = only(found, "Pod")["spec"]["containers"]
+    reference = container["env"][0]["valueFrom"]["secretKeyRef"]
+    assert reference == {"name": name, "key": "token"}
+    (endpoint,) = only(found, "ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["authorization"]["credentials"] == {"name": name, "key": "metrics-token"}
+
+
+def test_a_secret_of_ones_own_is_used_in_every_place() -> None:
+    flags = ("--set", "auth.existingSecret=mine", "--set", "serviceMonitor.enabled=true")
+    text = rendered(*flags)
+    assert "kr-keyrack-auth" not in text
+    assert text.count("mine") == 3
+
+
+def test_access_control_can_be_switched_off() -> None:
+    found = objects("--set", "auth.enabled=false")
+    assert environment(found)["KEYRACK_AUTH"] == "none"
+    assert not [one for one in found if one["kind"] == "Secret"]
+    assert "env" not in only(found, "Pod")["spec"]["containers"][0]

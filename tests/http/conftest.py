@@ -26,7 +26,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture(scope="session")
 def reachable() -> Iterator[Server]:
     """A service that other machines can reach, by names that it does not know."""
-    with Server("--host", "0.0.0.0") as running:
+    with Server("--host", "0.0.0.0", "--auth", "none") as running:
         yield running
 
 

@@ -278,7 +278,7 @@ def test_a_probe_of_health_may_use_any_name(server: Server) -> None:
 
 
 def test_a_service_with_allowed_hosts_is_called_by_its_names_only() -> None:
-    flags = ("--host", "0.0.0.0", "--allowed-hosts", "keyrack.example.org")
+    flags = ("--host", "0.0.0.0", "--auth", "none", "--allowed-hosts", "keyrack.example.org")
     with Server(*flags) as reachable:
         for host, expected in (
             ("evil.example", 403),

@@ -167,11 +167,15 @@ class Server:
         return [json.loads(line) for line in lines]
 
     def complaints(self) -> list[dict[str, Any]]:
-        """Return what was logged above `info`, and every traceback."""
+        """Return what was logged above `info`, and every traceback.
+
+        That everybody is let in is no complaint: a test on a network says that it wants it.
+        """
         return [
             line
             for line in self.log_lines()
             if line["level"] not in ("debug", "info") or "Traceback" in str(line)
+            if line.get("event") != "open_to_everybody"
         ]
 
     # Its processes

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from keyrack import settings
+from keyrack.access import tokens
 from keyrack.settings import ROWS, Settings, SettingsError, load
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +52,8 @@ def test_every_setting_can_be_given_by_flag_and_variable_and_file(tmp_path: Path
     parser = argparse.ArgumentParser()
     settings.add_flags(parser)
     for name, row in ROWS.items():
-        if row.kind.expected == "a file that can be read" or name == "data_dir":
-            continue  # most of these need another setting as well
+        if row.kind.expected == "a file that can be read" or name in ("data_dir", "token"):
+            continue  # most of these need another setting as well, or a value of their own shape
         default = getattr(Settings(), name)
         text = row.kind.show(default) if default not in (None, ()) else "9437184"
         text = {"on": "true", "off": "false"}.get(text, text)
@@ -266,3 +267,44 @@ def test_eviction_is_refused_for_a_store_that_is_elsewhere() -> None:
         load({"engine": "valkey://localhost", **policy}, {})
     with pytest.raises(SettingsError, match=r"--when-full 'evict' is for .*--valkey-may-evict"):
         load({"engine": "valkey://localhost", "when_full": "evict"}, {})
+
+
+# Access
+
+
+def test_a_token_can_be_given_and_is_never_shown() -> None:
+    text = tokens.new().text
+    assert load({}, {"KEYRACK_TOKEN": text})[0].token == text
+    told = refusal({}, {"KEYRACK_TOKEN": text[:-1]})
+    assert text[8:30] not in told
+    assert "KEYRACK_TOKEN='***' is not a whole token" in told
+    assert "not both" in refusal({"token": text, "token_file": "f"})
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost", "LOCALHOST."])
+def test_everybody_may_be_served_on_an_address_that_only_this_machine_reaches(host: str) -> None:
+    settings.refuse_open_network(load({"host": host}, {})[0])
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "keyrack.internal", "fe80::1%eth0"])
+def test_on_any_other_address_it_has_to_be_said_who_may(host: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings.refuse_open_network(load({"host": host}, {})[0])
+    told = str(caught.value)
+    assert "--auth FILE" in told
+    assert "KEYRACK_TOKEN" in told
+    assert "--auth none" in told
+    for said in ({"auth": "none"}, {"auth": "auth.toml"}, {"token": tokens.new().text}):
+        settings.refuse_open_network(load({"host": host, **said}, {})[0])
+    settings.refuse_open_network(load({"host": host, "uds": "/run/k"}, {})[0])
+
+
+def test_a_token_or_a_file_counts_more_than_none() -> None:
+    assert not load({}, {})[0].controls_access
+    assert not load({"auth": "none"}, {})[0].controls_access
+    assert load({"auth": "none", "token": tokens.new().text}, {})[0].controls_access
+    assert load({"auth": "none", "token_file": "f"}, {})[0].controls_access
+    loaded, _ = load({"auth": "auth.toml"}, {})
+    assert loaded.controls_access
+    assert loaded.auth_file == "auth.toml"
+    assert load({"auth": "none"}, {})[0].auth_file is None

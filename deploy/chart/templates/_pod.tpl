@@ -87,11 +87,11 @@ spec:
         {{- include "keyrack.containerSecurityContext" . | nindent 8 }}
       # A service that could not start says why in its last line; this shows it in the pod's state.
       terminationMessagePolicy: FallbackToLogsOnError
-      {{- with include "keyrack.mounts" . }}
+      {{- with include "keyrack.mounts" . | trim }}
       volumeMounts:
         {{- . | nindent 8 }}
       {{- end }}
-  {{- with include "keyrack.volumes" . }}
+  {{- with include "keyrack.volumes" . | trim }}
   volumes:
     {{- . | nindent 4 }}
   {{- end }}
@@ -137,6 +137,8 @@ spec:
 {{- end }}
 - name: KEYRACK_PORT
   value: "8088"
+- name: KEYRACK_AUTH
+  value: {{ ternary "/etc/keyrack/auth/auth.toml" "none" .Values.auth.enabled }}
 - name: KEYRACK_WORKERS
   value: {{ .Values.workers | quote }}
 {{- range $name, $value := omit .Values.settings "allowedHosts" }}
@@ -183,13 +185,13 @@ spec:
 
 {{/* A claim's volume is the StatefulSet's to add. */}}
 {{- define "keyrack.volumes" -}}
-{{- if not (include "keyrack.valkey" .) -}}
+{{- if not (include "keyrack.valkey" .) }}
 - name: store
   emptyDir:
     medium: Memory
     # The store's limit and room for its small files. It counts as the container's memory.
     sizeLimit: {{ add (include "keyrack.mebibytes" .Values.memory) 8 }}Mi
-{{- else if .Values.valkey.tls.existingSecret -}}
+{{- else if .Values.valkey.tls.existingSecret }}
 - name: valkey-tls
   secret:
     secretName: {{ .Values.valkey.tls.existingSecret }}
@@ -199,22 +201,42 @@ spec:
       - key: {{ . }}
         path: {{ . }}
       {{- end }}
-{{- end -}}
+{{- end }}
+{{- if .Values.auth.enabled }}
+# Mounted whole: a single file of it (subPath) would never be updated.
+- name: auth
+  secret:
+    secretName: {{ include "keyrack.authSecret" . }}
+    defaultMode: 0440
+    items:
+      - key: auth.toml
+        path: auth.toml
+{{- end }}
 {{- end }}
 
 {{- define "keyrack.mounts" -}}
-{{- if not (include "keyrack.valkey" .) -}}
+{{- if not (include "keyrack.valkey" .) }}
 - name: store
   mountPath: /var/lib/keyrack
 {{- if include "keyrack.durable" . }}
 - name: data
   mountPath: /var/lib/keyrack-data
 {{- end }}
-{{- else if .Values.valkey.tls.existingSecret -}}
+{{- else if .Values.valkey.tls.existingSecret }}
 - name: valkey-tls
   mountPath: /etc/keyrack/valkey
   readOnly: true
-{{- end -}}
+{{- end }}
+{{- if .Values.auth.enabled }}
+- name: auth
+  mountPath: /etc/keyrack/auth
+  readOnly: true
+{{- end }}
+{{- end }}
+
+{{/* The Secret with auth.toml, and with the tokens of those who test and measure. */}}
+{{- define "keyrack.authSecret" -}}
+{{ .Values.auth.existingSecret | default (printf "%s-auth" (include "keyrack.fullname" .)) }}
 {{- end }}
 
 {{/*

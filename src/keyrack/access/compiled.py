@@ -41,11 +41,15 @@ class Permission:
     it is. `edges` are the keys at which it begins and ends to be allowed, in turn.
     """
 
-    __slots__ = ("edges", "test")
+    __slots__ = ("beginnings", "edges", "test")
 
     def __init__(self, naming: Iterable[Sourced]) -> None:
         nodes = _tree(one.rule for one in naming)
         self.edges: Sequence[bytes] = _edges(nodes)
+        self.beginnings = tuple(
+            n.pattern for n in nodes if n.allowed and n.beginning and not n.holes
+        )
+        """Prefixes that rules allow as a whole."""
         self.test: Callable[[bytes], object] | None = None
         if self.edges != [b""]:
             self.test = _test(nodes)

@@ -17,7 +17,7 @@ from keyrack.access.grant import rights_of
 from keyrack.access.model import (
     BUILT_IN,
     MOST_TOKENS,
-    Access,
+    AccessFile,
     Certificate,
     Claims,
     Issuer,
@@ -39,16 +39,16 @@ ALGORITHMS: Final = frozenset(
 _MOST_BYTES: Final = 16 << 20
 
 
-class Loaded(NamedTuple):
+class LoadedFile(NamedTuple):
     """What a file says, what else was read for it, and warnings about it."""
 
-    access: Access
+    access: AccessFile
     files: tuple[str, ...]
     """The file and those that it names; a change of any of them is a change of it."""
     warnings: list[str]
 
 
-def load(path: str) -> Loaded:
+def load(path: str) -> LoadedFile:
     """Read a file and what it names. Raises `AccessFileError`."""
     warnings = _mode_warnings(path)
     access = parse(_text(path), path)
@@ -63,7 +63,9 @@ def load(path: str) -> Loaded:
             named = os.path.join(directory, issuer.jwks)
         issuers.append(msgspec.structs.replace(issuer, keys=_jwks(named)))
         files.append(named)
-    return Loaded(msgspec.structs.replace(access, issuers=tuple(issuers)), tuple(files), warnings)
+    return LoadedFile(
+        msgspec.structs.replace(access, issuers=tuple(issuers)), tuple(files), warnings
+    )
 
 
 def is_url(jwks: str) -> bool:
@@ -124,7 +126,7 @@ def check_jwks(text: str, where: str) -> None:
 # What the text says
 
 
-def parse(text: str, path: str = "the file") -> Access:
+def parse(text: str, path: str = "the file") -> AccessFile:
     """Return what a file's text says. Raises `AccessFileError`."""
     try:
         raw = tomllib.loads(text)
@@ -145,14 +147,14 @@ _OF_AN_ISSUER: Final = (
 )  # fmt: skip
 
 
-def _access(whole: Section) -> Access:
+def _access(whole: Section) -> AccessFile:
     whole.only(_OF_THE_FILE)
     version = whole.raw.get("version")
     if version != 1 or isinstance(version, bool):
         raise whole.wrong("version", "the file says `version = 1`, the only one there is")
     policies = _policies(whole)
     known = frozenset((*BUILT_IN, *policies))
-    made = Access(
+    made = AccessFile(
         anonymous=whole.policies(known, "anonymous"),
         policies=policies,
         tokens=tuple(_token(one, known) for one in whole.tables("tokens")),
@@ -265,7 +267,7 @@ def _claims(section: Section, known: frozenset[str]) -> Claims:
 # What must fit together
 
 
-def _check_together(whole: Section, access: Access) -> None:
+def _check_together(whole: Section, access: AccessFile) -> None:
     if len(access.tokens) > MOST_TOKENS:
         raise whole.wrong("tokens", f"there are at most {MOST_TOKENS} tokens")
     _check_distinct(whole.lines, "id", [one.id for one in access.tokens])
@@ -293,7 +295,7 @@ def _check_distinct(lines: Lines, key: str, values: Iterable[str]) -> None:
 
 
 def _check_number_of_rules(
-    lines: Lines, policies: tuple[str, ...], own: tuple[str, ...], access: Access
+    lines: Lines, policies: tuple[str, ...], own: tuple[str, ...], access: AccessFile
 ) -> None:
     try:
         rights_of(policies, own, access.policies)

@@ -123,6 +123,10 @@ class Grant:
         self.plain = rate is None and not sources
         """Nothing is to be counted or looked at for each request."""
 
+    def is_over(self, now: float) -> bool:
+        """Tell whether its time has ended; `now` in seconds since 1970."""
+        return self.expires is not None and self.expires <= now
+
 
 def _everything() -> Grant:
     return Grant(Identity(None, "everybody", "open", ("admin",)), rights_of(("admin",), (), {}))

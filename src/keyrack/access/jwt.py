@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import jwt
 from jwt import PyJWK, PyJWKSet
 
-from keyrack.access.table import Reason, Unauthenticated, Unmapped, Verified
+from keyrack.access.table import LoginFailed, Reason, Unmapped, Verified
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,18 +34,18 @@ class Verifier:
         self._missing = missing
 
     def __call__(self, text: str, issuers: Sequence[Issuer], now: float) -> Verified:
-        """Return whose a token is. Raises `Unauthenticated`, `Unmapped`."""
+        """Return whose a token is. Raises `LoginFailed`, `Unmapped`."""
         try:
             header = jwt.get_unverified_header(text)
             said = jwt.decode(text, options={"verify_signature": False})
         except (jwt.PyJWTError, ValueError, RecursionError):
-            raise Unauthenticated(Reason.MALFORMED, "This is no JSON Web Token.") from None
+            raise LoginFailed(Reason.MALFORMED, "This is no JSON Web Token.") from None
         for issuer in issuers:
             if issuer.issuer == said.get("iss") and header.get("alg") in issuer.algorithms:
                 key = self._key(issuer, header.get("kid"))
                 if key is not None:
                     return _mapped(issuer, _claims(text, key, issuer, now))
-        raise Unauthenticated(Reason.UNKNOWN, _NOT_KNOWN)
+        raise LoginFailed(Reason.UNKNOWN, _NOT_KNOWN)
 
     def _key(self, issuer: Issuer, kid: object) -> PyJWK | None:
         keys = _keys(issuer.keys)
@@ -82,7 +82,7 @@ def _claims(text: str, key: PyJWK, issuer: Issuer, now: float) -> dict[str, Any]
             },
         )  # fmt: skip
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
-        raise Unauthenticated(Reason.UNKNOWN, _NOT_KNOWN) from None
+        raise LoginFailed(Reason.UNKNOWN, _NOT_KNOWN) from None
     _check_times(claims, now)
     return claims
 
@@ -90,11 +90,11 @@ def _claims(text: str, key: PyJWK, issuer: Issuer, now: float) -> dict[str, Any]
 def _check_times(claims: dict[str, Any], now: float) -> None:
     ends, begins, made = (_moment(claims, name) for name in ("exp", "nbf", "iat"))
     if ends is None or ends + LEEWAY <= now:
-        raise Unauthenticated(Reason.EXPIRED, _OVER)
+        raise LoginFailed(Reason.EXPIRED, _OVER)
     if any(moment is not None and moment > now + LEEWAY for moment in (begins, made)):
-        raise Unauthenticated(Reason.UNKNOWN, "The time of this JSON Web Token has not come yet.")
+        raise LoginFailed(Reason.UNKNOWN, "The time of this JSON Web Token has not come yet.")
     if ends - (now if made is None else made) > MOST_LIFETIME + LEEWAY:
-        raise Unauthenticated(
+        raise LoginFailed(
             Reason.UNKNOWN, "This JSON Web Token lives longer than a day; ask for a shorter one."
         )
 
@@ -104,7 +104,7 @@ def _moment(claims: dict[str, Any], name: str) -> float | None:
     if given is None:
         return None
     if isinstance(given, bool) or not isinstance(given, int | float) or not math.isfinite(given):
-        raise Unauthenticated(Reason.UNKNOWN, f"`{name}` of this JSON Web Token is no moment.")
+        raise LoginFailed(Reason.UNKNOWN, f"`{name}` of this JSON Web Token is no moment.")
     return float(given)
 
 

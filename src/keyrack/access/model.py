@@ -106,7 +106,7 @@ class Issuer(msgspec.Struct, frozen=True):
     keys: str = ""
 
 
-class Access(msgspec.Struct, frozen=True):
+class AccessFile(msgspec.Struct, frozen=True):
     """Everybody that an operator lets in."""
 
     anonymous: tuple[str, ...] = ()

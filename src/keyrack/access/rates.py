@@ -28,7 +28,7 @@ def slot_of(token_id: str) -> int:
     return binascii.crc32(token_id.encode()) % SLOTS
 
 
-class Verdict(NamedTuple):
+class Allowance(NamedTuple):
     """Whether a request is let through, how many more are now, and in how many seconds one is."""
 
     allowed: bool
@@ -47,16 +47,16 @@ class Meters:
         self._used_until = memoryview(mmap.mmap(-1, SLOTS * 8)).cast("q")
         self._watches = memoryview(mmap.mmap(-1, SLOTS * workers * 8)).cast("q")
 
-    def take(self, slot: int, rate: Rate, now: int) -> Verdict:
+    def take(self, slot: int, rate: Rate, now: int) -> Allowance:
         """Judge a request, and count it if it is let through; `now` in ns of a steady clock."""
         worth = _SECOND / rate.per_second
         used_until = max(self._used_until[slot], now) + round(worth)
         ahead = used_until - now - worth * rate.burst
         if ahead > 1:  # ns, for rounding
-            return Verdict(False, 0, ahead / _SECOND)
+            return Allowance(False, 0, ahead / _SECOND)
         self._used_until[slot] = used_until
         left = int(-ahead / worth + 1e-6)
-        return Verdict(True, left, 0.0 if left else (ahead + worth) / _SECOND)
+        return Allowance(True, left, 0.0 if left else (ahead + worth) / _SECOND)
 
     def hold(self, slot: int, worker: int, change: int) -> None:
         """Count a watch that begins (1) or ends (-1). A worker writes only its own words."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from keyrack.access import rules as lines
 from keyrack.access import tickets, tokens
 from keyrack.access.grant import Grant, Identity, Rights, rights_of
-from keyrack.access.model import BUILT_IN, Access, Policy, Rate, Token, network_of
+from keyrack.access.model import BUILT_IN, AccessFile, Policy, Rate, Token, network_of
 from keyrack.access.tokens import MalformedToken
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Reason(enum.Enum):
     SCHEME = "Send `Authorization: Bearer` with a token, or Basic with a token as the password."
 
 
-class Unauthenticated(Exception):
+class LoginFailed(Exception):
     """Raised for credentials that do not count. `token` is the public id, where there is one."""
 
     def __init__(self, reason: Reason, detail: str = "", token: str | None = None) -> None:
@@ -61,7 +61,7 @@ class Verify(Protocol):
     """Checks JSON Web Tokens; see `keyrack.access.jwt`."""
 
     def __call__(self, text: str, issuers: Sequence[Issuer], now: float) -> Verified:
-        """Return whose a token is. Raises `Unauthenticated`, `Unmapped`."""
+        """Return whose a token is. Raises `LoginFailed`, `Unmapped`."""
 
 
 class Known(NamedTuple):
@@ -81,7 +81,7 @@ class Table:
 
     def __init__(
         self,
-        access: Access,
+        access: AccessFile,
         stored: Iterable[Token] = (),
         policies: Mapping[str, Policy] | None = None,
         *,
@@ -154,26 +154,26 @@ class Table:
     def authenticate(self, credentials: bytes, now: float) -> Grant:
         """Return what an Authorization field's value stands for.
 
-        Raises `Unauthenticated`, `Unmapped`.
+        Raises `LoginFailed`, `Unmapped`.
         """
         text = _credential(credentials)
         if text.startswith(tickets.PREFIX):
             return self.ticket(text, now)
-        if text.startswith("eyJ") and text.count(".") == 2:
+        if _is_web_token(text):
             return self._web_token(text, now)
         try:
             token_id = tokens.id_of(text)
         except MalformedToken:
-            raise Unauthenticated(Reason.MALFORMED) from None
+            raise LoginFailed(Reason.MALFORMED) from None
         return self._token_grant(tokens.digest(text), token_id, now)
 
     def _token_grant(self, digest: str, token_id: str, now: float) -> Grant:
         known = self._by_digest.get(digest)
         if known is None or known.token.disabled:
-            raise Unauthenticated(Reason.UNKNOWN, token=token_id)
+            raise LoginFailed(Reason.UNKNOWN, token=token_id)
         until = _until(known.token, digest)
         if until is not None and until <= now:
-            raise Unauthenticated(Reason.EXPIRED, token=token_id)
+            raise LoginFailed(Reason.EXPIRED, token=token_id)
         grant = self._grants.get(digest)
         if grant is None:
             grant = self._grants[digest] = self._made(known, digest, until)
@@ -195,7 +195,7 @@ class Table:
 
     def _web_token(self, text: str, now: float) -> Grant:
         if self._verify is None or not self.access.issuers:
-            raise Unauthenticated(Reason.UNKNOWN)
+            raise LoginFailed(Reason.UNKNOWN)
         verified = self._verify(text, self.access.issuers, now)
         identity = Identity(None, verified.name, "jwt", verified.policies)
         rights = self.rights(verified.policies, verified.rules)
@@ -226,23 +226,23 @@ class Table:
     # Tickets
 
     def ticket(self, text: str, now: float) -> Grant:
-        """Return what a ticket stands for. Raises `Unauthenticated`."""
+        """Return what a ticket stands for. Raises `LoginFailed`."""
         if self.ticket_key is None:
-            raise Unauthenticated(Reason.UNKNOWN)
+            raise LoginFailed(Reason.UNKNOWN)
         try:
             ticket = tickets.read(self.ticket_key, text)
         except MalformedToken:
-            raise Unauthenticated(Reason.MALFORMED, "This is no complete ticket.") from None
+            raise LoginFailed(Reason.MALFORMED, "This is no complete ticket.") from None
         except tickets.WrongTicket:
-            raise Unauthenticated(Reason.UNKNOWN) from None
+            raise LoginFailed(Reason.UNKNOWN) from None
         if ticket.expires <= now:
-            raise Unauthenticated(Reason.EXPIRED, "The ticket's time is over.", ticket.parent)
+            raise LoginFailed(Reason.EXPIRED, "The ticket's time is over.", ticket.parent)
         return self._ticket_grant(ticket, now)
 
     def _ticket_grant(self, ticket: tickets.Ticket, now: float) -> Grant:
         parent = self._parent(ticket, now)
         if not all(parent.rights.covers(lines.parse(rule)) for rule in ticket.rules):
-            raise Unauthenticated(
+            raise LoginFailed(
                 Reason.UNKNOWN, "Its maker may no longer do what the ticket says.", ticket.parent
             )
         ends = [float(ticket.expires), *([] if parent.expires is None else [parent.expires])]
@@ -261,7 +261,7 @@ class Table:
         for digest in hashes:
             if digest is not None and _secret(digest) == ticket.secret:
                 return self._token_grant(digest, ticket.parent, now)
-        raise Unauthenticated(Reason.UNKNOWN, token=ticket.parent)
+        raise LoginFailed(Reason.UNKNOWN, token=ticket.parent)
 
     def defined(self, policy: str) -> bool:
         """Tell whether there is a policy of this name."""
@@ -275,6 +275,18 @@ class _HasRules(Protocol):
     def rules(self) -> tuple[str, ...]: ...
 
 
+def is_web_token(field: bytes) -> bool:
+    """Tell whether an Authorization field holds what may be a JSON Web Token."""
+    try:
+        return _is_web_token(_credential(field))
+    except LoginFailed:
+        return False
+
+
+def _is_web_token(text: str) -> bool:
+    return text.startswith("eyJ") and text.count(".") == 2
+
+
 def _credential(field: bytes) -> str:
     """Return the token in an Authorization field: a bearer's, or the password of Basic."""
     scheme, _, rest = field[:_MOST_CREDENTIALS].partition(b" ")
@@ -285,18 +297,18 @@ def _credential(field: bytes) -> str:
         case b"basic":
             text = _password(given)
         case _:
-            raise Unauthenticated(Reason.SCHEME)
+            raise LoginFailed(Reason.SCHEME)
     try:
         return text.decode("ascii")
     except UnicodeDecodeError:
-        raise Unauthenticated(Reason.MALFORMED) from None
+        raise LoginFailed(Reason.MALFORMED) from None
 
 
 def _password(given: bytes) -> bytes:
     try:
         pair = base64.b64decode(given, validate=True)
     except binascii.Error:
-        raise Unauthenticated(Reason.MALFORMED, "What follows Basic is no base64.") from None
+        raise LoginFailed(Reason.MALFORMED, "What follows Basic is no base64.") from None
     return pair.partition(b":")[2]
 
 

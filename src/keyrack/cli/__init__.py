@@ -22,6 +22,7 @@ VERBS: Final = {
     "import": ("import_", "Store keys from lines of JSON"),
     "snapshot": ("snapshot", "Save, list, verify and restore snapshots"),
     "data": ("data", "Check a data directory, and salvage what is damaged"),
+    "token": ("token", "Make tokens, look at them, take them back"),
     "verify": ("verify", "Check a running service from outside"),
     "health": ("health", "Tell whether a service is alive"),
 }

@@ -51,7 +51,9 @@ def _load(arguments: list[str]) -> _Loaded:
     )
     settings.add_flags(parser)
     try:
-        return _Loaded(*settings.load(vars(parser.parse_args(arguments))))
+        loaded = _Loaded(*settings.load(vars(parser.parse_args(arguments))))
+        settings.refuse_open_network(loaded.settings)
+        return loaded
     except settings.SettingsError as error:
         print(f"keyrack serve: {error}", file=sys.stderr)
         raise SystemExit(2) from None

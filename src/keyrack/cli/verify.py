@@ -74,6 +74,10 @@ def run(arguments: list[str]) -> int:
     given = _parser().parse_args(arguments)
     if not _is_url(given.url):
         return complain(f"{given.url!r} is not a URL like {DEFAULT_URL}.", MISUSED)
+    try:
+        token = _token(given.token_file)
+    except (OSError, UnicodeDecodeError) as error:
+        return complain(f"{given.token_file} holds no token: {error}.", MISUSED)
     url = given.url.rstrip("/")
     print(f"checking {url}", flush=True)
     try:
@@ -81,7 +85,7 @@ def run(arguments: list[str]) -> int:
             return complain(
                 f"{url}/readyz did not answer 200 within {given.wait:g} seconds.", UNREACHABLE
             )
-        return _compare(url)
+        return _compare(url, token)
     except (OSError, http.client.HTTPException) as error:
         return complain(f"{url} gave no usable answer ({error}).", UNREACHABLE)
 
@@ -105,7 +109,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="how long to wait for a service that is not ready yet [default: 30]",
     )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="a file that holds the token to use [default: that of KEYRACK_TOKEN, if any]",
+    )
     return parser
+
+
+def _token(file: str | None) -> str | None:
+    if file is None:
+        return os.environ.get("KEYRACK_TOKEN") or None
+    with open(file, encoding="ascii") as opened:
+        return opened.read().strip()
 
 
 def _is_url(text: str) -> bool:
@@ -116,10 +132,10 @@ def _is_url(text: str) -> bool:
         return False
 
 
-def _compare(url: str) -> int:
+def _compare(url: str, token: str | None) -> int:
     # A key of this run alone, so that a service in use is not disturbed and runs do not meet.
     for check in checks(f"verify-{secrets.token_hex(8)}"):
-        answered = _ask(url, check.method, check.path, check.body)
+        answered = _ask(url, check.method, check.path, check.body, token)
         if answered != check.expected:
             print("\n".join(_difference(url, check, answered)), file=sys.stderr)
             return REFUSED
@@ -148,13 +164,17 @@ def _ready(url: str, seconds: float) -> bool:
         time.sleep(min(1.0, seconds))
 
 
-def _ask(url: str, method: str, path: str, body: str | None = None) -> Answer:
+def _ask(
+    url: str, method: str, path: str, body: str | None = None, token: str | None = None
+) -> Answer:
     """Ask on a connection of its own: behind a Service each question may meet another pod."""
     parts = urlsplit(url)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
     connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=_SECONDS)
     try:
         headers = {} if body is None else {"Content-Type": _JSON}
+        if token is not None:
+            headers["Authorization"] = f"Bearer {token}"
         connection.request(method, parts.path + path, body, headers)
         response = connection.getresponse()
         text = response.read().decode("utf-8", "backslashreplace")

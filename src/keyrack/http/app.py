@@ -36,7 +36,7 @@ from keyrack.http import (
 )
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
-from keyrack.http.api import dispatch
+from keyrack.http.api import dispatch, rights
 from keyrack.http.api.counting import OTHER, request_word
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.metrics import Metrics
@@ -147,6 +147,7 @@ class Application:
             answer = problems.answer(problem, scope["raw_path"])
             await _respond(answer, scope["method"].encode(), send)
             return
+        scope["keyrack.request"] = request
         try:
             await self._serve(request, scope, receive, watched)
         finally:
@@ -184,10 +185,13 @@ class Application:
             if not message.get("more_body"):
                 break
         head = read_head([tuple(field) for field in scope["headers"]], False, self.worker.guard)
+        gate = self.worker.gate
+        gate.admit(head, (scope.get("client") or ("",))[0])
         target = scope["raw_path"] + (
             b"?" + scope["query_string"] if scope["query_string"] else b""
         )
-        return Request(scope["method"].encode(), target, head, body, keep_alive=True)
+        grant = head.grant or gate.nobody
+        return Request(scope["method"].encode(), target, head, body, grant, keep_alive=True)
 
     def _account(
         self, scope: Scope, request: Request, status: int, size: int, nanoseconds: int
@@ -240,16 +244,19 @@ class Application:
 
     async def _info(self, request: StarletteRequest) -> Response:
         usage = await self._engine.usage()
+        counts = {
+            "keys": usage.keys,
+            "keys_with_ttl": usage.keys_with_ttl,
+            "events": usage.events,
+            "evicted": usage.evicted,
+        }
         return _json(
             {
                 "name": "keyrack",
                 "version": __version__,
                 "engine": msgspec.to_builtins(self._engine.capabilities),
-                "keys": usage.keys,
-                "keys_with_ttl": usage.keys_with_ttl,
+                **(counts if rights.lists_everything(request.scope["keyrack.request"]) else {}),
                 "revision": str(usage.revision),
-                "events": usage.events,
-                "evicted": usage.evicted,
                 "memory": {
                     "limit": usage.limit,
                     "used": usage.used,
@@ -262,6 +269,7 @@ class Application:
                     "used": self.worker.client_memory.used,
                 },
                 "workers": self._counters.ready_workers(),
+                "auth": "none" if self.worker.gate.table is None else "tokens",
                 "time_ms": self._engine.now(),
                 "uptime_seconds": round(time.monotonic() - self._started, 3),
             }
@@ -338,7 +346,7 @@ class Application:
         kind = request.headers.get("content-type", "").split(";")[0].strip().lower()
         if kind not in ("application/x-ndjson", "application/ndjson"):
             raise Problem("unsupported-media-type", "Send the lines as `application/x-ndjson`.")
-        work = bulk.Import(self._context, stop)
+        work = bulk.Import(request.scope["keyrack.request"], self._context, stop)
         try:
             async for data in request.stream():
                 await work.take(data)

@@ -45,6 +45,8 @@ class Interests(NamedTuple):
 
     prefixes: tuple[bytes, ...]
     values: bool
+    chosen: bool = False
+    """The prefixes were chosen for the client, which is then told of them."""
 
 
 class Watcher:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import UNSET
 
+from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import (
     ANY,
     Add,
@@ -22,6 +23,7 @@ from keyrack.engines.contract import (
 )
 from keyrack.http import contract, problems
 from keyrack.http.answer import Answer
+from keyrack.http.api import rights
 from keyrack.http.contract import etag
 from keyrack.http.model import (
     BatchAdd,
@@ -59,7 +61,10 @@ async def batch(request: Request, context: Context) -> PendingWrite:
     """`POST /v1/batch`: do operations in order, all or none."""
     contract.parameters(request.query, _NONE)
     asked = contract.read_json(request, _decode)
-    write = tuple(_operation(one, request.body, context.limits) for one in asked.operations)
+    write = tuple(
+        _operation(request, index, one, context.limits)
+        for index, one in enumerate(asked.operations)
+    )
     # What is remembered for a retry is kept in the store, values that were read included.
     kept = request.head.idempotency_key is not None
     await _bound_reads(write, context, _MOST_KEPT if kept else context.limits.max_body)
@@ -74,16 +79,22 @@ async def batch(request: Request, context: Context) -> PendingWrite:
     return PendingWrite(write, conclude)
 
 
-def _operation(asked: BatchOperation, body: bytes, limits: Limits) -> Operation:
+def _operation(request: Request, index: int, asked: BatchOperation, limits: Limits) -> Operation:
+    """Return an operation of a batch, once it is certain that it is allowed."""
     if isinstance(asked, BatchCheck):
-        return _check(asked)
+        check = _check(asked)
+        scope = Scope.LOCKS if check.space is Space.LOCKS else Scope.KEYS
+        rights.require(request, scope, Verb.READ, check.key, operation=index)
+        return check
     key = contract.checked_key(contract.utf8(asked.key))
+    for verb in _VERBS[type(asked)]:
+        rights.require(request, Scope.KEYS, verb, key, operation=index)
     condition = _condition(asked)
     match asked:
         case BatchGet():
             return Get(key, condition)
         case BatchSet():
-            value, media_type = _value(asked, body)
+            value, media_type = _value(asked, request.body)
             check_size(value, limits)
             return Set(key, value, media_type, _ttl(asked.ttl), condition)
         case BatchDelete():
@@ -93,6 +104,16 @@ def _operation(asked: BatchOperation, body: bytes, limits: Limits) -> Operation:
             return Add(key, delta, initial, _ttl(asked.ttl), condition)
         case BatchTouch():
             return Touch(key, _ttl(asked.ttl), condition)
+
+
+_VERBS: Final[dict[type, tuple[Verb, ...]]] = {
+    BatchGet: (Verb.READ,),
+    BatchSet: (Verb.SET,),
+    BatchDelete: (Verb.DELETE,),
+    BatchAdd: (Verb.SET, Verb.READ),
+    BatchTouch: (Verb.SET,),
+}
+"""What an operation needs; the answer to an `add` tells the number."""
 
 
 async def _bound_reads(write: tuple[Operation, ...], context: Context, limit: int) -> None:

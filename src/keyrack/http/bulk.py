@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 from msgspec import UNSET
 
+from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
 from keyrack.http import contract, events
+from keyrack.http.api import rights
 from keyrack.http.listing import refuse_contradiction
 from keyrack.http.model import (
     Count,
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from keyrack.engines.contract import Event, Outcome, Record, Write
+    from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
 DELETE_PARAMETERS: Final = frozenset((b"prefix", b"dry_run", b"all"))
@@ -198,7 +201,8 @@ def _stays_one_line(raw: bytes) -> bool:
 class Import:
     """An import that is under way: lines in, writes out, and a report."""
 
-    def __init__(self, context: Context, stop_on_error: bool) -> None:
+    def __init__(self, request: Request, context: Context, stop_on_error: bool) -> None:
+        self._request = request
         self._context = context
         self._stop_on_error = stop_on_error
         self._rest = b""
@@ -253,6 +257,7 @@ class Import:
     def _operation(self, line: bytes) -> Set:
         given = contract.decoded_line(line, _decode_line)
         key = contract.checked_key(contract.utf8(given.key))
+        rights.require(self._request, Scope.KEYS, Verb.SET, key)
         value, media_type = contract.stored(bytes(given.value), line)
         if given.encoding is not UNSET:
             value, media_type = contract.from_base64(value), "application/octet-stream"

@@ -95,6 +95,12 @@ def parameters(query: bytes, known: frozenset[bytes]) -> dict[bytes, bytes]:
     return found
 
 
+def pairs(query: bytes) -> list[tuple[bytes, bytes]]:
+    """Return the parameters of a query, decoded, whatever they are: to look at, not to obey."""
+    parts = (part.partition(b"=") for part in query.split(b"&") if part)
+    return [(name, unquote_to_bytes(value)) for name, _, value in parts]
+
+
 def ttl_ms(text: bytes) -> int:
     """Return a TTL given in seconds as whole milliseconds, at least 1. What is finer is cut off."""
     match = _TTL.fullmatch(text)

@@ -20,6 +20,11 @@ RESET: Final = (
     b'event: reset\ndata: {"detail":"This client is too far behind. List again, then watch."}\n\n'
 )
 
+REVOKED: Final = (
+    b'event: reset\ndata: {"reason":"revoked",'
+    b'"detail":"The sender may no longer watch this, or its token is over."}\n\n'
+)
+
 _NAMES: Final = {
     Change.SET: b"set",
     Change.DELETE: b"delete",
@@ -69,9 +74,15 @@ def _message(event: Event, data: _Data) -> bytes:
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.revision, _NAMES[event.change], text)
 
 
-def synced(revision: int) -> bytes:
-    """Return the message that says: what came before is history, what comes now is news."""
-    return b'id: %d\nevent: synced\ndata: {"revision":"%d"}\n\n' % (revision, revision)
+def synced(revision: int, prefixes: tuple[bytes, ...] | None = None) -> bytes:
+    """Return the message that says: what came before is history, what comes now is news.
+
+    `prefixes` are told to a client that has named none and may not watch everything.
+    """
+    more = b""
+    if prefixes is not None:
+        more = b',"prefixes":' + contract.encode([contract.text_of(one) for one in prefixes])
+    return b'id: %d\nevent: synced\ndata: {"revision":"%d"%b}\n\n' % (revision, revision, more)
 
 
 def bookmark(revision: int) -> bytes:

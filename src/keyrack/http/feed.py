@@ -357,7 +357,9 @@ class Feed:
         self._catching_up.discard(watcher)
         if not watcher.synced:
             watcher.synced = True
-            watcher.sink.push(Chunk(wire.synced(watcher.sent)))
+            interests = watcher.interests
+            prefixes = interests.prefixes if interests.chosen else None
+            watcher.sink.push(Chunk(wire.synced(watcher.sent, prefixes)))
         self._audience.join(watcher)
 
     def _fall_behind(self, watcher: Watcher) -> None:

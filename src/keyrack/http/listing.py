@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes
 
-from keyrack.http import contract
+from keyrack.access.compiled import successor
+from keyrack.access.rules import Scope, Verb
+from keyrack.http import allowed, contract
 from keyrack.http.answer import Answer
+from keyrack.http.api import rights
 from keyrack.http.model import Entry, KeyPage
 from keyrack.http.problems import Problem
 from keyrack.http.turn import JSON_HEADERS
@@ -35,7 +38,12 @@ async def page(request: Request, context: Context) -> Answer | None:
     delimiter = contract.delimiter_of(given.get(b"delimiter", b""))
     limit = contract.whole(given, b"limit", DEFAULT, 1, MOST)
     with_values = contract.switch(given, b"values")
-    found = await context.engine.scan(prefix, after, limit, reverse, delimiter)
+    ranges = _allowed_ranges(request, prefix, with_values)
+    if ranges is None:
+        found = await context.engine.scan(prefix, after, limit, reverse, delimiter)
+    else:
+        scan = context.engine.scan
+        found = await allowed.page(scan, ranges, prefix, after, limit, reverse, delimiter)
     now = context.engine.now()
     answer = KeyPage(
         keys=[_entry(key, record, now, with_values) for key, record in found.entries],
@@ -45,9 +53,25 @@ async def page(request: Request, context: Context) -> Answer | None:
     if delimiter:
         answer.folders = [contract.text_of(folder) for folder in found.folders]
     headers: Headers = JSON_HEADERS
+    if ranges is not None:
+        answer.filtered = True
+        headers += ((b"Keyrack-Filtered", b"true"),)
     if found.next is not None:
         headers += ((b"Link", _next_link(given, found.next)),)
     return Answer(200, headers, contract.encode(answer))
+
+
+def _allowed_ranges(
+    request: Request, prefix: bytes, with_values: bool
+) -> list[tuple[bytes, bytes | None]] | None:
+    """Return where below a prefix the sender may list keys; None where that is everywhere."""
+    rights_of = request.grant.rights.permission
+    ranges = rights_of(Scope.KEYS, Verb.LIST).ranges(prefix)
+    if with_values:
+        ranges = allowed.both(ranges, rights_of(Scope.KEYS, Verb.READ).ranges(prefix))
+        if not ranges:
+            raise rights.none_allowed(request, Verb.READ, prefix)
+    return None if ranges == [(prefix, successor(prefix))] else ranges
 
 
 def _entry(key: bytes, record: Record, now: int, with_value: bool) -> Entry:

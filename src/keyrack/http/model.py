@@ -108,6 +108,8 @@ class KeyPage(Struct, omit_defaults=True):
     next: str | None
     revision: Revision
     folders: list[str] | UnsetType = UNSET
+    filtered: bool = False
+    """Whether there may be more that the sender may not list."""
 
 
 class Count(Struct):

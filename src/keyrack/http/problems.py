@@ -81,6 +81,31 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The body is not the JSON that was expected",
         "The body is one JSON text in UTF-8, with the members that the operation names.",
     ),
+    "unauthenticated": Kind(
+        401,
+        "Who sends this is not known",
+        "Access is controlled here, and what is asked for is not open to everybody. Send a token: "
+        "`Authorization: Bearer krk_...`, or as the password of Basic with any user name.",
+    ),
+    "invalid-token": Kind(
+        401,
+        "The token does not count",
+        "It is incomplete, expired, revoked, or not known; where that can be told, the detail says "
+        "which. Nothing was done.",
+    ),
+    "forbidden": Kind(
+        403,
+        "The sender may not do this",
+        "The member `verb` says what would have been needed and `rule` which of the sender's rules "
+        "decided, null where none allows it; `token` is the public id of the sender's token. "
+        "Whether the key exists is not told. `POST /v1/auth/check` tells the same beforehand.",
+    ),
+    "rate-limited": Kind(
+        429,
+        "There are too many requests",
+        "The sender's token has a rate and has used it up, or too many log-ins from its address "
+        "have failed. Retry after the seconds that Retry-After names.",
+    ),
     "cross-site": Kind(
         403,
         "A page of another site may not do this",

@@ -10,6 +10,7 @@ import msgspec
 
 from keyrack import __version__
 from keyrack.engines.contract import MAX_KEY_BYTES
+from keyrack.http.api.rights import NEEDS
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.model import ProblemDocument, Status
 from keyrack.http.problems import KINDS, TYPE_PREFIX
@@ -60,7 +61,7 @@ def openapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -83,7 +84,8 @@ def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
-        "description": f"{route.description}\n\nCost: {route.cost}.".strip(),
+        "description": _description(route),
+        "security": [{}] if _is_open(route) else [{"bearer": []}, {"basic": []}, {}],
         "parameters": [*_path_parameters(route), *map(_parameter, route.parameters)],
         "responses": {
             **{str(answer.status): _answer(answer, schemas) for answer in route.answers},
@@ -94,6 +96,36 @@ def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
         content = {route.body.media_type: {"schema": _schema(route.body, schemas)}}
         described["requestBody"] = {"required": route.name != "counter", "content": content}
     return described
+
+
+_SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "krk_..."},
+    "basic": {
+        "type": "http",
+        "scheme": "basic",
+        "description": "The password is a token; the user's name means nothing.",
+    },
+}
+"""Neither is needed where there is no access control, or for what is open to everybody."""
+
+
+def _description(route: Route) -> str:
+    return f"{route.description}\n\nNeeds: {_need(route)}.\n\nCost: {route.cost}.".strip()
+
+
+def _need(route: Route) -> str:
+    return NEEDS[route.name].told
+
+
+def _is_open(route: Route) -> bool:
+    return NEEDS[route.name].check is None
+
+
+def _problems(route: Route) -> tuple[str, ...]:
+    return route.problems if _is_open(route) else (*route.problems, *_OF_ACCESS)
+
+
+_OF_ACCESS: Final = ("unauthenticated", "invalid-token", "forbidden", "rate-limited")
 
 
 def _path_parameters(route: Route) -> list[dict[str, Any]]:
@@ -132,7 +164,7 @@ def _answer(answer: Reaction, schemas: dict[int, Any]) -> dict[str, Any]:
 def _failures(route: Route) -> dict[str, Any]:
     """Return the failures of an operation by status: its own, and those of any request."""
     by_status: dict[int, list[str]] = {}
-    for slug in (*route.problems, *_OF_ANY):
+    for slug in (*_problems(route), *_OF_ANY):
         by_status.setdefault(KINDS[slug].status, []).append(slug)
     media_type = "application/json" if route.name in _SEED else "application/problem+json"
     name = "Status" if route.name in _SEED else "ProblemDocument"
@@ -180,7 +212,8 @@ def _html_section(route: Route) -> str:
         f"<p>{_code(route.description)}</p>"
         + (f"<ul>{parameters}</ul>" if parameters else "")
         + f"<pre><code>{html.escape(route.example)}</code></pre>"
-        f"<table>{rows}</table><p class=cost>Cost: {html.escape(route.cost)}.</p></section>"
+        f"<table>{rows}</table><p class=cost>Needs: {_code(_need(route))}. "
+        f"Cost: {html.escape(route.cost)}.</p></section>"
     )
 
 
@@ -216,7 +249,8 @@ def _markdown_section(route: Route) -> str:
         f"| {answer.status}{_with(answer)} | {answer.description} |" for answer in route.answers
     ]
     lines += [f"| {KINDS[slug].status} `{slug}` | {KINDS[slug].title} |" for slug in route.problems]
-    return "\n".join([*lines, "", f"Cost: {route.cost}.", ""])
+    needs = f"Needs, where access is controlled: {_need(route)}."
+    return "\n".join([*lines, "", needs, f"Cost: {route.cost}.", ""])
 
 
 def _with(answer: Reaction) -> str:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import Delete, Refusal, Set, Why
 from keyrack.http import contract, problems
 from keyrack.http.answer import Answer
+from keyrack.http.api import rights
 from keyrack.http.contract import etag
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
@@ -55,6 +57,7 @@ async def seed_set(request: Request, context: Context) -> PendingWrite:
     """`POST /set`: store a value that was sent as JSON."""
     contract.parameters(request.query, _NO_PARAMETERS)
     key, value, media_type, ttl = contract.set_request(request)
+    rights.require(request, Scope.KEYS, Verb.SET, key)
     check_size(value, context.limits)
     return PendingWrite((Set(key, value, media_type, ttl),), seed_set_answer)
 

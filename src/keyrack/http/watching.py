@@ -6,9 +6,11 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY
 from keyrack.http import contract, eager, problems, semantics
 from keyrack.http.answer import Answer
+from keyrack.http.api import rights
 from keyrack.http.audience import Interests
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
@@ -104,12 +106,30 @@ async def watch(request: Request, context: Context) -> Stream:
             oldest=str(oldest),
             newest=str(newest),
         )
-    interests = Interests(prefixes or (b"",), values)
+    interests = Interests(prefixes, values) if prefixes else _all_that_is_allowed(request, values)
 
     def start(sink: Sink) -> Callable[[], None]:
         return context.feed.watch(interests, since, sink)
 
     return Stream(_HEADERS, start)
+
+
+def _all_that_is_allowed(request: Request, values: bool) -> Interests:
+    """Return what the sender may watch, who has named no prefix."""
+    verbs = [Verb.WATCH, Verb.READ] if values else [Verb.WATCH]
+    permissions = [request.grant.rights.permission(Scope.KEYS, verb) for verb in verbs]
+    if all(permission.allows_whole(b"") for permission in permissions):
+        return Interests((b"",), values)
+    some = {prefix for permission in permissions for prefix in permission.beginnings}
+    whole = sorted(
+        prefix
+        for prefix in some
+        if all(permission.allows_whole(prefix) for permission in permissions)
+    )
+    outermost = [one for one in whole if not any(one.startswith(p) for p in whole if p != one)]
+    if not outermost:
+        raise rights.none_allowed(request, verbs[-1], b"")
+    return Interests(tuple(outermost), values, chosen=True)
 
 
 def _since(request: Request, given: dict[bytes, bytes]) -> int | None:

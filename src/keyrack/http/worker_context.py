@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import uvicorn
 
 from keyrack.http.client_memory import ClientMemory, Holder
+from keyrack.http.gate import Gate
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from keyrack.http.reply import Context
     from keyrack.http.turn import Turn
 
-_MAX_KNOWN_HEADS: Final = 1024
+_MAX_KNOWN_HEADS: Final = 8192
+_FORGOTTEN: Final = _MAX_KNOWN_HEADS // 100
 
 
 class Timeouts(NamedTuple):
@@ -36,6 +39,9 @@ class OpenConnection(Holder, Protocol):
 
     def check_deadlines(self, now: float) -> None:
         """Close it, or answer 408, where something has taken too long; `now` is `turn.now`."""
+
+    def judge_again(self) -> None:
+        """Find out anew what its client may do, and end what that may do no longer."""
 
     def leave(self) -> None:
         """Answer what is under way, then close."""
@@ -54,6 +60,7 @@ class WorkerContext:
         client_memory: ClientMemory,
         access_log: AccessLog | None = None,
         turns_away: Callable[[], bool] = bool,
+        gate: Gate | None = None,
     ) -> None:
         self.loop = loop
         self.turn = turn
@@ -67,18 +74,34 @@ class WorkerContext:
         self.leaving = False
         """Another service has taken over: each connection gets one more answer."""
         self.connections: set[OpenConnection] = set()
+        self.gate = gate or Gate()
         self.heads: dict[bytes, Head] = {}
+        """Header sections that are recognised. They hold secrets: nothing may show them."""
         self.log = logging.getLogger("keyrack.http")
 
     def remember(self, raw: bytes, head: Head) -> None:
-        """Recognise this header section from now on.
+        """Recognise this header section from now on, unless its sender is looked at each time.
 
-        When there are too many all are forgotten: whoever sends the same bytes again is back after
-        one request, and whoever never does cannot fill the memory.
+        When there are too many those are forgotten that came first: whoever sends the same bytes
+        again is back after one request, and whoever never does cannot fill the memory. Nobody gets
+        in here with wrong credentials.
         """
+        if head.denial is not None or (head.grant is not None and not head.grant.plain):
+            return
         if len(self.heads) >= _MAX_KNOWN_HEADS:
-            self.heads.clear()
+            for first in list(itertools.islice(self.heads, _FORGOTTEN)):
+                del self.heads[first]
         self.heads[raw] = head
+
+    def forget_expired(self, now: float) -> None:
+        """Forget the header sections whose grants are over; `now` in seconds since 1970."""
+        over = [
+            raw
+            for raw, head in self.heads.items()
+            if head.grant is not None and head.grant.is_over(now)
+        ]
+        for raw in over:
+            del self.heads[raw]
 
 
 class ServerConfig(uvicorn.Config):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keyrack.server.tls import Certificates
     from keyrack.server.worker_spec import Entry
     from keyrack.settings import Settings
+    from keyrack.shared.access_board import AccessBoard
     from keyrack.shared.counters import Counters
 
 _SECOND_CHANCE: Final = 2.0
@@ -72,6 +73,7 @@ class Shared(NamedTuple):
     store: Store
     counters: Counters
     certificates: Certificates | None = None
+    access: AccessBoard | None = None
 
 
 @dataclasses.dataclass(slots=True)
@@ -165,6 +167,7 @@ class WorkerProcesses:
                     self._counters,
                     self._shared.certificates,
                     self._lifeline,
+                    self._shared.access,
                 )
             )
             code = 0

@@ -27,8 +27,10 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
+from keyrack.access.sections import AccessFileError
 from keyrack.engines.contract import StoreError
 from keyrack.server import logs, signals, stores
+from keyrack.server.access_keeper import AccessKeeper
 from keyrack.server.banner import banner, facts
 from keyrack.server.listeners import ListenError, open_listeners
 from keyrack.server.liveness import INTERVAL
@@ -70,6 +72,11 @@ def run(
         return 2
     with contextlib.ExitStack() as stack:
         try:
+            keeper = AccessKeeper(settings) if settings.controls_access else None
+        except AccessFileError as error:
+            _log.error("%s", error)
+            return 2
+        try:
             found = _taken_over(settings, stack) if settings.takeover else None
             prepared = found or _prepared(settings, stack)
             durability = prepared.store.keep(found is not None)
@@ -80,10 +87,17 @@ def run(
             stack.callback(durability.close)
         worker, requests = _what_workers_need()
         counters = Counters.create(settings.workers, requests)
-        shared = Shared(settings, prepared.listeners, prepared.store, counters, certificates)
+        shared = Shared(
+            settings,
+            prepared.listeners,
+            prepared.store,
+            counters,
+            certificates,
+            None if keeper is None else keeper.board,
+        )
         links = Links(_handover(shared, prepared, stack), prepared.predecessor)
         heard.take()
-        return Supervisor(shared, entry or worker, heard, links, durability, patience).run()
+        return Supervisor(shared, entry or worker, heard, links, durability, patience, keeper).run()
 
 
 def _prepared(settings: Settings, stack: contextlib.ExitStack) -> Inheritance:
@@ -152,7 +166,9 @@ class Supervisor:
         links: Links,
         durability: Durability | None = None,
         patience: Patience = PATIENCE,
+        keeper: AccessKeeper | None = None,
     ) -> None:
+        self._keeper = keeper
         self._shared = shared
         self._settings = shared.settings
         self._counters = shared.counters
@@ -188,6 +204,8 @@ class Supervisor:
             if self._shared.certificates is not None:
                 self._shared.certificates.look(self._counters)
             self._drops.look()
+            if self._keeper is not None:
+                self._keeper.look(self._counters)
             if self._durability is not None:
                 self._durability.look(self._counters, self._processes.become_child)
             if self._succession.leaving and self._has_left():
@@ -196,10 +214,12 @@ class Supervisor:
                 return self._give_up(reason)
 
     def _hang_up(self) -> None:
-        if self._shared.certificates is None:
+        if self._shared.certificates is None and self._keeper is None:
             _log.info("SIGHUP is ignored; settings change with a restart")
-        else:
+        if self._shared.certificates is not None:
             self._shared.certificates.reload(self._counters)
+        if self._keeper is not None:
+            self._keeper.reload(self._counters)
 
     def _pause(self) -> float:
         if not self._announced:
@@ -221,6 +241,11 @@ class Supervisor:
             self._announce()
 
     def _announce(self) -> None:
+        if self._settings.is_open_to_network:
+            _log.warning(
+                "Everybody who reaches this service may read and write everything (--auth none).",
+                extra={"event": "open_to_everybody"},
+            )
         about = (self._settings, self._shared.store, self._shared.listeners.urls)
         if logs.on_terminal():
             logs.write(banner(*about))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -21,6 +22,7 @@ from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import logs
+from keyrack.server.access_control import AccessControl, forget_expired
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.listeners import on_loopback_only
@@ -75,6 +77,7 @@ class Worker:
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
+        self._access = AccessControl(spec.access, slot)
         self._context = self._make_context()
         data = spec.store.data
         application = Application(
@@ -96,6 +99,7 @@ class Worker:
                 self._server.look_after_listeners,
                 logs.Drops(self._count_log_dropped).look,
                 self._look_after_held,
+                partial(forget_expired, self._context),
             ),
         )
         self._other_service = OtherService(loop, counters, self._feed)
@@ -130,6 +134,7 @@ class Worker:
             self._client_memory,
             log_access if settings.access_log else None,
             self._limit.turns_away,
+            self._access.gate,
         )
 
     async def run(self) -> None:
@@ -138,6 +143,7 @@ class Worker:
         counters.slot(slot)[STARTS] += 1
         self._loop.add_reader(counters.wakeups[slot], self._woken)
         self._loop.add_reader(self._spec.lifeline, self._orphaned)
+        self._access.follow(self._context)
         self._upkeep.start()
         self._other_service.look()
         try:
@@ -161,6 +167,7 @@ class Worker:
     def _woken(self) -> None:
         """Another worker has committed something, or the supervisor has changed a word."""
         self._counters.woken(self._spec.slot)
+        self._access.follow(self._context)
         self._feed.wake()
         self._other_service.look()
         if self._tls is not None:

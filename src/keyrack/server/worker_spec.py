@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from keyrack.server.store import Store
     from keyrack.server.tls import Certificates
     from keyrack.settings import Settings
+    from keyrack.shared.access_board import AccessBoard
     from keyrack.shared.counters import Counters
 
 
@@ -25,6 +26,8 @@ class WorkerSpec(NamedTuple):
     certificates: Certificates | None
     lifeline: int
     """A descriptor at whose end the supervisor is gone."""
+    access: AccessBoard | None = None
+    """Who may log in; None where everybody may do everything."""
 
 
 Entry: TypeAlias = Callable[[WorkerSpec], None]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from keyrack.access.grant import OPEN
 from keyrack.engines.contract import Remember
 from keyrack.http import contract, problems
 from keyrack.http.answer import Answer
+from keyrack.http.api import rights
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
@@ -67,6 +69,7 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
         if request.method == b"OPTIONS":
             return Answer(204, ((b"Allow", _allowed(resource)),))
         route = admitted(request, resource)
+        rights.judge(route.name, request)
         if route.serve is None:
             contract.parameters(request.query, _known_parameters(route))
             return None
@@ -76,6 +79,14 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
         return _remembered(request, reply, context)
     except Exception as error:
         return problems.answer_to(error, request.path)
+
+
+def judge_head(request: Request) -> None:
+    """Raise `Problem` for a request that its head alone shows to be one of somebody who may not."""
+    resource = find(request.path)
+    route = resource and resource.routes.get(request.method)
+    if route is not None:
+        rights.judge(route.name, request)
 
 
 def conclude(
@@ -133,9 +144,11 @@ def _remembered(request: Request, pending: PendingWrite, context: Context) -> Pe
         raise Problem(
             "bad-parameter", f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters."
         )
+    # The name is one sender's: nobody else gets this answer, nor learns that there is one.
+    sender = () if request.grant is OPEN else (request.grant.identity.key.encode(),)
     remember = Remember(
-        contract.digest(b"answer", name),
-        contract.digest(request.method, request.path, request.query, request.body),
+        contract.digest(b"answer", name, *sender),
+        contract.digest(request.method, request.path, request.query, request.body, *sender),
         round(context.limits.idempotency_ttl * 1000),
     )
     return PendingWrite((remember, *pending.write), pending.conclude)

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from uvicorn.server import ServerState
 
+    from keyrack.access.grant import Grant
     from keyrack.engines.contract import Outcome, Record
     from keyrack.http.api.dispatch import Resource
     from keyrack.http.eager import Running
@@ -73,6 +74,8 @@ _KEY_PUT_204: Final = request_word("key_put", 204)
 
 _VALUE_FIELDS: Final = b"".join(b"%b: %b\r\n" % field for field in semantics.VALUE_HEADERS)
 
+_LONG: Final = frozenset((b"/v1/export", b"/v1/import"))
+"""Paths of the wide lane that may take for as long as their clients like."""
 _WITHOUT_BODY: Final = frozenset((204, 304))
 
 _QUEUE_HIGH: Final = 64
@@ -113,6 +116,8 @@ class Connection(asyncio.Protocol):
         """Whether the next bytes may be recognised without the parser."""
         self._leaving = False
         """The service ends: the answer that is due is the last one."""
+        self.grant = self.worker.gate.nobody
+        """What those may do here who send no credentials."""
         self._half_closed = False
         self._unwelcome = False
         """There are too many connections: whatever comes is answered with that."""
@@ -136,6 +141,8 @@ class Connection(asyncio.Protocol):
         """Ends the stream that is this connection's present request."""
         self._streams = False
         self._chunked = True
+        self._present: Request | None = None
+        """The present request, while it takes longer than a turn."""
 
         # Since when something is so, and when the connection was last used (coarse seconds)
         self._unread_since = 0.0
@@ -186,8 +193,10 @@ class Connection(asyncio.Protocol):
             if line is not None:
                 head = self._heads.get(data[line.end() :])
                 if head is not None and head.content_length == 0:
-                    self._hot_get(line[1])
-                    return
+                    reads = (head.grant or self.grant).reads
+                    if reads is None or reads(line[1]):
+                        self._hot_get(line[1])
+                        return
             elif data.startswith(_SET_LINE):
                 end = data.find(b"\r\n\r\n", len(_SET_LINE) - 2) + 4
                 head = self._heads.get(data[len(_SET_LINE) : end])
@@ -259,20 +268,28 @@ class Connection(asyncio.Protocol):
         if not turn.running:
             turn.begin()
         self._used = turn.now
+        grant = head.grant or self.grant
         if target == b"/set":
             if method == b"POST" and self._hot_set(head, body):
                 return
         elif target.startswith(b"/v1/keys/"):
             key = target[9:]
             if _PLAIN_KEY(key):
-                if method == b"GET" and self._hot_key_get(key):
-                    return
-                if method == b"PUT" and self._hot_key_put(key, head, body):
+                if method == b"GET":
+                    if (grant.reads is None or grant.reads(key)) and self._hot_key_get(key):
+                        return
+                elif (
+                    method == b"PUT"
+                    and (grant.sets is None or grant.sets(key))
+                    and self._hot_key_put(key, head, body)
+                ):
                     return
         elif method == b"GET" and target.startswith(b"/get/") and _PLAIN_KEY(target[5:]):
-            self._hot_get(target[5:])
-            return
-        self._accept(Request(method, target, head, body, keep_alive=True))
+            key = target[5:]
+            if grant.reads is None or grant.reads(key):
+                self._hot_get(key)
+                return
+        self._accept(Request(method, target, head, body, grant, keep_alive=True))
 
     def _hot_get(self, key: bytes) -> None:
         """`GET /get/<key>` as `semantics.seed_get` has it, for the most frequent shape."""
@@ -356,6 +373,9 @@ class Connection(asyncio.Protocol):
             return False
         key = asked.key.encode()
         if not 0 < len(key) <= MAX_KEY_BYTES:
+            return False
+        sets = (head.grant or self.grant).sets
+        if sets is not None and not sets(key):
             return False
         self._unanswered += 1
         if self._answers_later:
@@ -589,19 +609,26 @@ class Connection(asyncio.Protocol):
         self._run(
             dispatch.serve(request, resource, self.worker.context),
             partial(self._carry_out, request, name, self.turn.started),
+            request,
         )
 
-    def _run(self, operation: Coroutine[Any, Any, T], done: Callable[[T], None]) -> None:
+    def _run(
+        self,
+        operation: Coroutine[Any, Any, T],
+        done: Callable[[T], None],
+        request: Request | None = None,
+    ) -> None:
         """Run an operation. While it waits for something, what is pipelined behind it does too."""
         running = eager.run(operation, done)
         if running is not None:
             running.done = partial(self._end_run, done)
             self._running = running
+            self._present = request
             self._known = False
 
     def _end_run(self, done: Callable[[T], None], result: T) -> None:
         """Take the result of the present request's operation, which had to wait for something."""
-        self._running = None
+        self._running = self._present = None
         self._used = self.turn.now
         if not self._transport.is_closing():
             done(result)
@@ -756,6 +783,7 @@ class Connection(asyncio.Protocol):
             self._transport.close()
             return
         self._streams = True
+        self._present = request
         self._call_off = stream.start(self)
         if self._leaving:
             self._break_off_stream()
@@ -777,9 +805,8 @@ class Connection(asyncio.Protocol):
             self._count_held()
         return True
 
-    def finish(self) -> None:
-        """Tell the client that it missed something, and end the stream."""
-        reset = events.RESET
+    def finish(self, reset: bytes = events.RESET) -> None:
+        """Tell the client that it missed something, or may no longer watch; end the stream."""
         if self._chunked:
             reset = b"%x\r\n%b\r\n%b" % (len(reset), reset, _LAST_CHUNK)
         self._transport.write(reset)
@@ -796,7 +823,7 @@ class Connection(asyncio.Protocol):
     def _end_stream(self) -> None:
         if self._call_off is not None:
             self._call_off()
-            self._call_off = None
+            self._call_off = self._present = None
         self._transport.close()
 
     # The wide lane
@@ -811,11 +838,12 @@ class Connection(asyncio.Protocol):
             keep_alive=request.keep_alive and not self._leaving,
         )
         self._known = False
+        self._present = request
         self._count_held()
         self._host.serve(self._exchange)
 
     def _wide_answered(self) -> None:
-        self._exchange = None
+        self._exchange = self._present = None
         self._count_held()
         self._used = self.turn.now
         self._host.server.total_requests += 1
@@ -867,6 +895,57 @@ class Connection(asyncio.Protocol):
         """End the connection at once: what is held for it is wanted for others."""
         self._hold(0)
         self._transport.abort()
+
+    # Who may do what, when that changes
+
+    def judge_again(self) -> None:
+        """Find out anew what the client may do, and end what it may do no longer.
+
+        Call it when it matters again who may do what. Answers that are short are left to come.
+        """
+        gate = self.worker.gate
+        self.grant = gate.nobody
+        self._reader.admit_again()
+        for queued in self._queue:
+            if isinstance(queued, Request):
+                self._admit_again(queued)
+        request = self._present
+        if request is None or not self._goes_on(request):
+            return
+        before = request.grant.rights.rules.lines()
+        self._admit_again(request)
+        try:
+            dispatch.judge_head(request)
+        except Problem as problem:
+            self._revoke(request, problem)
+            return
+        # What a watch without a prefix tells was settled when it began.
+        if (
+            self._streams
+            and b"prefix=" not in request.query
+            and request.grant.rights.rules.lines() != before
+        ):
+            self._revoke(request, None)
+
+    def _admit_again(self, request: Request) -> None:
+        self.worker.gate.admit(request.head, self.address)
+        request.grant = request.head.grant or self.grant
+
+    def _goes_on(self, request: Request) -> bool:
+        """Tell whether a request may take for as long as its client likes."""
+        return self._streams or self._waits or request.path in _LONG
+
+    def _revoke(self, request: Request, problem: Problem | None) -> None:
+        if self._streams:
+            self.finish(events.REVOKED)
+        elif self._exchange is not None:
+            self._transport.abort()
+        elif self._running is not None and problem is not None:
+            self._running.cancel()
+            self._running = self._present = None
+            self._stop_reading()
+            self._answer_problem(problem, request.method, request.path, "other")
+            self._rest()
 
     # Ends
 
@@ -928,6 +1007,8 @@ class Connection(asyncio.Protocol):
         # The coarse clock is behind by up to a tick, which may be late: never be early.
         now -= _COARSE_SECONDS
         settings = self.worker.timeouts
+        if self._present is not None and self._present.grant.expires is not None:
+            self._end_if_over(self._present.grant)
         if self._linger_since:
             if now - self._linger_since > _LINGER_SECONDS:
                 self._transport.abort()
@@ -940,6 +1021,16 @@ class Connection(asyncio.Protocol):
             not self._reader.arriving and now - self._used > settings.keep_alive and not self.busy()
         ):
             self._transport.close()
+
+    def _end_if_over(self, grant: Grant) -> None:
+        if grant.is_over(time.time()):
+            self.judge_again()
+
+    @property
+    def address(self) -> str:
+        """Where the client is, without its port; empty on a Unix socket."""
+        found = get_remote_addr(self._transport)
+        return found[0] if found else ""
 
     def _peer(self) -> str:
         address = get_remote_addr(self._transport)

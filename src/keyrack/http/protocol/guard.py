@@ -95,6 +95,14 @@ def _unknown(host: bytes) -> Problem:
     )
 
 
+def is_from_browser(fields: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a browser has sent a header section."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        values.setdefault(name, []).append(value)
+    return _from_browser(values)
+
+
 def _from_browser(values: dict[bytes, list[bytes]]) -> bool:
     if not values.keys().isdisjoint((b"sec-fetch-site", b"origin", b"referer")):
         return True

@@ -31,6 +31,7 @@ _SINGLE: Final = frozenset(
         b"content-encoding",
         b"expect",
         b"origin",
+        b"authorization",
         b"idempotency-key",
         b"last-event-id",
     )
@@ -83,6 +84,8 @@ def read(
     head.prefer = b", ".join(values.get(b"prefer", ()))
     head.idempotency_key = _first(values, b"idempotency-key")
     head.verdict = guard.judge(values, head.host)
+    head.credentials = _first(values, b"authorization")
+    head.grant = head.denial = None
     head.plain = _CHANGING.isdisjoint(values) and head.verdict == _WELCOME
     options = _tokens(values.get(b"connection", ()))
     head.keep_alive = b"close" not in options and (not http_1_0 or b"keep-alive" in options)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 import httptools
 
 from keyrack.http import problems, semantics
+from keyrack.http.api import dispatch
 from keyrack.http.client_memory import LITTLE
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
@@ -21,6 +22,7 @@ from keyrack.http.protocol.head import read as read_head
 from keyrack.http.protocol.request import Request
 
 if TYPE_CHECKING:
+    from keyrack.access.grant import Grant
     from keyrack.http.protocol.request import Head
     from keyrack.http.worker_context import WorkerContext
 
@@ -52,6 +54,14 @@ class RefusedMessage(NamedTuple):
 
 class Receiver(Protocol):
     """Who gets what a `MessageReader` reads: the connection."""
+
+    @property
+    def grant(self) -> Grant:
+        """What those may do on this connection who send no credentials."""
+
+    @property
+    def address(self) -> str:
+        """Where the client is, without its port; empty on a Unix socket."""
 
     def busy(self) -> bool:
         """Tell whether an answer is due that has not been written."""
@@ -185,6 +195,11 @@ class MessageReader:
         self.stopped = True
         self._parser = None
         del self._receiver
+
+    def admit_again(self) -> None:
+        """Find out anew who sends what is arriving: somebody may have been let in, or out."""
+        if self._head is not None:
+            self._worker.gate.admit(self._head, self._receiver.address)
 
     def overdue(self, now: float) -> Problem | None:
         """Return why the message may not go on arriving at this time (coarse seconds), or None."""
@@ -331,6 +346,8 @@ class MessageReader:
             )
         authority, self._url = _target(self._parser.get_method(), self._url)
         head = read_head(self._fields, version == "1.0", self._worker.guard, authority)
+        if head.credentials is not None:
+            self._worker.gate.admit(head, self._receiver.address)
         # What is recognised is not asked again whether its body may come.
         if head.cacheable and head.content_length <= self._worker.context.limits.max_value:
             raw = _head_bytes(self._beginning)
@@ -346,6 +363,17 @@ class MessageReader:
         is_value = method == b"PUT" and self._url.startswith(b"/v1/keys/")
         self._body_limit = limits.max_value if is_value else limits.max_body
         streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
+        request = Request(
+            method,
+            self._url,
+            head,
+            b"",
+            head.grant or self._receiver.grant,
+            keep_alive=head.keep_alive,
+        )
+        if head.content_length != 0:
+            # A body is not read, nor its length judged, for what is refused in any case.
+            dispatch.judge_head(request)
         if head.content_length > self._body_limit and not streams:
             raise self._body_too_large(head.content_length)
         memory = self._worker.client_memory
@@ -362,7 +390,6 @@ class MessageReader:
         self.send_continue()
         if streams and head.content_length != 0 and not self._receiver.busy():
             self.streaming = True
-            request = Request(method, self._url, head, b"", head.keep_alive)
             self._receiver.begin_streaming(request)
 
     def _body_too_large(self, actual: int | None) -> Problem:
@@ -399,7 +426,14 @@ class MessageReader:
             self._receiver.end_streaming()
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        request = Request(self._parser.get_method(), self._url, head, body, head.keep_alive)
+        request = Request(
+            self._parser.get_method(),
+            self._url,
+            head,
+            body,
+            head.grant or self._receiver.grant,
+            keep_alive=head.keep_alive,
+        )
         self._forget_message()
         if not head.keep_alive:
             self.stopped = True

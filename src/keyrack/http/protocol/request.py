@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from keyrack.access.grant import Grant
     from keyrack.engines.contract import Condition
     from keyrack.http.answer import Headers
+    from keyrack.http.problems import Problem
     from keyrack.http.protocol.guard import Judgement
 
 
@@ -22,7 +24,10 @@ class Head:
         "condition",
         "content_length",
         "content_type",
+        "credentials",
+        "denial",
         "fields",
+        "grant",
         "host",
         "http_1_0",
         "idempotency_key",
@@ -47,6 +52,12 @@ class Head:
     idempotency_key: bytes | None
     verdict: Judgement
     """What a request with this head may not do."""
+    credentials: bytes | None
+    """What the Authorization field says. It is a secret: no log and no answer shows it."""
+    grant: Grant | None
+    """What whoever sent it may do; None where it has no credentials."""
+    denial: Problem | None
+    """Why its credentials do not count."""
     plain: bool
     """Nothing in it changes what a request for a single key means."""
     cacheable: bool
@@ -54,17 +65,28 @@ class Head:
 
 
 class Request:
-    """One whole request. `path` is raw: still percent-encoded, without the query."""
+    """One whole request. `path` is raw: still percent-encoded, without the query.
 
-    __slots__ = ("body", "came", "head", "keep_alive", "method", "path", "query")
+    `grant` is what whoever sent it may do, be it by credentials or by the connection.
+    """
+
+    __slots__ = ("body", "came", "grant", "head", "keep_alive", "method", "path", "query")
 
     def __init__(
-        self, method: bytes, target: bytes, head: Head, body: bytes, keep_alive: bool
+        self,
+        method: bytes,
+        target: bytes,
+        head: Head,
+        body: bytes,
+        grant: Grant,
+        *,
+        keep_alive: bool,
     ) -> None:
         self.method = method
         self.path, _, self.query = target.partition(b"?")
         self.head = head
         self.body = body
+        self.grant = grant
         self.keep_alive = keep_alive
         self.came = 0
         """When, in ns of the monotonic clock; known only where an access log is kept."""

@@ -1,0 +1,144 @@
+"""How all processes of a service know who may log in, and know of each other that they do.
+
+The supervisor publishes what the operator's file says; tokens that are made over HTTP are in the
+store. Whoever changes either raises the epoch and wakes the workers. A worker that is woken reads
+the epoch, then file and store, and then says which epoch it has seen: from then on it judges by
+what was true in that epoch. A change is in force when every worker has seen its epoch.
+
+Each process raises a word of its own, and the epoch is the sum of all of them, so that no two
+changes get the same one: a sum that is read before a change is made is less than one read after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+from typing import Final
+
+_DIGEST_BYTES: Final = 32
+_LENGTH_BYTES: Final = 8
+_REGION: Final = 64 << 20
+"""Where the second of the two places for a document begins: behind the longest one."""
+_SUPERVISOR: Final = 0
+_DOCUMENTS: Final = 1
+_FAILED: Final = 2
+_LAST_RELOAD: Final = 3
+_KEYS_WANTED: Final = 4
+_HEADER: Final = 8
+_CACHE_LINE: Final = 8
+"""Words of each worker, so that no two write to the same cache line."""
+_RAISED: Final = 0
+_SEEN: Final = 1
+_FAILED_LOGINS: Final = 2
+_REFUSED: Final = 3
+
+
+class AccessBoard:
+    """Made by the supervisor before it forks. A process writes only words of its own."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        words = _HEADER + workers * _CACHE_LINE
+        self._words = memoryview(mmap.mmap(-1, words * 8)).cast("q")
+        self._file = os.memfd_create("keyrack-access", os.MFD_CLOEXEC)
+
+    # What the operator's file says
+
+    def publish(self, document: bytes, now_ms: int) -> None:
+        """Put a document in the place of the last one, and raise the epoch. The supervisor's.
+
+        `now_ms` is when it was read, in ms since 1970.
+        """
+        if len(document) + _LENGTH_BYTES + _DIGEST_BYTES > _REGION:
+            raise ValueError(f"a document has at most {_REGION} bytes")
+        number = self._words[_DOCUMENTS] + 1
+        whole = len(document).to_bytes(_LENGTH_BYTES, "little") + _digest(document) + document
+        os.pwrite(self._file, whole, number % 2 * _REGION)
+        self._words[_DOCUMENTS] = number
+        self._words[_LAST_RELOAD] = now_ms
+        self._words[_FAILED] = 0
+        self._words[_SUPERVISOR] += 1
+
+    def document(self) -> bytes:
+        """Return the document that was published last; empty before the first."""
+        while (number := self._words[_DOCUMENTS]) > 0:
+            start = number % 2 * _REGION
+            head = os.pread(self._file, _LENGTH_BYTES + _DIGEST_BYTES, start)
+            length = int.from_bytes(head[:_LENGTH_BYTES], "little")
+            document = os.pread(self._file, length, start + len(head))
+            if _digest(document) == head[_LENGTH_BYTES:]:
+                return document
+            # It was replaced twice meanwhile; the next one is whole.
+        return b""
+
+    def fail(self) -> None:
+        """Say that the file was changed and cannot be used: what was published last counts on."""
+        self._words[_FAILED] = 1
+
+    @property
+    def failed(self) -> bool:
+        """Whether the file cannot be used as it is now."""
+        return self._words[_FAILED] == 1
+
+    @property
+    def last_reload_ms(self) -> int:
+        """When a file that can be used was last read, in ms since 1970; 0 before that."""
+        return self._words[_LAST_RELOAD]
+
+    # Epochs
+
+    def epoch(self) -> int:
+        """Return the present epoch. Read it before what it is about."""
+        raised = self._words[_HEADER + _RAISED :: _CACHE_LINE]
+        return self._words[_SUPERVISOR] + sum(raised)
+
+    def raise_epoch(self, worker: int) -> int:
+        """Begin another epoch, once a change is committed, and return it. Then wake the workers."""
+        self._words[self._at(worker) + _RAISED] += 1
+        return self.epoch()
+
+    def see(self, worker: int, epoch: int) -> None:
+        """Say that a worker judges by what was true in an epoch."""
+        self._words[self._at(worker) + _SEEN] = epoch
+
+    def seen(self, worker: int) -> int:
+        """Return the epoch that a worker judges by."""
+        return self._words[self._at(worker) + _SEEN]
+
+    # Keys of issuers, and counts
+
+    def want_keys(self) -> None:
+        """Say that a key of an issuer is not known: the supervisor may fetch them anew."""
+        self._words[_KEYS_WANTED] = 1
+
+    def keys_wanted(self) -> bool:
+        """Tell whether a key is not known, and forget it."""
+        wanted = self._words[_KEYS_WANTED] == 1
+        self._words[_KEYS_WANTED] = 0
+        return wanted
+
+    def count_failed_login(self, worker: int) -> None:
+        """Count credentials that do not count."""
+        self._words[self._at(worker) + _FAILED_LOGINS] += 1
+
+    def count_refused(self, worker: int) -> None:
+        """Count a request that was not allowed to whoever made it."""
+        self._words[self._at(worker) + _REFUSED] += 1
+
+    @property
+    def failed_logins(self) -> int:
+        """How often somebody has sent credentials that do not count."""
+        return sum(self._words[_HEADER + _FAILED_LOGINS :: _CACHE_LINE])
+
+    @property
+    def refused(self) -> int:
+        """How many requests were not allowed to whoever made them."""
+        return sum(self._words[_HEADER + _REFUSED :: _CACHE_LINE])
+
+    def _at(self, worker: int) -> int:
+        return _HEADER + worker * _CACHE_LINE
+
+
+def _digest(document: bytes) -> bytes:
+    return hashlib.sha256(document).digest()
