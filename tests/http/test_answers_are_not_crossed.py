@@ -30,7 +30,7 @@ def echoing(source: random.Random, client: int, number: int) -> tuple[bytes, byt
             return request("GET", target), name.encode()
         case 4:
             # By way of the wide lane.
-            return request("GET", "/", host=f"{name}localhost"), f"http://{name}localhost".encode()
+            return request("GET", f"/v1/events/{name}"), f'"key":"{name}"'.encode()
         case 5:
             return request("PUT", f"/v1/keys/own-{client}", f"value of {client}".encode()), b""
         case 6:
