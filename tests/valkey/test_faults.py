@@ -85,13 +85,13 @@ def test_without_its_server_all_is_refused_in_time_and_works_again_later(own: Al
                 with pytest.raises(StoreAway):
                     await engine.scan()
                 with pytest.raises(StoreAway):
-                    await engine.ping()
+                    await engine.usage()
                 # Once it has been away for longer than that nobody is kept waiting.
                 assert time.monotonic() - began < 4 * wait
                 await asyncio.sleep(TIMEOUT)
             own.server.start()
             assert await until_it_works(engine) < 5
-            await engine.ping()
+            await engine.usage()
 
     run(look())
 
@@ -201,7 +201,7 @@ def test_a_full_server_refuses_what_needs_room_and_goes_on_with_the_rest(own: Al
             while isinstance(await attempt(engine, Set(b"%d" % full, bytes(100_000))), tuple):
                 full += 1
                 assert full < 200
-            assert await attempt(engine, Set(b"more", bytes(100_000))) == Refusal(Why.FULL)
+            assert await attempt(engine, Set(b"more", bytes(100_000))) == Refusal(Why.SERVER_FULL)
             assert await value_of(engine, b"kept") == b"v"
             # In one turn with what is refused.
             big, touch = Set(b"x", bytes(100_000)), Touch(b"kept", 9000)
@@ -272,7 +272,7 @@ def test_sentinel_names_another_primary_when_one_dies(pair: Watched) -> None:
 
 def engine_without_wait(engine: ValkeyEngine) -> ValkeyEngine:
     """The same connections, for writes that the only server that is left may acknowledge."""
-    engine._wait = 0
+    engine.writes._wait = 0
     return engine
 
 
@@ -397,7 +397,7 @@ def test_a_user_with_few_rights_is_enough(own: Alone) -> None:
             assert (await engine.usage()).keys == 1
             await engine.expire(1)
             await engine.trim(1)
-            await engine.ping()
+            await engine.usage()
             assert await engine.check() == []
         async with opened(f"{address}/app:", wait=1, timeout=0.3) as engine:
             assert await attempt(engine, Set(b"k", b"v")) == Refusal(Why.AWAY)

@@ -27,7 +27,7 @@ def test_a_key_is_never_served_in_or_after_the_millisecond_of_its_end(server: st
             served = 0
             for _ in range(200):
                 # In one piece and in this order: what is served was there after the time was told.
-                clock = engine._ask(0, b"TIME")
+                clock = engine.calls.ask(0, b"TIME")
                 reads = [engine.get(b"%d" % number) for number in range(60)]
                 seconds, us = await clock
                 now = int(seconds) * 1000 + int(us) // 1000

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import uvloop
 
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.engine import ValkeyEngine
+from keyrack.engines.valkey.engine import Options, ValkeyEngine
 from keyrack.engines.valkey.servers import Login
 
 if TYPE_CHECKING:
@@ -30,7 +30,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 async def opened(url: str, timeout: float = 2.0, **more: Any) -> AsyncIterator[ValkeyEngine]:
     """Have a store open."""
     address = parse(url)
-    engine = ValkeyEngine(address, Login(address.user, address.password, None, timeout), **more)
+    login = Login(address.user, address.password, None, timeout)
+    engine = ValkeyEngine(address, login, Options(**more))
     await engine.open()
     try:
         yield engine

@@ -6,7 +6,7 @@ import hashlib
 import secrets
 
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.engine import ValkeyEngine
+from keyrack.engines.valkey.engine import Options, ValkeyEngine
 from keyrack.engines.valkey.servers import Login
 from valkey_support.servers import alone, cluster, watched
 from valkey_support.worlds import OnValkey
@@ -40,4 +40,4 @@ def url_of(engine: str, directory: str = "") -> str:
 def opened_for(engine: str, directory: str) -> OnValkey:
     """Open the store that stands for a directory."""
     address = parse(url_of(engine, directory))
-    return OnValkey(ValkeyEngine(address, Login("", "", None, 5.0), events=1_000_000))
+    return OnValkey(ValkeyEngine(address, Login("", "", None, 5.0), Options(events=1_000_000)))

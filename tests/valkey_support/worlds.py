@@ -11,7 +11,7 @@ from engine_support.driven import Driven
 from engine_support.world import EVENTS_KEPT, SteadyClock
 
 from keyrack.engines.valkey.address import parse
-from keyrack.engines.valkey.engine import ValkeyEngine
+from keyrack.engines.valkey.engine import Options, ValkeyEngine
 from keyrack.engines.valkey.servers import Login
 from valkey_support.servers import alone, cluster, watched, wipe
 
@@ -67,12 +67,11 @@ class ValkeyWorld:
         engine = ValkeyEngine(
             address,
             Login("", "", None, TIMEOUT),
-            self._events,
-            clock=self._now,
-            wall=lambda: time.time_ns() // 1000,
+            Options(self._events, clock=self._now, wall=lambda: time.time_ns() // 1000),
         )
-        engine._me = b"the only one"
-        return OnValkey(engine)
+        opened = OnValkey(engine)
+        engine.upkeep.me = b"the only one"
+        return opened
 
     def restart(self) -> None:
         """Close the engine and open the same store again, as the next service does."""

@@ -25,6 +25,9 @@ PAGE_BYTES: Final = 4 << 20
 MAX_TTL_MS: Final = 3650 * 24 * 3600 * 1000
 """Ten years, so that no sum of a clock and a TTL comes near 64 bits."""
 
+KEEP_END: Final = -1
+"""In place of a TTL: the end that the key has, none for a new key."""
+
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
@@ -76,7 +79,10 @@ class Space(enum.IntEnum):
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
-    """Store a value. Without a TTL the key does not end: an earlier TTL is cleared."""
+    """Store a value. Without a TTL the key does not end: an earlier TTL is cleared.
+
+    With `KEEP_END` in its place the key ends when it would have ended, to the millisecond.
+    """
 
     key: bytes
     value: bytes
@@ -176,6 +182,10 @@ class Why(enum.Enum):
     """The outcome of another write is kept under this name."""
     FULL = "full"
     """The store has no room for it; deletes still work."""
+    SERVER_FULL = "server full"
+    """The server that the store is on has no room for it; deletes still work."""
+    UNSAFE = "unsafe"
+    """The server that the store is on is set to remove keys by itself. Nothing was done."""
     DISK_FULL = "disk full"
     """The disk that the store is kept on has no room for it. Nothing was done."""
     DISK = "disk"

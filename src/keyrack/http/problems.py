@@ -266,7 +266,8 @@ KINDS: Final[Mapping[str, Kind]] = {
         507,
         "The store is full",
         "Nothing was written. Reads and deletes go on; writes work again when there is room, or "
-        "with a larger `--memory`. With `--when-full evict` room is made by evicting keys.",
+        "with a larger `--memory` (of a store in Valkey: a larger `maxmemory` there). With "
+        "`--when-full evict` room is made by evicting keys.",
     ),
 }
 

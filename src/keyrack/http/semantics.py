@@ -202,6 +202,13 @@ def refused(refusal: Refusal) -> Problem:
         return Problem(
             "store-full", "There is no room for this. Delete keys, or start with more --memory."
         )
+    if refusal.why is Why.SERVER_FULL:
+        return Problem(
+            "store-full",
+            "Valkey has no room for this: maxmemory is reached. Delete keys, or raise it there.",
+        )
+    if refusal.why is Why.UNSAFE:
+        return problems.away("Valkey's maxmemory-policy is not noeviction. Nothing was done.")
     if refusal.why is Why.DISK_FULL:
         return Problem(
             "store-full", "The disk that the store is kept on is full. Nothing was done."

@@ -100,7 +100,7 @@ def _address(settings: Settings) -> Address:
 
 def _engine(settings: Settings) -> ValkeyEngine:
     try:
-        from keyrack.engines.valkey.engine import ValkeyEngine
+        from keyrack.engines.valkey.engine import Options, ValkeyEngine
         from keyrack.engines.valkey.servers import Login
     except ModuleNotFoundError as error:
         raise StoreError(
@@ -110,9 +110,8 @@ def _engine(settings: Settings) -> ValkeyEngine:
     address = _address(settings)
     tls = _tls(settings) if address.tls else None
     login = Login(address.user, address.password, tls, settings.engine_timeout)
-    return ValkeyEngine(
-        address, login, settings.events, settings.valkey_wait, settings.valkey_may_evict
-    )
+    options = Options(settings.events, settings.valkey_wait, settings.valkey_may_evict)
+    return ValkeyEngine(address, login, options)
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
@@ -12,10 +12,10 @@ from keyrack.engines.valkey.events import unpack as unpack_events
 from keyrack.engines.valkey.layout import ENDS, EVENTS, INDEX, KINDS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Iterator
 
     from keyrack.engines.contract import Event
-    from keyrack.engines.valkey.layout import Layout
+    from keyrack.engines.valkey.calls import Calls
 
 _ENOUGH: Final = 20
 _CHUNK: Final = 500
@@ -39,18 +39,12 @@ class _Shard:
 
 
 class Audit:
-    """One look at the whole store. `ask` sends a command to a shard's server."""
+    """One look at the whole store."""
 
-    def __init__(
-        self,
-        ask: Callable[..., Awaitable[Any]],
-        each: Callable[..., Awaitable[list[Any]]],
-        layout: Layout,
-        now: int,
-    ) -> None:
-        self._ask = ask
-        self._each = each
-        self._layout = layout
+    def __init__(self, calls: Calls, now: int) -> None:
+        self._ask = calls.ask
+        self._each = calls.each
+        self._layout = calls.layout
         self._now = now
 
     async def problems(self) -> list[str]:

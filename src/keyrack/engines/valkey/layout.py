@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from keyrack.engines.contract import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from keyrack.engines.contract import Operation, Write
 
@@ -81,6 +81,13 @@ class Layout:
         if self.shards == 1:
             return 0
         return binascii.crc_hqx(tagged(key), 0) % self.shards
+
+    def by_shard(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:
+        """Return the keys of each shard, each once."""
+        shards: dict[int, list[bytes]] = {}
+        for key in dict.fromkeys(keys):
+            shards.setdefault(self.shard_of(key), []).append(key)
+        return shards
 
     def shard_of_write(self, write: Write) -> int | None:
         """Return the one shard that a write touches, None where there are several.

@@ -48,6 +48,7 @@ local ENDS = {k = 'x', l = 'y'}
 local NAMED = {k = 'i', l = 'y', a = 'z'} -- where a record is named besides, in a cluster
 local STATE = '>I8I8I8I2I2'
 local STATE_SIZE = 28
+local KEEP = '-1' -- in place of a TTL: the end that the key has
 local MOST_STEPS = 5000
 local SHORT = 4096
 
@@ -181,7 +182,7 @@ end
 -- The beginning of a record that counts (nil: there is none), whether one was there that ended, and
 -- whether there must be one that is not here.
 local function look(shard, kind, key)
-  local draft = shard.drafts and shard.drafts[kind .. key]
+  local draft = shard.drafts and shard.order[1] and shard.drafts[kind .. key]
   if draft then return draft.raw and sub(draft.raw, 1, 17) or nil, false end
   local head = call('GETRANGE', shard.base .. kind .. key, 0, 16)
   if head == '' then
@@ -306,13 +307,16 @@ end
 -- Operations. Each returns a result, or nil and why it is refused. A result is twice the revision,
 -- plus one where the key existed; {record} of a get; {result, number} of an add.
 
-local function set_it(shard, kind, key, ttl, rest, head, ended)
+local function end_after(shard, ttl)
+  return ttl > 0 and shard.now + ttl or 0
+end
+
+local function set_it(shard, kind, key, ends, rest, head, ended)
   local revision = 0
   if SETS[kind] then
     if ended then note(shard, EXPIRES[kind], key) end
     revision = note(shard, SETS[kind], key)
   end
-  local ends = ttl > 0 and shard.now + ttl or 0
   put(shard, kind, key, compose(revision, ends, rest), ends, head ~= nil)
   return revision * 2 + (head and 1 or 0)
 end
@@ -326,7 +330,13 @@ end
 
 local OPERATIONS = {
   s = function(shard, kind, key, head, ended, args, at)
-    return set_it(shard, kind, key, tonumber(args[at]), args[at + 1], head, ended)
+    local ttl, ends = args[at], 0
+    if ttl ~= KEEP then
+      ends = end_after(shard, tonumber(ttl))
+    elseif head then
+      ends = end_of(head)
+    end
+    return set_it(shard, kind, key, ends, args[at + 1], head, ended)
   end,
   d = function(shard, kind, key, head, ended)
     if ended then
@@ -343,24 +353,24 @@ local OPERATIONS = {
   end,
   a = function(shard, kind, key, head, ended, args, at)
     local before, tag_and_type, ttl = args[at + 1], '\0', tonumber(args[at + 2])
+    local ends = end_after(shard, ttl)
     if head then
       local raw = whole(shard, kind, key)
       local rest = rest_of(raw)
       local begins = byte(rest, 1) == 127 and 3 + byte(rest, 2) or 2
       tag_and_type, before = sub(rest, 1, begins - 1), sub(rest, begins)
       if not is_number(before) then return nil, 'number' end
-      local ends = end_of(head)
-      if ttl == 0 and ends > 0 then ttl = ends - shard.now end
+      if ttl == 0 then ends = end_of(head) end
     end
     local number = sum(before, args[at])
     if not number then return nil, 'overflow' end
-    return {set_it(shard, kind, key, ttl, tag_and_type .. number, head, ended), number}
+    return {set_it(shard, kind, key, ends, tag_and_type .. number, head, ended), number}
   end,
   t = function(shard, kind, key, head, _, args, at)
     if not head then return nil, 'missing' end
     local raw, ttl = whole(shard, kind, key), tonumber(args[at])
     local revision = unpack_struct('>I8', raw)
-    local ends = ttl > 0 and shard.now + ttl or 0
+    local ends = end_after(shard, ttl)
     put(shard, kind, key, compose(revision, ends, rest_of(raw)), ends, true)
     return revision * 2 + 1
   end,
@@ -368,8 +378,24 @@ local OPERATIONS = {
 }
 local ARGUMENTS = {s = 4, d = 2, g = 2, a = 5, t = 3, c = 2, r = 4}
 
+-- A read without condition: nearly every operation of a batch that reads.
+local function get_plainly(shard, key)
+  if shard.drafts and shard.order[1] and shard.drafts['k' .. key] then
+    return {shard.drafts['k' .. key].raw or false}
+  end
+  local raw = call('GET', shard.base .. 'k' .. key)
+  if not raw then
+    local _, _, elsewhere = look(shard, 'k', key)
+    if elsewhere then return nil, 'moving' end
+    return {false}
+  end
+  local ends = end_of(raw)
+  return {(ends == 0 or ends > shard.now) and raw}
+end
+
 local function operate(shard, args, at)
   local what, key = args[at], args[at + 1]
+  if what == 'gk' then return get_plainly(shard, key) end
   local kind = sub(what, 2, 2)
   local head, ended, elsewhere = look(shard, kind, key)
   if elsewhere then return nil, 'moving' end
@@ -482,7 +508,7 @@ local function write_once(shard, args, at, count)
   local outcome = write_some(shard, args, at + 4, count - 1)
   if type(outcome) == 'table' and outcome[1] == 'moving' then return outcome end
   local kept = '\0' .. pack('>I2', #fingerprint) .. fingerprint .. cmsgpack.pack(outcome)
-  set_it(shard, 'a', key, ttl, kept)
+  set_it(shard, 'a', key, end_after(shard, ttl), kept)
   if shard.spread then name_answer(shard, key, ttl) end
   return outcome
 end
@@ -757,12 +783,24 @@ local function raise_to(shard, revision)
   end
 end
 
--- Argument: a revision. Whatever this shard does from now on gets a greater one.
--- Reply: clock, last revision, revision up to which events are gone.
+-- Whether an event with this revision was written here, or may have been: it is forgotten, or there
+-- was none yet. A server that took over from another one may lack its last events, and have others.
+local function is_known(shard, revision)
+  if revision <= shard.gone or revision == shard.last then return true end
+  local entry = call('XRANGE', shard.base .. 'e', format('%.0f', revision), '+', 'COUNT', 1)[1]
+  if not entry then return false end
+  local ahead = tonumber(string.match(entry[1], '^%d+')) - revision
+  return ahead % shard.step == 0 and ahead / shard.step < size_of(entry)
+end
+
+-- Arguments: a revision, than which whatever this shard does from now on gets a greater one, and the
+-- revision of an event. Reply: clock, last revision, revision up to which events are gone, whether
+-- that event is known.
 local function raise(keys, args)
   local shard = open(keys, args)
+  local known = is_known(shard, tonumber(args[5]))
   raise_to(shard, tonumber(args[4]))
-  return {shard.now, shard.last, shard.gone}
+  return {shard.now, shard.last, shard.gone, known and 1 or 0}
 end
 
 -- Arguments: names of records, without what all names of the shard have in common. Reply: records.
@@ -778,8 +816,8 @@ local function read(keys, args)
   return reply
 end
 
--- Arguments: a revision, limit, another revision to raise the shard to.
--- Reply: clock, last revision, then id and events of the oldest entries after the first revision.
+-- Arguments: a revision, limit.
+-- Reply: clock, last revision, then id and events of the oldest entries after the revision.
 local function events(keys, args)
   local shard = open(keys, args)
   local reply = {shard.now, shard.last}
@@ -791,9 +829,16 @@ local function events(keys, args)
   return reply
 end
 
+-- The same; other arguments are a revision to raise the shard to, and that of an event that was read
+-- before. Where this is not known, all events of before count as gone, whoever asks for them.
 local function events_raising(keys, args)
   local shard = open(keys, args)
+  local known = is_known(shard, tonumber(args[7]))
   raise_to(shard, tonumber(args[6]))
+  if not known then
+    shard.gone = shard.last
+    save(shard)
+  end
   return events(keys, args)
 end
 

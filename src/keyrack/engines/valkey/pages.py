@@ -1,4 +1,4 @@
-"""Pages of keys, of one shard or put together from many.
+"""Lists of keys, of one shard or put together from many.
 
 Of many shards each is asked for its share of a page and a little more. Where one of them has more
 than it gave, the page can only be complete up to its last key; the round after that asks for more.
@@ -6,6 +6,7 @@ than it gave, the page can only be complete up to its last key; the round after 
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines import record as wire
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from keyrack.engines.contract import Record
+    from keyrack.engines.valkey.calls import Calls
 
 _LEAST_BYTES: Final = 1 << 17
 _SPARE: Final = 4
@@ -27,20 +29,67 @@ class _Part(NamedTuple):
     stopped: bytes | None
 
 
-class Pages:
-    """Reads pages; `each` calls a function in every shard."""
+class Lists:
+    """Reads pages of keys and counts them.
 
-    def __init__(
+    `closed` returns a revision that all shards have left behind.
+    """
+
+    def __init__(self, calls: Calls, closed: Callable[[], Awaitable[int]]) -> None:
+        self._calls = calls
+        self._shards = calls.layout.shards
+        self._closed = closed
+
+    async def page(
         self,
-        each: Callable[..., Awaitable[list[Any]]],
-        shards: int,
         prefix: bytes,
+        after: bytes | None,
+        limit: int,
         reverse: bool,
         delimiter: bytes,
         most_bytes: int,
+    ) -> Page:
+        """Return a page; of many shards it is what each had in one moment."""
+        pages = _Pages(self._calls, prefix, reverse, delimiter, most_bytes)
+        if self._shards == 1:
+            return await pages.of_one(after, limit)
+        return await pages.of_many(after, limit, await self._closed())
+
+    async def count(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[int, bytes | None]:
+        """Count keys in so many steps a shard; return the number and where to go on, if at all."""
+        begin = b"" if after is None else b"a" + after
+        if self._shards == 1:
+            return await self._count_some(0, prefix, begin, steps)
+        shards = range(self._shards)
+        counts = await asyncio.gather(*(self._count_all(s, prefix, begin, steps) for s in shards))
+        return sum(counts), None
+
+    async def _count_all(self, shard: int, prefix: bytes, begin: bytes, steps: int) -> int:
+        total, following = 0, begin
+        while True:
+            number, last = await self._count_some(shard, prefix, following, steps)
+            total += number
+            if last is None:
+                return total
+            following = b"a" + last
+
+    async def _count_some(
+        self, shard: int, prefix: bytes, begin: bytes, steps: int
+    ) -> tuple[int, bytes | None]:
+        _, number, last = await self._calls.function(shard, "count", prefix, begin, b"%d" % steps)
+        return number, last
+
+
+class _Pages:
+    """Reads the pages of one list."""
+
+    def __init__(
+        self, calls: Calls, prefix: bytes, reverse: bool, delimiter: bytes, most_bytes: int
     ) -> None:
-        self._each = each
-        self._shards = shards
+        self._each = calls.each
+        self._shards = calls.layout.shards
         self._prefix = prefix
         self._reverse = reverse
         self._delimiter = delimiter

@@ -8,6 +8,7 @@ answer that was another's. A call whose asker is gone keeps its place in the lin
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 Done: TypeAlias = "Callable[[Any], None]"
 """Called once: with the reply, with a `ReplyError`, or with `Lost`."""
+
+_log = logging.getLogger("keyrack.valkey")
 
 
 class Lost(Exception):
@@ -95,18 +98,28 @@ class Connection(asyncio.Protocol):
                 if not calls:
                     self.close()
                     return
-                self._replied(calls.popleft(), reply)
+                self._tell(calls.popleft(), reply)
             if self._retired and not calls:
                 self.close()
         except ProtocolError:
             self.close()
+
+    def _tell(self, call: Call, reply: Any) -> None:
+        """Hand a reply on. One call's trouble must not cost the others their replies."""
+        try:
+            self._replied(call, reply)
+        except Exception:
+            _log.exception("a reply could not be taken")
 
     def connection_lost(self, error: Exception | None) -> None:
         """Fail what waits."""
         calls, self._calls = self._calls, deque()
         self.lost()
         for call in calls:
-            call.done(Lost())
+            try:
+                call.done(Lost())
+            except Exception:
+                _log.exception("a lost call could not be concluded")
 
     def late(self, now: float, limit: float) -> bool:
         """Tell whether the oldest call has waited for more than `limit` seconds."""

@@ -267,6 +267,8 @@ def _loaded(reply: Any) -> None:
 class Servers(abc.ABC):
     """All servers of a store, whatever they are. `changed` is called when any was found anew."""
 
+    are_a_cluster = False
+
     def __init__(self, address: Address, login: Login, changed: Callable[[], None]) -> None:
         self._address = address
         self._login = login
@@ -449,6 +451,8 @@ class Single(Servers):
 
 class Cluster(Servers):
     """The primaries of a cluster; only those that hold one of `slots` are kept connected."""
+
+    are_a_cluster = True
 
     def __init__(
         self,
