@@ -95,6 +95,19 @@ def test_the_ttl_stays(client: Client, key: str) -> None:
     assert client.get(f"/v1/keys/{key}x").get("Keyrack-TTL") is None
 
 
+def test_a_key_that_is_patched_all_the_time_ends_when_it_would_have_ended(
+    client: Client, key: str
+) -> None:
+    names = [f"{{{key}}}{number}" for number in range(2)]
+    sets = [{"op": "set", "key": name, "value": {}, "ttl": 1.5} for name in names]
+    assert client.batch(*sets).status == 200  # in one commit, so that they end together
+    patches = 0
+    while client.get(f"/v1/keys/{quoted(names[1])}").status == 200:
+        patches += client.patch(names[0], {"n": patches}).status == 204
+    assert patches > 20
+    assert client.get(f"/v1/keys/{quoted(names[0])}").status == 404
+
+
 def test_a_missing_or_ended_key_is_404(client: Client, key: str) -> None:
     answer = client.patch(key, {"a": 1})
     assert (answer.status, answer.json["type"]) == (404, "/docs/problems/key-not-found")

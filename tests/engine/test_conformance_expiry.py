@@ -15,10 +15,23 @@ from engine_support.world import (
     value_of,
 )
 
-from keyrack.engines.contract import MAX_TTL_MS, TEXT, Change, Delete, Record, Result, Set, Sweep
+from keyrack.engines.contract import (
+    KEEP_END,
+    MAX_TTL_MS,
+    TEXT,
+    Add,
+    Change,
+    Delete,
+    Record,
+    Result,
+    Set,
+    Sweep,
+)
 
 if TYPE_CHECKING:
     from engine_support.world import World
+
+    from keyrack.engines.contract import Operation
 
 TEN_YEARS = MAX_TTL_MS
 
@@ -46,6 +59,49 @@ def test_a_record_says_when_it_ends(world: World) -> None:
     assert world.engine.get(b"k") is not None
     world.clock.advance(1)
     assert world.engine.get(b"k") is None
+
+
+@pytest.mark.parametrize("operation", [Set(b"k", b"2", ttl_ms=KEEP_END), Add(b"k", 1)])
+def test_what_keeps_a_ttl_keeps_its_end(world: World, operation: Operation) -> None:
+    put(world.engine, b"k", b"1", ttl_ms=100)
+    record = world.engine.get(b"k")
+    assert record is not None
+    for _ in range(3):
+        world.clock.advance(30)
+        done(world.engine, operation)
+        present = world.engine.get(b"k")
+        assert present is not None
+        assert present.expires_at == record.expires_at
+    world.clock.advance(9)
+    assert value_of(world.engine, b"k") is not None
+    world.clock.advance(1)
+    assert world.engine.get(b"k") is None
+    assert world.engine.check() == []
+
+
+def test_a_key_that_keeps_no_end_has_none(world: World) -> None:
+    put(world.engine, b"ended", b"1", ttl_ms=5)
+    put(world.engine, b"without", b"1")
+    world.clock.advance(10)
+    for key in (b"ended", b"without", b"new"):
+        done(world.engine, Set(key, b"2", ttl_ms=KEEP_END))
+        record = world.engine.get(key)
+        assert record is not None
+        assert record.expires_at == 0
+
+
+def test_an_end_is_kept_within_a_batch(world: World) -> None:
+    done(
+        world.engine,
+        Set(b"{t}k", b"1", ttl_ms=50),
+        Set(b"{t}k", b"2", ttl_ms=KEEP_END),
+        Delete(b"{t}other"),
+        Add(b"{t}k", 1),
+    )
+    world.clock.advance(49)
+    assert value_of(world.engine, b"{t}k") == b"3"
+    world.clock.advance(1)
+    assert world.engine.get(b"{t}k") is None
 
 
 def test_a_ttl_goes_on_over_a_restart(world: World) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from keyrack.engines.contract import JSON, Condition, Refusal, Set, Why
+from keyrack.engines.contract import JSON, KEEP_END, Condition, Refusal, Set, Why
 from keyrack.http import contract
 from keyrack.http.answer import Answer
 from keyrack.http.contract import etag
@@ -72,9 +72,8 @@ async def _operation(request: Request, context: Context, key: bytes, change: Any
         why = "It is nested too deeply, or has half of a surrogate pair."
         raise Problem("bad-json", why) from None
     check_size(value, context.limits)
-    left = record.expires_at and max(1, record.expires_at - context.engine.now())
     same = Condition(match=frozenset((record.revision,)))
-    return Set(key, value, record.media_type, left, same)
+    return Set(key, value, record.media_type, KEEP_END, same)
 
 
 def _merged(record: Record, change: Any) -> bytes:

@@ -10,6 +10,7 @@ import msgspec
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
+    KEEP_END,
     TEXT,
     Add,
     Change,
@@ -249,7 +250,7 @@ class Commit:
                 return refusal
         draft = self.draft
         revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
-        ends = self.now + ttl if ttl else 0
+        ends = self._end_of(key, space) if ttl == KEEP_END else self.now + ttl if ttl else 0
         old = self.txn.replace(key, _packed(operation, revision, ends), self._spaces[space])
         if self._undo is not None:
             self._undo.changes.append((key, space, old))
@@ -322,10 +323,8 @@ class Commit:
         number = before + operation.delta
         if not _LEAST <= number <= _MOST:
             return Refusal(Why.OVERFLOW, revision=record.revision if record else None)
-        ttl = operation.ttl_ms
-        if not ttl and record is not None and record.expires_at:
-            ttl = record.expires_at - self.now
         media_type = TEXT if record is None else record.media_type
+        ttl = operation.ttl_ms or KEEP_END
         step = self._set(Set(operation.key, b"%d" % number, media_type, ttl))
         if isinstance(step, Refusal):
             return step
@@ -382,6 +381,10 @@ class Commit:
         if raw is None or (wire.has_ttl(raw) and wire.expires_at(raw) <= self.now):
             return None
         return raw
+
+    def _end_of(self, key: bytes, space: Space) -> int:
+        raw = self._present(key, space)
+        return 0 if raw is None else wire.expires_at(raw)
 
     def _revision(self, operation: Operation) -> int | None:
         """Return the present revision of an operation's key, None when it is missing."""
