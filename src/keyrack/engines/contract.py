@@ -207,6 +207,11 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     why: Why
     index: int = 0
     revision: int | None = None
+    needed: int = 0
+    """With `Why.FULL`: how many bytes a write of several operations may need, 0 where that is not
+    known."""
+    available: int = 0
+    """How many there are for it."""
 
 
 Outcome: TypeAlias = tuple[Result, ...] | Refusal

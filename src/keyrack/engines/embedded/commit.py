@@ -27,6 +27,7 @@ from keyrack.engines.contract import (
     Why,
     Write,
 )
+from keyrack.engines.embedded.demand import CHECK_EVERY, Growth
 from keyrack.engines.embedded.eventlog import Draft
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Condition, Operation
     from keyrack.engines.embedded.database import Database
+    from keyrack.engines.embedded.demand import Demand
     from keyrack.engines.embedded.events import EventLog
 
 Step: TypeAlias = Result | Refusal
@@ -104,12 +106,30 @@ class Commit:
     """
 
     __slots__ = (
-        "_before", "_events", "_expiry", "_log", "_size", "_spaces", "_undo", "draft", "evicted",
-        "now", "txn",
+        "_before",
+        "_events",
+        "_expiry",
+        "_growth",
+        "_log",
+        "_size",
+        "_spaces",
+        "_undo",
+        "draft",
+        "evicted",
+        "now",
+        "txn",
     )  # fmt: skip
 
-    def __init__(self, database: Database, log: EventLog, pages: int, grows: bool) -> None:
-        self.txn = database.write(pages, grows)
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        pages: int,
+        grows: bool,
+        demand: Demand | None = None,
+    ) -> None:
+        self.txn = database.write(pages, grows, None if demand is None else demand.pages)
+        self._growth = None if demand is None else Growth(self.txn, demand)
         self._log = log
         self._spaces = database.spaces
         self._expiry = database.expiry
@@ -188,7 +208,10 @@ class Commit:
         mark = self.draft.mark()
         self._before = mark[0]
         results: list[Result] = []
+        growth = self._growth
         for index, operation in enumerate(write):
+            if growth is not None and not index % CHECK_EVERY:
+                growth.check()
             step = self._do(operation)
             if isinstance(step, Refusal):
                 self._undo = None

@@ -64,7 +64,7 @@ Changes: TypeAlias = "Mapping[tuple[int, bytes], bytes | None]"
 
 
 class NoRoom(lmdb.MapFullError):
-    """Raised before anything is tried: the store is full, whoever reads it."""
+    """Raised where memory cannot be had: the store is full, whoever reads it."""
 
 
 class JournalFailed(StoreAway):
@@ -197,6 +197,11 @@ class ReadTransaction:
     def note(self, name: bytes) -> bytes | None:
         """Return a note."""
         return self._raw.get(name, None, self.database.notes.handle)
+
+    def shape(self, tree: Tree) -> tuple[int, int]:
+        """Return how many leaves a tree has, and how many branches."""
+        stat = self._raw.stat(tree.handle)
+        return stat["leaf_pages"], stat["branch_pages"]
 
     def state(self) -> tuple[int, int, int]:
         """Return the last revision, and the number and the bytes of the events."""
@@ -489,8 +494,10 @@ class Database:
         """Begin to look. Not for long: pages that are replaced meanwhile cannot be used again."""
         return ReadTransaction(self, self._env.begin())
 
-    def write(self, pages: int, grows: bool) -> WriteTransaction:
-        """Begin to change records, which takes `pages` pages at most.
+    def write(
+        self, pages: int, grows: bool, likely: Callable[[ReadTransaction], int] | None = None
+    ) -> WriteTransaction:
+        """Begin to change records, which takes `pages` pages at most, or what `likely` tells.
 
         `grows`: the store will be larger by it, and must leave the reserve alone. Raises `NoRoom`
         where there is none, and `JournalFailed`.
@@ -500,12 +507,18 @@ class Database:
             change_log = self._change_log
             if change_log is not None and not change_log.is_on(ReadTransaction(self, raw)):
                 change_log = None
+            if likely is not None:
+                pages = min(pages, likely(ReadTransaction(self, raw)))
             if not self.memory.claim(pages, grows):
                 self._claim_fewer(pages, grows)
         except BaseException:
             raw.abort()
             raise
         return WriteTransaction(self, raw, change_log)
+
+    def room(self) -> int:
+        """Return how many pages there are for what makes the store larger."""
+        return max(0, self.most_live_pages - self.live_pages())
 
     def _claim_fewer(self, pages: int, grows: bool) -> None:
         """Claim what a commit can take that touches every page there is: it copies none twice."""

@@ -7,6 +7,7 @@ are waited for that keep freed pages from being used.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -15,8 +16,9 @@ import lmdb
 from keyrack.engines.contract import Check, Delete, Get, Refusal, Remember, Set, Why
 from keyrack.engines.embedded.commit import Commit, are_plain
 from keyrack.engines.embedded.database import JournalFailed, NoRoom
+from keyrack.engines.embedded.demand import PAGES_AN_OUTCOME, Demand
 from keyrack.engines.embedded.eviction.policy import keys_of, likely_pages
-from keyrack.engines.embedded.memory import PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
+from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, pages_of
 
 if TYPE_CHECKING:
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
 _MOST_PAGES: Final = 1536
 """A commit's bound: about 120 small writes or 6 MiB, well under a millisecond."""
-_PAGES_AN_OUTCOME: Final = 48
-"""An outcome that is remembered: 64 KiB of values that were read, and a thousand results."""
+_LARGE: Final = 16
+"""Operations above which a write has a commit of its own, and its demand is looked at closely."""
 _READ_SECONDS: Final = 0.0005
 _PATIENCE_NS: Final = 100_000_000
 """How long a write waits for readers that keep freed pages from being used."""
@@ -63,9 +65,13 @@ class StoreWriter:
         pages, grows = PAGES_A_COMMIT, False
         for write in writes:
             need, growing = _needs(write)
-            if group and pages + need > self._most_pages:
+            large = len(write) > _LARGE
+            if group and (large or pages + need > self._most_pages):
                 outcomes += self._commit(group, pages, grows)
                 group, pages, grows = [], PAGES_A_COMMIT, False
+            if large:
+                outcomes.append(self._commit_large(write, PAGES_A_COMMIT + need, growing))
+                continue
             group.append(write)
             pages += need
             grows = grows or growing
@@ -73,12 +79,40 @@ class StoreWriter:
             outcomes += self._commit(group, pages, grows)
         return outcomes
 
+    def _commit_large(self, write: Write, pages: int, grows: bool) -> Outcome:
+        """Do a write of many operations; a refusal says how much it needs and how much there is."""
+        demand = Demand(write)
+        (outcome,) = self._commit((write,), pages, grows, demand=demand)
+        if not _is_full(outcome):
+            return outcome
+        needed, available = self._weigh(demand)
+        if needed <= available:
+            # What the last one of many operations has freed is there, but not ready yet.
+            with contextlib.suppress(lmdb.MapFullError):
+                self._database.reclaim()
+            (outcome,) = self._commit((write,), pages, grows, demand=demand)
+            if not _is_full(outcome):
+                return outcome
+            needed, available = self._weigh(demand)
+        return Refusal(Why.FULL, needed=needed, available=min(needed, available))
+
+    def _weigh(self, demand: Demand) -> tuple[int, int]:
+        """Return how many bytes a write needs and how many there are."""
+        with self._database.read() as txn:
+            needed = demand.pages(txn)
+        return needed * PAGE, self._database.room() * PAGE
+
     def _commit(
-        self, writes: Sequence[Write], pages: int, grows: bool, apply: Apply = Commit.apply_each
+        self,
+        writes: Sequence[Write],
+        pages: int,
+        grows: bool,
+        apply: Apply = Commit.apply_each,
+        demand: Demand | None = None,
     ) -> list[Outcome]:
         """Do writes in one transaction, or one by one where together they do not fit."""
         try:
-            return self._transact(writes, pages, grows, apply)
+            return self._transact(writes, pages, grows, apply, demand)
         except JournalFailed as error:
             return [Refusal(error.why)] * len(writes)
         except (lmdb.MapFullError, lmdb.TxnFullError) as error:
@@ -99,7 +133,7 @@ class StoreWriter:
         if not self._database.clear_readers() and not (held and self._readers_go_on()):
             return [Refusal(Why.FULL)]
         outcomes = self.write((write,))
-        if outcomes != [Refusal(Why.FULL)]:
+        if not _is_full(outcomes[0]):
             self._held_since = 0
         return outcomes
 
@@ -129,13 +163,22 @@ class StoreWriter:
         return None
 
     def _transact(
-        self, writes: Sequence[Write], pages: int, grows: bool, apply: Apply
+        self,
+        writes: Sequence[Write],
+        pages: int,
+        grows: bool,
+        apply: Apply,
+        demand: Demand | None = None,
     ) -> list[Outcome]:
-        with Commit(self._database, self._log, pages, grows) as commit:
+        with Commit(self._database, self._log, pages, grows, demand) as commit:
             outcomes = apply(commit, writes)
             if self._evictor is not None:
                 self._evictor.pay(commit, writes, outcomes)
         return outcomes
+
+
+def _is_full(outcome: Outcome) -> bool:
+    return isinstance(outcome, Refusal) and outcome.why is Why.FULL
 
 
 def _needs(write: Write) -> tuple[int, bool]:
@@ -155,5 +198,5 @@ def _needs(write: Write) -> tuple[int, bool]:
             grows = True
             pages += PAGES_A_TTL
             if type(operation) is Remember:
-                pages += _PAGES_AN_OUTCOME
+                pages += PAGES_AN_OUTCOME
     return pages, grows

@@ -1,0 +1,111 @@
+"""Writes of many operations, all or none: which fit, how long they take, what a refusal says."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from engine_support.world import MIB, EmbeddedWorld, attempt, done
+
+from keyrack.engines.contract import Delete, Refusal, Set, Why
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from keyrack.engines.embedded import EmbeddedEngine
+
+OPERATIONS = 1000
+
+
+@pytest.fixture
+def world(shm: Path, request: pytest.FixtureRequest) -> Iterator[EmbeddedWorld]:
+    """A store of so many MiB; every test ends with its audit."""
+    world = EmbeddedWorld(shm, request.param * MIB, events=100_000)
+    yield world
+    problems = world.engine.check()
+    world.close()
+    assert problems == []
+
+
+def batch(seed: int, size: int = 100, ttl_ms: int = 0) -> tuple[Set, ...]:
+    """Return sets of keys that lie anywhere among those of the store."""
+    chance = random.Random(seed)
+    return tuple(
+        Set(b"%012x" % chance.getrandbits(48), bytes(size), ttl_ms=ttl_ms)
+        for _ in range(OPERATIONS)
+    )
+
+
+def fill(engine: EmbeddedEngine, part: float) -> None:
+    """Fill a store to a part of its limit, with small values under keys at random."""
+    chance = random.Random(1)
+    while engine.usage().used < part * engine.usage().limit:
+        engine.write([(Set(b"%012x" % chance.getrandbits(48), bytes(100)),) for _ in range(100)])
+
+
+@pytest.mark.parametrize(
+    ("world", "part"),
+    [(8, 0), (8, 0.35), (32, 0), (32, 0.6), (64, 0.7), (128, 0.75)],
+    indirect=["world"],
+)
+def test_a_batch_that_fits_is_taken(world: EmbeddedWorld, part: float) -> None:
+    fill(world.engine, part)
+    assert len(done(world.engine, *batch(2))) == OPERATIONS
+
+
+@pytest.mark.parametrize("world", [32], indirect=True)
+@pytest.mark.parametrize("size", [200, 500, 2500, 6000])
+@pytest.mark.parametrize("ttl_ms", [0, 3_600_000])
+def test_batches_are_taken_until_one_does_not_fit_and_leave_room_for_deletes(
+    world: EmbeddedWorld, size: int, ttl_ms: int
+) -> None:
+    engine = world.engine
+    for seed in range(10_000):
+        outcome = attempt(engine, *batch(seed, size, ttl_ms))
+        if isinstance(outcome, Refusal):
+            break
+    assert outcome == Refusal(Why.FULL, needed=outcome.needed, available=outcome.available)
+    assert 0 <= outcome.available < outcome.needed
+    assert engine.usage().used > 0.5 * engine.usage().limit
+    assert engine.check() == []
+    for number in range(seed):
+        for start in range(0, OPERATIONS, 10):
+            keys = [operation.key for operation in batch(number, size)[start : start + 10]]
+            done(engine, *map(Delete, keys))
+    assert engine.usage().keys == 0
+
+
+@pytest.mark.parametrize("world", [8], indirect=True)
+def test_a_batch_that_does_not_fit_says_how_much_it_needs_and_how_much_there_is(
+    world: EmbeddedWorld,
+) -> None:
+    engine = world.engine
+    outcome = attempt(engine, *batch(2, 20_000))
+    assert isinstance(outcome, Refusal)
+    assert outcome.why is Why.FULL
+    assert 20_000_000 < outcome.needed < 30_000_000
+    assert 0.8 * 8 * MIB < outcome.available < 8 * MIB
+    assert engine.usage().keys == 0
+
+
+@pytest.mark.parametrize("world", [256], indirect=True)
+@pytest.mark.parametrize("keys", [0, 300_000])
+def test_a_batch_of_small_sets_holds_the_write_lock_for_less_than_5_ms(
+    world: EmbeddedWorld, keys: int
+) -> None:
+    """In CPU time, which is what a busy machine does not change; the median of many."""
+    engine = world.engine
+    for start in range(0, keys, 1000):
+        chance = random.Random(start)
+        engine.write([(Set(b"%012x" % chance.getrandbits(48), bytes(100)),) for _ in range(1000)])
+    took = []
+    for seed in range(15):
+        operations = batch(seed)
+        began = time.thread_time()
+        done(engine, *operations)
+        took.append(time.thread_time() - began)
+    assert sorted(took)[len(took) // 2] < 0.005
+    assert took[0] < 0.008
