@@ -13,6 +13,7 @@ import dataclasses
 import os
 import re
 import tomllib
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.system import effective_cpus
@@ -74,16 +75,42 @@ def _whole(low: int, high: int) -> Kind:
     return Kind(f"a whole number from {low} to {high}", parse)
 
 
+_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
+_TIME: Final = re.compile(
+    "".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in _UNITS), re.IGNORECASE
+)
+
+
 def _seconds(low: float, high: float) -> Kind:
     def parse(given: object) -> float:
-        number = _number(given, r"[0-9]{1,9}(\.[0-9]{1,9})?")
+        match = _TIME.fullmatch(given) if isinstance(given, str) and given else None
+        if match is None:
+            number = _number(given, r"[0-9]{1,9}(\.[0-9]{1,9})?")
+        else:
+            parts = zip(match.groups(), _UNITS.values(), strict=True)
+            number = sum(float(part) * unit for part, unit in parts if part is not None)
         _need(low <= number <= high)
         return float(number)
 
-    return Kind(f"a number of seconds from {low:g} to {high:g}", parse, lambda value: f"{value:g}")
+    return Kind(
+        f"a time from {shown_seconds(low)} to {shown_seconds(high)}, in seconds or like "
+        "90s, 5m, 1h",
+        parse,
+        shown_seconds,
+    )
 
 
-_SIZE: Final = re.compile(r"([0-9]{1,18})(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE)
+def shown_seconds(seconds: float) -> str:
+    """Return a time as a setting is written: `5m`, or seconds where no longer unit fits."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNITS[unit] == 0:
+            return f"{seconds / _UNITS[unit]:g}{unit}"
+    return f"{seconds:g}s"
+
+
+_SIZE: Final = re.compile(
+    r"([0-9]{1,18}(?:\.[0-9]{1,6}(?=[kmgt]))?)(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE
+)
 
 
 def _size(low: int, high: int = 1 << 50) -> Kind:
@@ -91,20 +118,24 @@ def _size(low: int, high: int = 1 << 50) -> Kind:
         match = _SIZE.fullmatch(given if isinstance(given, str) else str(_number(given, "")))
         if match is None:
             raise ValueError
-        size = int(match[1]) << 10 * " kmgt".index((match[2] or " ").lower())
+        unit = 1 << 10 * " kmgt".index((match[2] or " ").lower())
+        size = int(Decimal(match[1]) * unit)
         _need(low <= size <= high)
         return size
 
     return Kind(
-        f"a size of at least {shown_size(low)}, in bytes or like 512k, 64m, 2g", parse, shown_size
+        f"a size of at least {shown_size(low)}, in bytes or like 512k, 64m, 1.5g",
+        parse,
+        shown_size,
     )
 
 
 def shown_size(size: int) -> str:
-    """Return a size as a setting is written: `64m`, or plain bytes where no unit fits."""
+    """Return a size as a setting is written: `64m`, `1.5g`, or plain bytes where no unit fits."""
     for shift, unit in ((30, "g"), (20, "m"), (10, "k")):
-        if size and size % (1 << shift) == 0:
-            return f"{size >> shift}{unit}"
+        tenths, rest = divmod(size * 10, 1 << shift)
+        if size >= 1 << shift and not rest and (unit != "k" or tenths % 10 == 0):
+            return f"{tenths / 10:g}{unit}"
     return str(size)
 
 
@@ -689,6 +720,20 @@ def _meant(name: str, known: Sequence[str] | Mapping[str, Row] | set[str]) -> st
     return ""
 
 
+def unknown_flag(given: str) -> str:
+    """Return a sentence about what was given on the command line and is no flag of a setting."""
+    import difflib  # only for messages
+
+    name = given.partition("=")[0]
+    if not name.startswith("-"):
+        return f"{given!r} is not expected: every setting is given by a flag, like --port 8088."
+    known = [flag(row) for row in (*ROWS, "config")]
+    known += [flag(f"no_{row}") for row in ROWS if ROWS[row].kind.is_switch]
+    for close in difflib.get_close_matches(name.replace("_", "-"), known, 1):
+        return f"{name} is no setting (is {close} meant?)."
+    return f"{name} is no setting; `keyrack serve --help` lists them."
+
+
 # Showing
 
 
@@ -727,9 +772,10 @@ Every setting of `keyrack serve` can be given in three ways. The first that is g
 2. a variable of the environment: `KEYRACK_MAX_VALUE=4m`
 3. a key of the TOML file that `--config` or `KEYRACK_CONFIG` names: `max_value = "4m"`
 
-Sizes are bytes, or carry a unit: `512k`, `64m`, `2g` (also `KiB`, `MB` and so on; a unit is always
-a power of 1024). Times are seconds, fractions allowed. Switches are `--access-log` and
-`--no-access-log`, elsewhere `true` or `false`. Lists have commas, in the file also `["a", "b"]`.
+Sizes are bytes, or carry a unit: `512k`, `64m`, `1.5g` (also `KiB`, `MB` and so on; a unit is
+always a power of 1024). Times are seconds, or carry units: `500ms`, `90s`, `5m`, `1h30m`, `1d`.
+Switches are `--access-log` and `--no-access-log`, elsewhere `true` or `false`. Lists have commas,
+in the file also `["a", "b"]`.
 
 A value that cannot be used ends `keyrack serve` with exit code 2 and a sentence that says which it
 was. So does an unknown key of the file. An unknown variable that begins with `KEYRACK_` is warned

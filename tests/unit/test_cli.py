@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pty
 import socket
 import socketserver
 import subprocess
@@ -316,13 +317,40 @@ def test_what_is_no_command_is_exit_code_2(capsysbinary: Capture, arguments: lis
     assert capsysbinary.readouterr().out == b""
 
 
-def test_a_setting_that_cannot_be_used_is_exit_code_2_and_one_sentence(
-    capsysbinary: Capture,
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--port", "x"], "--port 'x' is not a whole number from 0 to 65535."),
+        (["--prot", "80"], "--prot is no setting (is --port meant?)."),
+        (["--max_value=1m"], "--max_value is no setting (is --max-value meant?)."),
+        (["--no-acess-log"], "--no-acess-log is no setting (is --no-access-log meant?)."),
+        (["--frobnicate"], "--frobnicate is no setting; `keyrack serve --help` lists them."),
+        (
+            ["8088"],
+            "'8088' is not expected: every setting is given by a flag, like --port 8088.",
+        ),
+        (["--port"], "argument --port: expected one argument"),
+    ],
+)
+def test_what_cannot_be_a_setting_is_exit_code_2_and_one_line_like_others(
+    capsysbinary: Capture, arguments: list[str], sentence: str
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        cli.run(["serve", "--port", "x"])
-    said = capsysbinary.readouterr().err
-    assert said == b"keyrack serve: --port 'x' is not a whole number from 0 to 65535.\n"
+        cli.run(["serve", *arguments])
+    (line,) = capsysbinary.readouterr().err.splitlines()
+    said = json.loads(line)
+    assert (said["level"], said["message"]) == ("error", sentence)
+
+
+def test_on_a_terminal_it_is_a_sentence() -> None:
+    reader, writer = pty.openpty()
+    command = [sys.executable, "-m", "keyrack", "serve", "--port", "x"]
+    done = subprocess.run(command, stderr=writer, timeout=20, check=False)
+    os.close(writer)
+    assert done.returncode == 2
+    said = os.read(reader, 1000)
+    os.close(reader)
+    assert said == b"keyrack serve: --port 'x' is not a whole number from 0 to 65535.\r\n"
 
 
 def test_asking_verbs_import_nothing_of_the_server() -> None:

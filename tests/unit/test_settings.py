@@ -103,15 +103,61 @@ def test_an_unknown_variable_is_warned_about_by_name() -> None:
         ("9000KiB", 9000 << 10),
         ("8388608b", 8 << 20),
         ("1t", 1 << 40),
+        ("1.5g", 1536 << 20),
+        ("0.5GiB", 512 << 20),
+        ("16.25m", 17_039_360),
     ],
 )
 def test_sizes_are_bytes_or_have_a_unit(text: str, size: int) -> None:
     assert load({"memory": text}, {})[0].memory == size
 
 
-@pytest.mark.parametrize("text", ["", "m", "-1", "1.5g", "1 g", "1_0m", "64x", "٦٤m", "7m", "9e9"])
+@pytest.mark.parametrize(
+    "text", ["", "m", "-1", "1.5", "1.g", "1.5b", "1 g", "1_0m", "64x", "٦٤m", "7m", "9e9"]
+)
 def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
     assert "is not a size of at least 8m" in refusal({"memory": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90.0),
+        ("2.5", 2.5),
+        ("90s", 90.0),
+        ("1500ms", 1.5),
+        ("5m", 300.0),
+        ("1.5m", 90.0),
+        ("1h", 3600.0),
+        ("1H30M", 5400.0),
+        ("1d", 86400.0),
+    ],
+)
+def test_times_are_seconds_or_have_a_unit(text: str, seconds: float, tmp_path: Path) -> None:
+    assert load({"keep_alive": text}, {})[0].keep_alive == seconds
+    assert from_file(tmp_path, f'keep_alive = "{text}"').keep_alive == seconds
+
+
+@pytest.mark.parametrize("text", ["s", "-1s", "5 m", "5x", "1e2", "5mm", "30m1h", "1h1h", "2d"])
+def test_what_is_no_time_or_too_long_is_refused(text: str) -> None:
+    said = refusal({"keep_alive": text})
+    assert "is not a time from 1s to 1d, in seconds or like 90s, 5m, 1h" in said
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(1536 << 20, "1.5g"), (64 << 20, "64m"), (1 << 30, "1g"), (1280, "1280"), (100_000, "100000")],
+)
+def test_a_size_is_told_as_one_would_write_it(size: int, text: str) -> None:
+    assert settings.shown_size(size) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(90.0, "90s"), (300.0, "5m"), (0.0, "0s"), (0.05, "0.05s"), (3600.0, "1h"), (86400.0, "1d")],
+)
+def test_a_time_is_told_as_one_would_write_it(seconds: float, text: str) -> None:
+    assert settings.shown_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(
@@ -177,7 +223,7 @@ def test_a_wrong_type_in_the_file_is_refused_with_the_file_named(tmp_path: Path,
 
 @pytest.mark.parametrize("text", ["keep_alive = nan", "keep_alive = inf", "keep_alive = 1e400"])
 def test_a_number_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SettingsError, match="is not a number of seconds"):
+    with pytest.raises(SettingsError, match="is not a time from"):
         from_file(tmp_path, text)
 
 

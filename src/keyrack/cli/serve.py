@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
-import sys
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from keyrack.server.signals import Signals
 
@@ -39,10 +38,21 @@ class _Loaded(NamedTuple):
     warnings: list[str]
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong, without the usage, which is two screens long."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        from keyrack.server import logs
+
+        logs.complain(self.prog, message)
+        raise SystemExit(2)
+
+
 def _load(arguments: list[str]) -> _Loaded:
     from keyrack import settings  # so late that a signal has been heard of before
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="keyrack serve",
         description="Run the service in the foreground.",
         epilog=_EXIT_CODES,
@@ -50,10 +60,12 @@ def _load(arguments: list[str]) -> _Loaded:
         allow_abbrev=False,
     )
     settings.add_flags(parser)
+    known, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        parser.error(settings.unknown_flag(unknown[0]))
     try:
-        loaded = _Loaded(*settings.load(vars(parser.parse_args(arguments))))
+        loaded = _Loaded(*settings.load(vars(known)))
         settings.refuse_open_network(loaded.settings)
         return loaded
     except settings.SettingsError as error:
-        print(f"keyrack serve: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        parser.error(str(error))

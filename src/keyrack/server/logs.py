@@ -60,6 +60,15 @@ def write(text: str) -> None:
         lines.write(text)
 
 
+def complain(program: str, sentence: str) -> None:
+    """Say why a program cannot begin: as a sentence on a terminal, else as a line like others."""
+    if on_terminal():
+        print(f"{program}: {sentence}", file=sys.stderr)
+        return
+    error = ("keyrack.settings", logging.ERROR, __file__, 0, sentence, (), None)
+    print(JsonLines().format(logging.LogRecord(*error)), file=sys.stderr)
+
+
 def handler() -> LineHandler | None:
     """Return what this process's lines are written by, None before `configure`."""
     return next((one for one in logging.getLogger().handlers if isinstance(one, LineHandler)), None)
