@@ -78,7 +78,6 @@ class Application:
         self._counters = counters
         self._engine = worker.context.engine
         self._metrics = Metrics(counters, worker.client_memory, self._engine.capabilities.engine)
-        self._started = time.monotonic()
         self._context = worker.context
         endpoints = {
             "home": self._home,
@@ -230,7 +229,9 @@ class Application:
 
     async def _readyz(self, request: StarletteRequest) -> Response:
         if self._counters.draining:
-            raise Problem("unavailable", "This service is about to end.", ((b"Retry-After", b"1"),))
+            raise Problem(
+                "ending", "Ask another one, or this one a moment later.", ((b"Retry-After", b"1"),)
+            )
         await self._engine.usage()
         return Response("ready\n", media_type="text/plain", headers=_NO_STORE)
 
@@ -271,7 +272,7 @@ class Application:
                 "workers": self._counters.ready_workers(),
                 "auth": "none" if self.worker.gate.table is None else "tokens",
                 "time_ms": self._engine.now(),
-                "uptime_seconds": round(time.monotonic() - self._started, 3),
+                "uptime_seconds": round(self._counters.age, 3),
             }
         )
 

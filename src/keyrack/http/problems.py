@@ -255,6 +255,17 @@ KINDS: Final[Mapping[str, Kind]] = {
         "`--client-memory`. Retry after the seconds that Retry-After names. While the budget is "
         "nearly used up, clients that take nothing are cut, the greediest first.",
     ),
+    "not-well": Kind(
+        503,
+        "The service does not work as it should",
+        "A process of it is stuck, and nobody has replaced it. Its log says more; restart it.",
+    ),
+    "ending": Kind(
+        503,
+        "The service is about to end",
+        "It was told to, and answers what is under way. Other services, and this one after its "
+        "restart, take new requests.",
+    ),
     "too-many-connections": Kind(
         503,
         "There are too many connections",

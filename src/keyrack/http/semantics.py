@@ -136,7 +136,7 @@ async def healthz(request: Request, context: Context) -> Answer:
     """`GET /healthz`: this process answers, and knows of none that is stuck and not replaced."""
     contract.parameters(request.query, _NO_PARAMETERS)
     if trouble := context.trouble():
-        raise Problem("unavailable", f"The service is not well: {trouble}. Restart it.", _SOON)
+        raise Problem("not-well", f"Something is wrong: {trouble}. Restart the service.", _SOON)
     return Answer(200, (_TEXT, _NO_STORE), b"ok\n")
 
 

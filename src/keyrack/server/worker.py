@@ -25,6 +25,7 @@ from keyrack.server import logs
 from keyrack.server.access_control import AccessControl, forget_expired
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
+from keyrack.server.full_store import FullStore
 from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
 from keyrack.server.tls import WorkerTls
@@ -96,6 +97,7 @@ class Worker:
             (
                 self._heartbeat.beat,
                 self._limit.tell,
+                *self._watch_over_the_store(),
                 self._server.look_after_listeners,
                 logs.Drops(self._count_log_dropped).look,
                 self._look_after_held,
@@ -136,6 +138,12 @@ class Worker:
             self._limit.turns_away,
             self._access.gate,
         )
+
+    def _watch_over_the_store(self) -> tuple[Callable[[], None], ...]:
+        """One worker does it for all of them."""
+        if self._spec.slot != 0:
+            return ()
+        return (FullStore(self._engine, self._counters, self._spec.store.memory).look,)
 
     async def run(self) -> None:
         """Serve until the server is told to end."""

@@ -32,6 +32,7 @@ _SNAPSHOTS_TAKEN: Final = 7
 _LEAVING: Final = 8
 _CERTIFICATE: Final = 9
 _LOG_DROPPED: Final = 10
+_STARTED: Final = 11
 _HEADER: Final = 32
 """How many there may be; a test looks after that."""
 
@@ -86,7 +87,14 @@ class Counters:
         """Make zeroed counters for so many workers, with so many words for requests in each."""
         width = -(-(REQUESTS + requests) // _CACHE_LINE) * _CACHE_LINE
         size = (_HEADER + workers * width) * 8
-        return cls(memoryview(mmap.mmap(-1, size)).cast("q"), workers, width)
+        words = memoryview(mmap.mmap(-1, size)).cast("q")
+        words[_STARTED] = time.monotonic_ns()
+        return cls(words, workers, width)
+
+    @property
+    def age(self) -> float:
+        """For how many seconds there has been a service that counts here."""
+        return (time.monotonic_ns() - self._words[_STARTED]) / 1e9
 
     def slot(self, worker: int) -> memoryview:
         """Return one worker's words; only that worker writes them."""

@@ -1,0 +1,81 @@
+"""A store that is full says so in the log: once, and then once a minute while it goes on."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Final
+
+from keyrack.http import eager
+from keyrack.http.api.counting import OPERATIONS, request_word
+from keyrack.settings import shown_size
+
+if TYPE_CHECKING:
+    from keyrack.engines.contract import Engine, Usage
+    from keyrack.shared.counters import Counters
+
+_PAUSE: Final = 60.0
+_REFUSED: Final = tuple(request_word(operation, 507) for operation in OPERATIONS)
+
+_log = logging.getLogger("keyrack.store")
+
+
+class FullStore:
+    """What one worker, for all of them, tells of writes that were refused and keys that went.
+
+    `memory` is the store's limit in bytes, None where it is not for this service to set.
+    """
+
+    def __init__(self, engine: Engine, counters: Counters, memory: int | None) -> None:
+        self._engine = engine
+        self._counters = counters
+        self._limit = "" if memory is None else f" ({shown_size(memory)})"
+        self._advice = _advice(engine, memory)
+        self._refused = self._refusals()
+        self._evicted: int | None = None
+        self._silent_until = 0.0
+        self.look()  # what was evicted before is no news
+
+    def look(self) -> None:
+        """Tell what has happened since the last line. Call it regularly."""
+        if time.monotonic() < self._silent_until:
+            return
+        refused = self._refusals() - self._refused
+        if refused:
+            self._refused += refused
+            self._silence()
+            _log.warning(
+                "the store is full%s: %d requests were refused with 507. %s",
+                self._limit,
+                refused,
+                self._advice,
+                extra={"event": "store_full", "refused": refused},
+            )
+        elif self._engine.capabilities.eviction:
+            eager.run(self._engine.usage(), self._look_at)
+
+    def _look_at(self, usage: Usage) -> None:
+        evicted = usage.evicted - (usage.evicted if self._evicted is None else self._evicted)
+        self._evicted = usage.evicted
+        if evicted:
+            self._silence()
+            _log.info(
+                "the store is full%s: %d keys that were not used lately were evicted",
+                self._limit,
+                evicted,
+                extra={"event": "store_evicts", "evicted": evicted},
+            )
+
+    def _refusals(self) -> int:
+        return sum(map(self._counters.total, _REFUSED))
+
+    def _silence(self) -> None:
+        self._silent_until = time.monotonic() + _PAUSE
+
+
+def _advice(engine: Engine, memory: int | None) -> str:
+    if memory is None:
+        return "Give Valkey more memory, or delete keys"
+    if engine.capabilities.eviction:
+        return "Raise --memory: what is not evicted, locks and answers, takes too much"
+    return "Raise --memory, delete keys, or have some evicted with --when-full evict"
