@@ -441,7 +441,7 @@ def test_a_store_that_another_service_went_on_without_is_not_gone_back_to(
 def journal_of(store: KeptStore) -> tuple[str, list[int]]:
     """Return the newest journal, and where each of its entries ends."""
     number = store.data.journals()[-1]
-    with contextlib.closing(journal.Reader(store.data, number)) as reader:
+    with contextlib.closing(journal.JournalReader(store.data, number)) as reader:
         entries = list(reader.entries(journal.START, reader.header.first - 1))
     return store.data.journal(number), [entry.end for entry in entries]
 

@@ -120,21 +120,24 @@ def started(store: KeptStore, keeps_memory: bool) -> dict[str, Any] | None:
     return found
 
 
+def files_of(store: KeptStore) -> dict[str, bytes]:
+    """Return the names and bytes of all files but the lock, in which each start signs."""
+    names = set(os.listdir(store.disk)) - {"lock"}
+    return {name: (store.disk / name).read_bytes() for name in names}
+
+
 def what_is_wrong(lives: Lives, keeps_memory: bool, done: list[str]) -> str:
     """Start three times and say what should not be."""
     store, seen = lives.store, []
-    before = {name: (store.disk / name).read_bytes() for name in os.listdir(store.disk)}
     for number in range(3):
+        before = files_of(store)
         found = started(store, keeps_memory and number == 0)
         if found is None:
-            now = {name: (store.disk / name).read_bytes() for name in os.listdir(store.disk)}
             # While the memory has it all, a snapshot is not read to its end.
             unread = keeps_memory and number == 1 and any("snapshot" in one for one in done)
             if seen and seen[-1] is not None and not unread:
                 return f"start {number} is refused, and the one before was not: {done}"
-            if {k: v for k, v in now.items() if k != "lock"} != {
-                k: v for k, v in before.items() if k != "lock"
-            }:
+            if files_of(store) != before:
                 return f"a refused start changed something: {done}"
         elif found not in lives.states:
             return f"what was found was never there: {done}"

@@ -203,7 +203,7 @@ def test_a_failed_sync_is_no_success_for_anybody(
 def test_a_sync_thread_that_cannot_tell_leaves_nobody_waiting(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert kept.syncer is not None
+    assert kept.group_sync is not None
 
     def fail(self: object) -> None:
         raise RuntimeError("no readers left")

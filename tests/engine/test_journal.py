@@ -52,7 +52,7 @@ def path_of(store: KeptStore) -> str:
 def entries(store: KeptStore) -> list[list[Change]]:
     """Return the changes of each entry of the journal that is written to."""
     position = store.engine.database.position()
-    reader = journal.Reader(store.data, position.number)
+    reader = journal.JournalReader(store.data, position.number)
     first = reader.header.first
     found = [list(changes.unpack(e.payload)) for e in reader.entries(journal.START, first - 1)]
     reader.close()
@@ -76,7 +76,7 @@ def forget_memory(store: KeptStore) -> None:
     ],
 )
 def test_the_bytes_of_each_version_stay_as_they_are(version: int, head: str) -> None:
-    header = journal.Header(1, 1, b"12345678", version=version)
+    header = journal.JournalHeader(1, 1, b"12345678", version=version)
     payload = changes.pack([(0, b"k", b"record"), (1, b"l", None)])
     assert journal.pack_entry(header, 7, 4, payload).hex(" ") == (
         head + "00 00 01 00 00 00 06 6b 72 65 63 6f 72 64 81 00 01 00 00 00 00 6c"
@@ -88,7 +88,7 @@ def test_a_journal_of_version_1_is_read(kept: KeptStore) -> None:
     before = contents(kept.engine)
     path, payloads = path_of(kept), [changes.pack(found) for found in entries(kept)]
     first = kept.engine.database.position().sequence
-    header = journal.Header(1, first, b"12345678", version=1)
+    header = journal.JournalHeader(1, first, b"12345678", version=1)
     head = journal._HEADER.pack(b"keyrack journal\n", 1, 0, 1, header.first, header.salt)
     kept.close()
     with open(path, "wb") as file:
@@ -109,7 +109,7 @@ def test_another_version_is_refused_with_a_sentence(
 ) -> None:
     monkeypatch.setattr(journal, "VERSION", 3)
     with pytest.raises(StoreFormatUnknown, match=r"has the format 2, and this version .* reads 3"):
-        journal.Reader(kept.data, 1)
+        journal.JournalReader(kept.data, 1)
 
 
 # What is in it
@@ -268,7 +268,7 @@ def test_bytes_of_another_journal_are_no_entry(kept: KeptStore) -> None:
     put(kept.engine, b"k")
     position = kept.engine.database.position()
     payload = changes.pack([(0, b"forged", b"\0" * 8 + b"\0v")])
-    header = journal.Header(position.number, 1, b"\0" * 8)
+    header = journal.JournalHeader(position.number, 1, b"\0" * 8)
     forged = journal.pack_entry(header, position.sequence + 1, position.sequence, payload)
     with open(path_of(kept), "r+b") as file:
         file.seek(position.offset)

@@ -16,8 +16,8 @@ from keyrack.engines.embedded.durability.files import FILES
 from keyrack.engines.embedded.durability.snapshot import (
     CHANGES,
     RECORDS,
-    Header,
     SnapshotDamaged,
+    SnapshotHeader,
     Summary,
     Writer,
 )
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.embedded.durability.changes import Change
 
-HEADER = Header(7, b"a data directory")
+HEADER = SnapshotHeader(7, b"a data directory")
 SUMMARY = Summary(1000, 2000, 3000, 40, 500, 6, 0)
 SMALL: list[Change] = [(0, b"a", b"record"), (1, b"lock", b"holder"), (EVENTS, b"12345678", b"")]
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keyrack.engines.embedded.durability.files import Files
-    from keyrack.engines.embedded.durability.group_sync import Syncer
+    from keyrack.engines.embedded.durability.group_sync import GroupSync
     from keyrack.engines.embedded.durability.take_snapshot import Taken
 
 
@@ -52,7 +52,7 @@ class KeptStore:
         self.files = files
         self.when_full = when_full
         self.clock = SteadyClock()
-        self.syncer: Syncer | None = None
+        self.group_sync: GroupSync | None = None
         self.open()
 
     def open(self) -> None:
@@ -66,8 +66,8 @@ class KeptStore:
             )
             try:
                 self.engine.begin_life()
-                self.syncer = self.engine.syncer() if self.strict else None
-                self.started = start(self.engine.database, self.data, self.keep, self.syncer)
+                self.group_sync = self.engine.group_sync() if self.strict else None
+                self.started = start(self.engine.database, self.data, self.keep, self.group_sync)
             except BaseException:
                 self.engine.close()
                 raise
@@ -77,20 +77,20 @@ class KeptStore:
 
     def take(self) -> Taken:
         """Take a snapshot."""
-        taken = take_snapshot.take(self.engine.database, self.data, self.syncer)
+        taken = take_snapshot.take(self.engine.database, self.data, self.group_sync)
         self.data.prune(self.keep)
         return taken
 
     def sync(self) -> bool:
         """Bring the journal to the disk, as is done before writes are acknowledged."""
-        assert self.syncer is not None
+        assert self.group_sync is not None
         assert self.engine.journal is not None
-        return self.syncer.sync(self.engine.journal.sequence)
+        return self.group_sync.sync(self.engine.journal.sequence)
 
     def close(self) -> None:
         """End the life. The store stays in memory."""
-        if self.syncer is not None:
-            self.syncer.close()
+        if self.group_sync is not None:
+            self.group_sync.close()
         self.engine.close()
         os.close(self._lock)
 

@@ -41,7 +41,7 @@ def kept(tmp_path: Path) -> Iterator[KeptStore]:
 
 def ends_of(store: KeptStore) -> list[int]:
     """Return where each entry of the only journal ends."""
-    reader = journal.Reader(store.data, 2)
+    reader = journal.JournalReader(store.data, 2)
     ends = [entry.end for entry in reader.entries(journal.START, reader.header.first - 1)]
     reader.close()
     return ends

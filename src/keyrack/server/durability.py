@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS: Final = 0.1
 """How often it is looked whether a snapshot is wanted."""
 _RETRY_SECONDS: Final = 1.0
-_LEAST_JOURNAL: Final = 64 << 20
+_LONG_JOURNAL_BYTES: Final = 64 << 20
 """A journal longer than this, and than the store may be, is replaced by a snapshot."""
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 
@@ -110,10 +110,10 @@ class Durability:
         data = self._kept.data
         try:
             with contextlib.closing(self._open()) as engine:
-                syncer = engine.syncer() if self._kept.strict else None
-                started = start(engine.database, data, self._settings.snapshot_keep, syncer)
-                if syncer is not None:
-                    syncer.close()
+                group_sync = engine.group_sync() if self._kept.strict else None
+                started = start(engine.database, data, self._settings.snapshot_keep, group_sync)
+                if group_sync is not None:
+                    group_sync.close()
         except (OSError, lmdb.Error) as error:
             raise StoreError(f"the data directory {data.path} cannot be used: {error}.") from error
         for fact in started.facts:
@@ -197,7 +197,7 @@ class Durability:
             size = os.stat(data.journal(data.journals()[-1])).st_size
         except (OSError, IndexError):
             return False  # whoever writes is told what is wrong with the directory
-        return size > max(_LEAST_JOURNAL, self._place.memory)
+        return size > max(_LONG_JOURNAL_BYTES, self._place.memory)
 
     def _begin(self, become_child: Callable[[], None], work: Callable[[], None]) -> None:
         try:
@@ -226,8 +226,8 @@ class Durability:
             database = engine.database
             if not (database.changed_since_snapshot() or self._words[BROKEN]):
                 return
-            syncer = engine.syncer() if self._kept.strict else None
-            taken = take(database, self._kept.data, syncer, gently=gently)
+            group_sync = engine.group_sync() if self._kept.strict else None
+            taken = take(database, self._kept.data, group_sync, gently=gently)
             self._kept.data.prune(self._settings.snapshot_keep)
         _log.info(
             "snapshot %d was taken",

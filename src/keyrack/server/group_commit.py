@@ -45,9 +45,9 @@ class GroupCommit:
         self._engine = engine
         self._loop = loop
         self._journal = engine.journal
-        self._syncer = engine.syncer()
+        self._group_sync = engine.group_sync()
         sys.setswitchinterval(_SWITCH_SECONDS)
-        self._thread = SyncThread(self._syncer, loop.call_soon_threadsafe)
+        self._thread = SyncThread(self._group_sync, loop.call_soon_threadsafe)
         self._troubled = False
         self._waiting: list[_Group] = []
         self._busy = False
@@ -97,4 +97,4 @@ class GroupCommit:
     def close(self) -> None:
         """End, when what was asked for is on the disk."""
         self._thread.close()
-        self._syncer.close()
+        self._group_sync.close()

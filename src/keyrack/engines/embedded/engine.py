@@ -21,7 +21,7 @@ from keyrack.engines.embedded import events as event_log
 from keyrack.engines.embedded.audit import EmbeddedAudit
 from keyrack.engines.embedded.clock import steady_ns
 from keyrack.engines.embedded.database import Database
-from keyrack.engines.embedded.durability.group_sync import Syncer
+from keyrack.engines.embedded.durability.group_sync import GroupSync
 from keyrack.engines.embedded.durability.journal import Journal
 from keyrack.engines.embedded.events import DEFAULT_EVENTS, EventLog
 from keyrack.engines.embedded.eviction import frequency
@@ -92,11 +92,11 @@ class EmbeddedEngine:
 
     # Life
 
-    def syncer(self) -> Syncer:
+    def group_sync(self) -> GroupSync:
         """Return this process's part in bringing the journal to the disk."""
         assert self.journal is not None, "there is a journal"
         lock = os.path.join(self.database.path, "sync")
-        return Syncer(self.journal.data, self.database.words, lock, self.database.position)
+        return GroupSync(self.journal.data, self.database.words, lock, self.database.position)
 
     def begin_life(self) -> None:
         """Prepare the store for the service that starts on it now; see `Database.begin_life`."""

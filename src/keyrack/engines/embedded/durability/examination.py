@@ -20,7 +20,7 @@ from keyrack.engines.contract import StoreError
 from keyrack.engines.embedded.durability import journal, snapshot
 from keyrack.engines.embedded.durability.high_water import Mark, MarkDamaged, read_mark
 from keyrack.engines.embedded.durability.journal import WRITE_AHEAD
-from keyrack.engines.embedded.durability.snapshot import Header, SnapshotDamaged
+from keyrack.engines.embedded.durability.snapshot import SnapshotDamaged, SnapshotHeader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,7 +58,7 @@ class Examination:
     data: DataDirectory
     snapshot: int = 0
     """The newest good snapshot; 0 when there is none."""
-    header: Header | None = None
+    header: SnapshotHeader | None = None
     summary: Summary | None = None
     stretches: list[Stretch] = field(default_factory=list)
     reached: int = 0
@@ -81,7 +81,9 @@ class Examination:
     @property
     def restored(self) -> bool:
         """Whether an operator has put the snapshot there: it was made under another name."""
-        return self.header is not None and self.header != Header(self.snapshot, self.data.name)
+        return self.header is not None and self.header != SnapshotHeader(
+            self.snapshot, self.data.name
+        )
 
     @property
     def lost(self) -> int:
@@ -118,7 +120,7 @@ def _ways_out(path: str) -> str:
 
 
 def examine(
-    data: DataDirectory, verify: Callable[[str], tuple[Header, Summary]] = snapshot.verify
+    data: DataDirectory, verify: Callable[[str], tuple[SnapshotHeader, Summary]] = snapshot.verify
 ) -> Examination:
     """Read a data directory. `verify` is how a snapshot is checked.
 
@@ -157,7 +159,9 @@ def _readable(data: DataDirectory) -> Iterator[None]:
         ) from error
 
 
-def _find_snapshot(found: Examination, verify: Callable[[str], tuple[Header, Summary]]) -> None:
+def _find_snapshot(
+    found: Examination, verify: Callable[[str], tuple[SnapshotHeader, Summary]]
+) -> None:
     for number in reversed(found.data.snapshots()):
         path = found.data.snapshot(number)
         try:
@@ -188,7 +192,7 @@ def _follow_journals(found: Examination) -> None:
     headers = _headers(found)
     for index, header in enumerate(headers):
         following = headers[index + 1].first if index + 1 < len(headers) else None
-        with contextlib.closing(journal.Reader(found.data, header.number)) as reader:
+        with contextlib.closing(journal.JournalReader(found.data, header.number)) as reader:
             if found.summary is not None and header.number == found.snapshot:
                 _follow(found, reader, found.summary.offset or journal.START, following)
             elif header.first == found.reached + 1:
@@ -197,21 +201,21 @@ def _follow_journals(found: Examination) -> None:
                 found.aside.append(found.data.journal(header.number))
 
 
-def _headers(found: Examination) -> list[journal.Header]:
+def _headers(found: Examination) -> list[journal.JournalHeader]:
     """Return the headers of the journals from the snapshot on that promise something."""
     headers = []
     for number in found.data.journals():
         if number < found.snapshot:
             continue
         try:
-            with contextlib.closing(journal.Reader(found.data, number)) as reader:
+            with contextlib.closing(journal.JournalReader(found.data, number)) as reader:
                 headers.append(reader.header)
-        except journal.Damaged as error:
+        except journal.JournalDamaged as error:
             _note_damaged_header(found, number, error)
     return [header for header in headers if header.kind == WRITE_AHEAD]
 
 
-def _note_damaged_header(found: Examination, number: int, error: journal.Damaged) -> None:
+def _note_damaged_header(found: Examination, number: int, error: journal.JournalDamaged) -> None:
     path = found.data.journal(number)
     size = os.path.getsize(path)
     if found.mark is None and size > journal.START:
@@ -225,7 +229,9 @@ def _note_damaged_header(found: Examination, number: int, error: journal.Damaged
         found.aside.append(path)
 
 
-def _follow(found: Examination, reader: journal.Reader, offset: int, following: int | None) -> None:
+def _follow(
+    found: Examination, reader: journal.JournalReader, offset: int, following: int | None
+) -> None:
     """Read the entries that follow, up to where the next journal begins."""
     before, start, entries = found.reached, offset, 0
     for entry in reader.entries(offset, before):
@@ -241,7 +247,7 @@ def _follow(found: Examination, reader: journal.Reader, offset: int, following: 
         _witness(found, reader, offset, found.reached)
 
 
-def _witness(found: Examination, reader: journal.Reader, offset: int, sequence: int) -> int:
+def _witness(found: Examination, reader: journal.JournalReader, offset: int, sequence: int) -> int:
     """Count whole entries that cannot be used, and see what they know; return how many."""
     entries = 0
     while (entry := reader.search(offset, sequence)) is not None:
@@ -272,8 +278,8 @@ def _look_for_what_is_missing(found: Examination) -> None:
 def has_entries(data: DataDirectory, number: int) -> bool:
     """Tell whether a journal has any whole entry that is promised."""
     try:
-        with contextlib.closing(journal.Reader(data, number)) as reader:
+        with contextlib.closing(journal.JournalReader(data, number)) as reader:
             promised = reader.header.kind == WRITE_AHEAD
             return promised and any(reader.entries(journal.START, reader.header.first - 1))
-    except journal.Damaged:
+    except journal.JournalDamaged:
         return False

@@ -1,4 +1,4 @@
-"""Bringing the journal to the disk: one `fdatasync` for what many writes of many workers added.
+"""Group commit: one `fdatasync` of the write-ahead log for what many writes of many workers added.
 
 How far the journal is on the disk is a word that all processes share. Whoever needs more takes a
 lock (which the system gives back when its holder dies), looks again whether another has done it
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger("keyrack.journal")
 
 
-class Syncer:
+class GroupSync:
     """One process's part in it. `position` reads the journal's committed position."""
 
     def __init__(
@@ -140,8 +140,8 @@ class Syncer:
 class SyncThread:
     """Syncs for an event loop, which goes on meanwhile. `post` calls something in the loop."""
 
-    def __init__(self, syncer: Syncer, post: Callable[[Callable[[], None]], object]) -> None:
-        self._syncer = syncer
+    def __init__(self, group_sync: GroupSync, post: Callable[[Callable[[], None]], object]) -> None:
+        self._group_sync = group_sync
         self._post = post
         self._asked: SimpleQueue[tuple[int, Done] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="sync", daemon=True)
@@ -167,7 +167,7 @@ class SyncThread:
 
     def _conclude(self, asked: list[tuple[int, Done]]) -> None:
         try:
-            kept = self._syncer.sync(max(sequence for sequence, _ in asked))
+            kept = self._group_sync.sync(max(sequence for sequence, _ in asked))
         except Exception:
             # Nobody may be left waiting; what cannot be told to be kept is told to be lost.
             _log.exception("the journal's state cannot be read")

@@ -89,7 +89,7 @@ class Journal:
         self._most_bytes = most_bytes
         self._number = 0
         self._descriptor = -1
-        self._header = Header(0, 0, b"")
+        self._header = JournalHeader(0, 0, b"")
         self.sequence = 0
         """The last entry when this process's last transaction was committed."""
 
@@ -165,7 +165,7 @@ def _with_values(txn: ReadTransaction, made: Changes) -> Iterator[Change]:
 # The file
 
 
-class Header(NamedTuple):
+class JournalHeader(NamedTuple):
     """What the beginning of a journal says about it."""
 
     number: int
@@ -176,7 +176,7 @@ class Header(NamedTuple):
     version: int = VERSION
 
 
-class Damaged(Exception):
+class JournalDamaged(Exception):
     """Raised for a header that is cut off or changed."""
 
 
@@ -214,21 +214,21 @@ def _digest(header: bytes) -> bytes:
     return blake2b(header, digest_size=_DIGEST).digest()
 
 
-def read_header(data: bytes, number: int) -> Header:
-    """Return what a journal's first bytes say. Raises `Damaged` or `StoreFormatUnknown`."""
+def read_header(data: bytes, number: int) -> JournalHeader:
+    """Return what a journal's first bytes say. Raises `JournalDamaged` or `StoreFormatUnknown`."""
     if len(data) < START:
-        raise Damaged(f"journal {number} has no header")
+        raise JournalDamaged(f"journal {number} has no header")
     magic, version, kind, found, first, salt = _HEADER.unpack_from(data)
     if magic != _MAGIC or data[_HEADER.size : START] != _digest(data[: _HEADER.size]):
-        raise Damaged(f"the header of journal {number} is damaged")
+        raise JournalDamaged(f"the header of journal {number} is damaged")
     if version not in (VERSION, _EARLIER_VERSION):
         raise StoreFormatUnknown(
             f"journal {number} has the format {version}, and this version of Keyrack reads "
             f"{VERSION}. Use the one that made it."
         )
     if found != number:
-        raise Damaged(f"journal {number} says that it is {found}")
-    return Header(found, first, salt, kind or WRITE_AHEAD, version)
+        raise JournalDamaged(f"journal {number} says that it is {found}")
+    return JournalHeader(found, first, salt, kind or WRITE_AHEAD, version)
 
 
 def is_scratch(data: DataDirectory, number: int) -> bool:
@@ -236,11 +236,11 @@ def is_scratch(data: DataDirectory, number: int) -> bool:
     with open(data.journal(number), "rb") as file:
         try:
             return read_header(file.read(START), number).kind == SCRATCH
-        except Damaged:
+        except JournalDamaged:
             return False
 
 
-def pack_entry(header: Header, sequence: int, synced: int, payload: bytes) -> bytes:
+def pack_entry(header: JournalHeader, sequence: int, synced: int, payload: bytes) -> bytes:
     """Return the bytes of an entry; `synced` is the last entry that is known to be on the disk."""
     length = len(payload)
     unsynced = min(max(0, sequence - 1 - synced), _MOST_UNSYNCED)
@@ -250,7 +250,7 @@ def pack_entry(header: Header, sequence: int, synced: int, payload: bytes) -> by
     return b"%b%b" % (_ENTRY.pack(length, check, sequence, unsynced), payload)
 
 
-def _check(header: Header, sequence: int, unsynced: int, payload: bytes) -> int:
+def _check(header: JournalHeader, sequence: int, unsynced: int, payload: bytes) -> int:
     """Return the checksum of an entry."""
     if header.version == _EARLIER_VERSION:
         head = _EARLIER_CHECKED.pack(len(payload), sequence)
@@ -259,7 +259,7 @@ def _check(header: Header, sequence: int, unsynced: int, payload: bytes) -> int:
     return crc32(payload, crc32(header.salt + head))
 
 
-class Entry(NamedTuple):
+class JournalEntry(NamedTuple):
     """An entry that was read."""
 
     end: int
@@ -270,8 +270,8 @@ class Entry(NamedTuple):
     payload: bytes
 
 
-class Reader:
-    """Reads the entries of a journal. Raises `Damaged` for one without a good header."""
+class JournalReader:
+    """Reads the entries of a journal. Raises `JournalDamaged` for one without a good header."""
 
     def __init__(self, data: DataDirectory, number: int) -> None:
         self._descriptor = os.open(data.journal(number), os.O_RDONLY | os.O_CLOEXEC)
@@ -287,7 +287,7 @@ class Reader:
         """Let go of the file."""
         os.close(self._descriptor)
 
-    def entries(self, offset: int, sequence: int) -> Iterator[Entry]:
+    def entries(self, offset: int, sequence: int) -> Iterator[JournalEntry]:
         """Yield the entries behind `sequence`, which ends at `offset`.
 
         Stops at the first bytes that are not the next entry.
@@ -299,7 +299,7 @@ class Reader:
             yield entry
             offset = entry.end
 
-    def entry_at(self, offset: int) -> Entry | None:
+    def entry_at(self, offset: int) -> JournalEntry | None:
         """Return the entry that begins at an offset, or None where there is none that is whole."""
         head = os.pread(self._descriptor, self._entry.size, offset)
         if len(head) < self._entry.size:
@@ -312,9 +312,9 @@ class Reader:
         payload = os.pread(self._descriptor, length, offset + self._entry.size)
         if check != _check(self.header, sequence, unsynced, payload):
             return None
-        return Entry(end, sequence, sequence - 1 - unsynced, payload)
+        return JournalEntry(end, sequence, sequence - 1 - unsynced, payload)
 
-    def search(self, offset: int, sequence: int) -> Entry | None:
+    def search(self, offset: int, sequence: int) -> JournalEntry | None:
         """Return the next whole entry that begins at `offset` or behind it, or None.
 
         For a journal that is damaged: looks for entries whose sequence is above the given one. By

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.durability.examination import Examination
-    from keyrack.engines.embedded.durability.group_sync import Syncer
+    from keyrack.engines.embedded.durability.group_sync import GroupSync
 
 
 @dataclass(slots=True)
@@ -44,27 +44,29 @@ class Started:
     troubles: list[str] = field(default_factory=list)
 
 
-def start(hold: Database, data: DataDirectory, keep: int, syncer: Syncer | None) -> Started:
+def start(
+    database: Database, data: DataDirectory, keep: int, group_sync: GroupSync | None
+) -> Started:
     """Bring store and data directory together.
 
-    `syncer` is given in the mode `commit`, which has a journal from here on. Raises `StoreError`,
-    and has changed nothing then that a later start could do without.
+    `group_sync` is given in the mode `commit`, which has a journal from here on. Raises
+    `StoreError`, and has changed nothing then that a later start could do without.
     """
-    return _Start(hold, data, keep, syncer).run()
+    return _Start(database, data, keep, group_sync).run()
 
 
 class _Start:
     def __init__(
-        self, hold: Database, data: DataDirectory, keep: int, syncer: Syncer | None
+        self, database: Database, data: DataDirectory, keep: int, group_sync: GroupSync | None
     ) -> None:
-        self._hold = hold
+        self._database = database
         self._data = data
         self._keep = keep
-        self._syncer = syncer
+        self._group_sync = group_sync
         self._started = Started()
 
     def run(self) -> Started:
-        position = self._hold.position()
+        position = self._database.position()
         loaded, latest = False, self._is_latest(position)
         if latest:
             found = examine(self._data, snapshot.glance)
@@ -74,14 +76,14 @@ class _Start:
             self._refuse_to_mix(position, found)
             found.refuse_losses()
             behind = False
-            if found.snapshot or self._hold.is_empty():
+            if found.snapshot or self._database.is_empty():
                 position, loaded = self._load(found), found.snapshot > 0
         self._note_mark(found)
-        if self._syncer is None:
+        if self._group_sync is None:
             self._keep_snapshots(loaded, behind)
         else:
             follows = (latest or loaded) and found.is_whole and not behind
-            self._keep_journal(self._syncer, position, follows)
+            self._keep_journal(self._group_sync, position, follows)
         self._set_aside(found)
         self._data.prune(self._keep)
         return self._started
@@ -101,7 +103,7 @@ class _Start:
         """Tell whether the data directory has less than the store in memory."""
         lacks_entries = position.on and found.reached < position.sequence
         lacks_snapshot = position.saved > 0 and found.snapshot < position.number
-        if not (lacks_entries or found.lost or (self._syncer is None and lacks_snapshot)):
+        if not (lacks_entries or found.lost or (self._group_sync is None and lacks_snapshot)):
             return False
         self._started.warnings.append(
             f"{self._data.path} lacks changes that the store in memory has: files are missing, "
@@ -110,28 +112,28 @@ class _Start:
         return True
 
     def _refuse_to_mix(self, position: Position, found: Examination) -> None:
-        if position.directory == self._data.name or self._hold.is_empty() or not found.snapshot:
+        if position.directory == self._data.name or self._database.is_empty() or not found.snapshot:
             return
         raise StoreError(
-            f"the store in {self._hold.path} holds data that {self._data.path} does not "
+            f"the store in {self._database.path} holds data that {self._data.path} does not "
             "know, and both have some. Name another --store or another --data-dir."
         )
 
     def _load(self, found: Examination) -> Position:
         """Fill the store from the data directory and return the journal's position."""
-        hold, data = self._hold, self._data
+        database, data = self._database, self._data
         # If this is broken off, the next start sees by the number that the store is not whole.
-        hold.move(lambda _: NOWHERE._replace(directory=data.name, boot=data.boot))
-        hold.clear()
+        database.move(lambda _: NOWHERE._replace(directory=data.name, boot=data.boot))
+        database.clear()
         if found.summary is not None:
-            loaded = load(hold, found)
-            hold.set_clock(loaded.last_ms)
+            loaded = load(database, found)
+            database.set_clock(loaded.last_ms)
             self._started.facts.append(
-                f"Snapshot {found.snapshot} of {data.path} was loaded: {hold.keys()} keys, with "
-                f"{loaded.entries} later transactions of the journal."
+                f"Snapshot {found.snapshot} of {data.path} was loaded: {database.keys()} keys, "
+                f"with {loaded.entries} later transactions of the journal."
             )
-        hold.begin_life(found.mark.ceiling if found.mark is not None else 0)
-        return hold.move(
+        database.begin_life(found.mark.ceiling if found.mark is not None else 0)
+        return database.move(
             lambda position: position._replace(
                 number=max(data.next_number() - 1, 1),
                 sequence=found.reached,
@@ -143,7 +145,7 @@ class _Start:
     def _note_mark(self, found: Examination) -> None:
         """Write down which revisions this life may hand out, before it hands out any."""
         mark = found.mark or Mark()
-        ceiling = self._hold.revision() + REVISIONS_AHEAD
+        ceiling = self._database.revision() + REVISIONS_AHEAD
         writer = HighWaterMark(self._data)
         if found.mark is None:
             writer.replace(mark._replace(snapshot=found.snapshot, ceiling=ceiling))
@@ -155,25 +157,25 @@ class _Start:
         """Have no journal; where changes may be missing on the disk, take a snapshot."""
         data = self._data
         # Nobody has written anything since it was loaded.
-        saved = self._hold.last_transaction if loaded else 0
-        self._hold.move(
+        saved = self._database.last_transaction if loaded else 0
+        self._database.move(
             lambda position: position._replace(
                 directory=data.name, boot=data.boot, saved=saved, on=False
             )
         )
         if behind:
-            take(self._hold, data)
+            take(self._database, data)
 
-    def _keep_journal(self, syncer: Syncer, position: Position, follows: bool) -> None:
+    def _keep_journal(self, group_sync: GroupSync, position: Position, follows: bool) -> None:
         """Go on with a journal, after a snapshot where it would not follow on those so far."""
-        if position.on and follows and self._go_on(syncer):
+        if position.on and follows and self._go_on(group_sync):
             return
-        syncer.note(position._replace(number=self._data.next_number()))
-        take(self._hold, self._data, syncer)
+        group_sync.note(position._replace(number=self._data.next_number()))
+        take(self._database, self._data, group_sync)
 
-    def _go_on(self, syncer: Syncer) -> bool:
+    def _go_on(self, group_sync: GroupSync) -> bool:
         """Begin a journal that follows on the last ones; False when that cannot be done."""
-        if syncer.broken:
+        if group_sync.broken:
             return False
         data = self._data
         number = data.next_number()
@@ -181,10 +183,10 @@ class _Start:
             for older in data.journals():
                 _sync(data, data.journal(older))
             journal.create(data, number)
-            with self._hold.maintain() as txn:
+            with self._database.maintain() as txn:
                 position = journal.begin(txn, data, number, WRITE_AHEAD)
             _sync(data, data.journal(number))
-            syncer.settle(position)
+            group_sync.settle(position)
             self._write_beginning()
         except (OSError, JournalFailed):
             return False
@@ -192,12 +194,12 @@ class _Start:
 
     def _write_beginning(self) -> None:
         """Have in the journal, too, at which revision this life begins."""
-        hold = self._hold
-        with hold.write(PAGES_A_COMMIT, grows=False) as txn:
+        database = self._database
+        with database.write(PAGES_A_COMMIT, grows=False) as txn:
             key = eventlog.encode_revision(txn.state()[0])
-            entry = txn.get(key, hold.events)
+            entry = txn.get(key, database.events)
             if entry is not None and not eventlog.count(entry):
-                txn.put(key, entry, hold.events)
+                txn.put(key, entry, database.events)
 
     def _set_aside(self, found: Examination) -> None:
         """Rename what was not used, now that something better is there, and tell of it."""

@@ -33,7 +33,7 @@ _PAGES_A_CHANGE: Final = 6
 """Leaf, branch and a split of each, in the records and in the expiry index: shared by a batch."""
 
 
-class Loaded(NamedTuple):
+class Recovered(NamedTuple):
     """What was put into the store."""
 
     entries: int
@@ -42,13 +42,13 @@ class Loaded(NamedTuple):
     """The latest time that is written down, in ms of the clock of the store that was kept."""
 
 
-def load(hold: Database, found: Examination) -> Loaded:
+def load(database: Database, found: Examination) -> Recovered:
     """Fill a store, which must be empty, with what can be read of a data directory.
 
     Raises `StoreTooSmall` when the store cannot hold what was kept, and `OSError`.
     """
     assert found.summary is not None, "there is a snapshot"
-    loader = _Loader(hold)
+    loader = _Loader(database)
     for kind, block in snapshot.read(found.data.snapshot(found.snapshot)):
         loader.load(block, kind == RECORDS)
     entries = 0
@@ -56,13 +56,13 @@ def load(hold: Database, found: Examination) -> Loaded:
         loader.load(changes.unpack(payload), False)
         entries += 1
     loader.finish(found.summary.revision)
-    return Loaded(entries, max(found.summary.store_ms, loader.last_ms))
+    return Recovered(entries, max(found.summary.store_ms, loader.last_ms))
 
 
 def journal_entries(found: Examination) -> Iterator[bytes]:
     """Yield the entries after the snapshot, each its packed changes."""
     for stretch in found.stretches:
-        with contextlib.closing(journal.Reader(found.data, stretch.journal)) as reader:
+        with contextlib.closing(journal.JournalReader(found.data, stretch.journal)) as reader:
             read = 0
             for entry in islice(reader.entries(stretch.offset, stretch.before), stretch.entries):
                 read += 1
@@ -76,9 +76,9 @@ def journal_entries(found: Examination) -> Iterator[bytes]:
 class _Loader:
     """Puts changes into a store that nobody else uses yet."""
 
-    def __init__(self, hold: Database) -> None:
-        self._hold = hold
-        self._trees = (*hold.spaces, hold.events)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._trees = (*database.spaces, database.events)
         self.last_ms = 0
 
     def load(self, block: Iterable[Change], new: bool) -> None:
@@ -98,7 +98,7 @@ class _Loader:
             _PAGES_A_CHANGE + pages_of(len(raw or b"")) for _, _, raw in batch
         )
         try:
-            with self._hold.load(pages) as txn:
+            with self._database.load(pages) as txn:
                 for place, key, raw in batch:
                     self._put(txn, place, key, raw, new)
         except (lmdb.MapFullError, lmdb.TxnFullError):
@@ -130,7 +130,7 @@ class _Loader:
             if old is not None:
                 self._let_go(txn, space, key, old, raw)
         if raw is not None and wire.has_ttl(raw):
-            txn.put(_due(space, key, raw), key, self._hold.expiry)
+            txn.put(_due(space, key, raw), key, self._database.expiry)
 
     def _in_pieces(self, txn: WriteTransaction, space: Space, raw: bytes) -> bytes:
         record = wire.unpack(raw)
@@ -148,7 +148,7 @@ class _Loader:
     ) -> None:
         """Remove what depends on a record that another one, or none, has taken the place of."""
         if wire.has_ttl(old):
-            txn.pop(_due(space, key, old), self._hold.expiry)
+            txn.pop(_due(space, key, old), self._database.expiry)
         kept = new is not None and wire.is_long(new) and wire.revision(new) == wire.revision(old)
         if wire.is_long(old) and not kept:
             PieceWriter(txn).drop(space, wire.revision(old))
@@ -156,12 +156,12 @@ class _Loader:
     def finish(self, revision: int) -> None:
         """Write down what the store's state is after all of it."""
         events = size = 0
-        with self._hold.read() as txn, txn.cursor(self._hold.events) as cursor:
+        with self._database.read() as txn, txn.cursor(self._database.events) as cursor:
             for key, entry in cursor:
                 events += eventlog.count(entry)
                 size += len(entry) + eventlog.ENTRY_BYTES
                 revision = max(revision, int.from_bytes(key, "big"))
-        with self._hold.maintain() as txn:
+        with self._database.maintain() as txn:
             txn.put_state(revision, events, size)
 
 

@@ -19,7 +19,13 @@ from keyrack.engines.embedded.durability import changes, snapshot
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.durability.examination import examine, examine_journals
 from keyrack.engines.embedded.durability.recovery import journal_entries
-from keyrack.engines.embedded.durability.snapshot import CHANGES, RECORDS, Header, Summary, Writer
+from keyrack.engines.embedded.durability.snapshot import (
+    CHANGES,
+    RECORDS,
+    SnapshotHeader,
+    Summary,
+    Writer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -117,7 +123,7 @@ def salvage(data: DataDirectory, planned: Plan) -> tuple[str, Summary, list[str]
 
 def _write(data: DataDirectory, found: Examination, base: int, number: int) -> Summary:
     tally = _Tally(_blocks(data, found, base))
-    writer = Writer(data.files, data.part(number), Header(number, data.name))
+    writer = Writer(data.files, data.part(number), SnapshotHeader(number, data.name))
     try:
         for kind, payload in _blocks(data, found, base):
             writer.add(kind, payload, tally.add(kind, payload))

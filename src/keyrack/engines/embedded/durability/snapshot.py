@@ -67,7 +67,7 @@ class Summary(NamedTuple):
     """How many records and changes the file holds."""
 
 
-class Header(NamedTuple):
+class SnapshotHeader(NamedTuple):
     """What the beginning of a snapshot says about it."""
 
     number: int
@@ -82,7 +82,7 @@ def _digest(data: bytes, key: bytes) -> bytes:
 class Writer:
     """Writes a snapshot to a new file. Nobody may use the file before `finish` has returned."""
 
-    def __init__(self, files: Files, path: str, header: Header) -> None:
+    def __init__(self, files: Files, path: str, header: SnapshotHeader) -> None:
         self._files = files
         self._descriptor = files.create(path)
         data = _HEADER.pack(_MAGIC, VERSION, 0, *header)
@@ -144,7 +144,7 @@ def read(path: str) -> Iterator[tuple[int, Iterable[Change]]]:
             yield kind, _changes(path, payload)
 
 
-def verify(path: str) -> tuple[Header, Summary]:
+def verify(path: str) -> tuple[SnapshotHeader, Summary]:
     """Read a whole snapshot and return what it says about itself.
 
     Raises `SnapshotDamaged`, `StoreFormatUnknown` for one of another version, or `OSError`.
@@ -159,7 +159,7 @@ def verify(path: str) -> tuple[Header, Summary]:
         return reader.header, reader.summary
 
 
-def glance(path: str) -> tuple[Header, Summary]:
+def glance(path: str) -> tuple[SnapshotHeader, Summary]:
     """Return what a snapshot says about itself, without reading what lies between.
 
     For one that nothing depends on now. Raises as `verify` does.
@@ -202,7 +202,7 @@ class _Reader:
         self._left = os.fstat(file.fileno()).st_size
         self.header = self._read_header()
 
-    def _read_header(self) -> Header:
+    def _read_header(self) -> SnapshotHeader:
         data = self._take(_HEADER.size)
         magic, version, _, number, directory = _HEADER.unpack(data)
         if magic != _MAGIC:
@@ -217,7 +217,7 @@ class _Reader:
                 f"{self._path} has the format {version}, and this version of Keyrack reads "
                 f"{VERSION}. Use the one that made it."
             )
-        return Header(number, directory)
+        return SnapshotHeader(number, directory)
 
     def blocks(self) -> Iterator[tuple[int, bytes]]:
         """Yield kind and bytes of each block up to the end, which must be the file's."""

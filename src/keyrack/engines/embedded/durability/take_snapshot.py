@@ -32,21 +32,27 @@ from keyrack.engines.embedded.durability.journal import (
     SCRATCH,
     WRITE_AHEAD,
 )
-from keyrack.engines.embedded.durability.snapshot import CHANGES, RECORDS, Header, Summary, Writer
+from keyrack.engines.embedded.durability.snapshot import (
+    CHANGES,
+    RECORDS,
+    SnapshotHeader,
+    Summary,
+    Writer,
+)
 from keyrack.engines.embedded.pieces import Pieces
 
 if TYPE_CHECKING:
     from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
-    from keyrack.engines.embedded.durability.group_sync import Syncer
+    from keyrack.engines.embedded.durability.group_sync import GroupSync
     from keyrack.engines.embedded.position import Position
 
-_PIECE: Final = 400
+_PIECE_ENTRIES: Final = 400
 _PIECE_BYTES: Final = 1 << 20
 """What one transaction reads at most: it is open for a few tenths of a millisecond."""
-_RESTS: Final = 2.0
+_REST_PER_WORK: Final = 2.0
 """How long to rest after each piece, as a multiple of what it took."""
-_LONGEST_REST: Final = 0.05
+_LONGEST_REST_SECONDS: Final = 0.05
 
 
 class SnapshotFailed(StoreError):
@@ -63,41 +69,41 @@ class Taken(NamedTuple):
 
 
 def take(
-    hold: Database,
+    database: Database,
     data: DataDirectory,
-    syncer: Syncer | None = None,
+    group_sync: GroupSync | None = None,
     *,
     gently: bool = False,
 ) -> Taken:
-    """Take a snapshot; `syncer` is given in the mode `commit`, where the journal goes on.
+    """Take a snapshot; `group_sync` is given in the mode `commit`, where the journal goes on.
 
     `gently` makes it three times as long, and leaves the time between to others.
     Raises `StoreError` or `OSError`. The journal then goes on as it would have, and without a
-    `syncer` it is ended. Whatever the snapshot makes superfluous is left to `DataDirectory.prune`.
+    `group_sync` it is ended. What the snapshot makes superfluous is left to `DataDirectory.prune`.
     """
     began = time.monotonic()
     data.check_present()
     number = data.next_number()
     mark = HighWaterMark(data)
-    taking = _Taking(hold, data, number, syncer, _Pace(_RESTS if gently else 0.0))
+    taking = _Taking(database, data, number, group_sync, _Pace(_REST_PER_WORK if gently else 0.0))
     try:
-        mark.note_snapshot(max(data.snapshots(), default=0), hold.revision() + REVISIONS_AHEAD)
+        mark.note_snapshot(max(data.snapshots(), default=0), database.revision() + REVISIONS_AHEAD)
         summary = taking.run()
         size = os.stat(data.part(number)).st_size
         data.files.rename(data.part(number), data.snapshot(number))
         data.files.sync_directory(data.path)
-        mark.note_snapshot(number, hold.revision() + REVISIONS_AHEAD)
+        mark.note_snapshot(number, database.revision() + REVISIONS_AHEAD)
     except BaseException:
-        if syncer is None:
-            hold.move(lambda position: position._replace(on=False))
+        if group_sync is None:
+            database.move(lambda position: position._replace(on=False))
         with contextlib.suppress(OSError):
             data.remove_parts()
         raise
     finally:
         mark.close()
-    hold.move(lambda position: position._replace(saved=taking.transaction))
-    if syncer is not None:
-        syncer.resume()
+    database.move(lambda position: position._replace(saved=taking.transaction))
+    if group_sync is not None:
+        group_sync.resume()
     else:
         _remove_scratch_journals(data)
     return Taken(number, summary, size, time.monotonic() - began)
@@ -123,12 +129,17 @@ def _remove_scratch_journals(data: DataDirectory) -> None:
 
 class _Taking:
     def __init__(
-        self, hold: Database, data: DataDirectory, number: int, syncer: Syncer | None, pace: _Pace
+        self,
+        database: Database,
+        data: DataDirectory,
+        number: int,
+        group_sync: GroupSync | None,
+        pace: _Pace,
     ) -> None:
-        self._hold = hold
+        self._database = database
         self._data = data
         self._number = number
-        self._syncer = syncer
+        self._group_sync = group_sync
         self._pace = pace
         self.transaction = 0
         """The database's transaction at the snapshot's moment."""
@@ -136,12 +147,12 @@ class _Taking:
     def run(self) -> Summary:
         """Write the snapshot's file, and return when all of it is on the disk."""
         journal.create(self._data, self._number)
-        with self._hold.maintain() as txn:
-            kind = SCRATCH if self._syncer is None else WRITE_AHEAD
+        with self._database.maintain() as txn:
+            kind = SCRATCH if self._group_sync is None else WRITE_AHEAD
             begun = journal.begin(txn, self._data, self._number, kind)
-        if self._syncer is not None:
-            self._syncer.leave(begun)
-        header = Header(self._number, self._data.name)
+        if self._group_sync is not None:
+            self._group_sync.leave(begun)
+        header = SnapshotHeader(self._number, self._data.name)
         writer = Writer(self._data.files, self._data.part(self._number), header)
         try:
             self._copy(writer)
@@ -153,24 +164,24 @@ class _Taking:
         return summary
 
     def _end(self) -> tuple[Position, Summary]:
-        with self._hold.maintain() as txn:
+        with self._database.maintain() as txn:
             position = txn.position()
             if not position.on or position.number != self._number:
                 raise SnapshotFailed(
                     "the changes that were made meanwhile could not be written down; "
                     "the disk is full, or too slow for them"
                 )
-            keep = self._syncer is not None
+            keep = self._group_sync is not None
             position = position._replace(on=keep, saved=0)
             txn.put_position(position)
             self.transaction = txn.number
             summary = Summary(
                 revision=txn.state()[0],
-                store_ms=self._hold.now(),
+                store_ms=self._database.now(),
                 wall_ms=time.time_ns() // 1_000_000,
                 sequence=position.sequence,
                 offset=position.offset if keep else 0,
-                keys=txn.entries(self._hold.spaces[Space.KEYS]),
+                keys=txn.entries(self._database.spaces[Space.KEYS]),
                 changes=0,
             )
         return position, summary
@@ -192,12 +203,12 @@ class _Taking:
         """Return the records behind a key, as many as a piece has, and the key to go on after."""
         found: list[changes.Change] = []
         size = 0
-        with self._hold.read() as txn, txn.cursor(self._hold.spaces[space]) as cursor:
+        with self._database.read() as txn, txn.cursor(self._database.spaces[space]) as cursor:
             there = cursor.set_range(after)
             if there and cursor.key() == after:
                 there = cursor.next()
             pieces = Pieces(txn)
-            for key, head in islice(cursor, _PIECE if there else 0):
+            for key, head in islice(cursor, _PIECE_ENTRIES if there else 0):
                 raw = pieces.whole(space, head)
                 found.append((space, key, raw))
                 size += len(raw)
@@ -208,14 +219,16 @@ class _Taking:
     def _events(self, before: bytes) -> tuple[bytes, int, bytes | None]:
         """Return entries of the event log that lie before a key, newest first, and so on."""
         found: list[changes.Change] = []
-        with self._hold.read() as txn, txn.cursor(self._hold.events) as cursor:
+        with self._database.read() as txn, txn.cursor(self._database.events) as cursor:
             there = cursor.prev() if cursor.set_range(before) else cursor.last()
             if there:
-                found = [(EVENTS, key, raw) for key, raw in islice(cursor.iterprev(), _PIECE)]
+                found = [
+                    (EVENTS, key, raw) for key, raw in islice(cursor.iterprev(), _PIECE_ENTRIES)
+                ]
         return changes.pack(found), len(found), found[-1][1] if found else None
 
     def _append(self, writer: Writer, begun: Position, ended: Position) -> None:
-        reader = journal.Reader(self._data, self._number)
+        reader = journal.JournalReader(self._data, self._number)
         try:
             reached = begun.offset
             for entry in reader.entries(begun.offset, begun.sequence):
@@ -245,5 +258,5 @@ class _Pace:
         """Rest; call between pieces."""
         if self._rests:
             worked = time.thread_time() - self._since
-            time.sleep(min(worked * self._rests, _LONGEST_REST))
+            time.sleep(min(worked * self._rests, _LONGEST_REST_SECONDS))
             self._since = time.thread_time()
