@@ -148,8 +148,8 @@ def what_is_wrong(lives: Lives, keeps_memory: bool, done: list[str]) -> str:
             if lives.store.strict and not any("high-water" in one for one in done):
                 return f"something was lost that was promised: {done}, {said}"
         # What the memory had of it alone may be lost with it, in the mode `snapshot`.
-        with_memory = keeps_memory and number == 1 and not lives.store.strict
-        if number and found != seen[-1] and not with_memory:
+        alone = keeps_memory and number == 1 and (not lives.store.strict or found is None)
+        if number and found != seen[-1] and not alone:
             return f"start {number} found something else than the one before: {done}"
         seen.append(found)
     return ""

@@ -203,6 +203,49 @@ def test_where_nothing_can_be_read_nothing_is_changed(kept: KeptStore, capsys: C
     assert sorted(os.listdir(kept.disk)) == names
 
 
+@pytest.mark.parametrize("damage", ["removed", "flipped", "cut off"])
+def test_a_damaged_head_is_made_anew(kept: KeptStore, capsys: Capture, damage: str) -> None:
+    before = contents(kept.engine)
+    close(kept)
+    head = kept.disk / "keyrack"
+    good = head.read_bytes()
+    if damage == "removed":
+        head.unlink()
+    elif damage == "flipped":
+        flip(str(head), 20)
+    else:
+        os.truncate(head, 30)
+    with pytest.raises(StoreError, match=r"is (damaged|missing).*keyrack data salvage"):
+        kept.open()
+    assert data("check", kept) == 1
+    assert data("salvage", kept) == 0
+    told = capsys.readouterr().out
+    assert "was written anew" in told
+    assert "Nothing that was promised is lost." in told
+    assert head.read_bytes() == good
+    kept.open()
+    assert contents(kept.engine) == before
+    kept.close()
+
+
+def test_a_good_snapshot_that_is_restored_counts_instead_of_what_is_damaged(
+    kept: KeptStore, tmp_path: Path
+) -> None:
+    good = tmp_path / "good"
+    shutil.copyfile(kept.data.snapshot(2), good)
+    close(kept)
+    flip(kept.data.journal(2), 300)
+    evidence = (kept.disk / "journal-0000000000000002").read_bytes()
+    with pytest.raises(StoreError, match="keyrack data salvage"):
+        kept.open()
+    assert cli.run(["snapshot", "restore", str(good), "--data-dir", str(kept.disk)]) == 0
+    for _ in range(3):
+        kept.open()
+        assert set(contents(kept.engine)["KEYS"]) == {b"%d" % number for number in range(10)}
+        close(kept)
+    assert evidence in {path.read_bytes() for path in kept.disk.glob("journal*set-aside")}
+
+
 def test_a_directory_in_use_is_left_alone(
     kept: KeptStore, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

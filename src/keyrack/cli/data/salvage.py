@@ -17,7 +17,8 @@ def run(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="keyrack data salvage",
         description="Make a snapshot of what can be read of a damaged data directory, for the next "
-        "start. What is damaged, and all journals, are renamed and kept (.set-aside). "
+        "start. What is damaged, and all journals, are renamed and kept (.set-aside). Where "
+        "nothing is lost nothing is changed, but a damaged file `keyrack`, which is made anew. "
         "`keyrack data check` says beforehand what is lost.",
         epilog="exit codes: 0 done, or nothing to do; 1 refused, 2 misused",
         allow_abbrev=False,
@@ -32,16 +33,21 @@ def run(arguments: list[str]) -> int:
 
 
 def _salvaged(directory: str) -> int:
+    from keyrack.engines.contract import StoreFormatUnknown
     from keyrack.engines.embedded.durability import data_directory
-    from keyrack.engines.embedded.durability.salvage import plan, salvage
+    from keyrack.engines.embedded.durability.salvage import mend_head, plan, salvage
 
-    data_directory.look(directory)  # else a directory that is misspelt would be made
+    try:
+        data_directory.look(directory)
+    except StoreFormatUnknown:
+        if not data_directory.has_files(directory):
+            raise  # else a directory that is misspelt would be made
+        print(mend_head(directory))
     data, lock = data_directory.take(directory)
     try:
         planned = plan(data)
         print(told(planned))
         if not planned.is_needed:
-            print("Nothing was changed.")
             return asking.OK
         path, summary, aside = salvage(data, planned)
     finally:

@@ -172,10 +172,20 @@ def take(path: str, files: Files = FILES) -> tuple[DataDirectory, int]:
         raise
 
 
+def has_files(path: str) -> bool:
+    """Tell whether files of a data directory are in a directory, which may lack its head."""
+    try:
+        return any(name == _MARK or _NAME.fullmatch(name) for name in os.listdir(path))
+    except OSError:
+        return False
+
+
 def look(path: str) -> DataDirectory:
     """Return a data directory that is only read. Raises `StoreFormatUnknown`."""
     name = _name_in(path)
     if name is None:
+        if has_files(path):
+            raise _head_missing(path)
         raise StoreFormatUnknown(f"{path} is no data directory of Keyrack.")
     return DataDirectory(path, name)
 
@@ -184,23 +194,20 @@ def _marked(path: str, files: Files) -> DataDirectory:
     name = _name_in(path)
     if name is None:
         others = set(os.listdir(path)) - {_LOCK, _HEAD + _PART, "lost+found"}
-        if any(_NAME.fullmatch(other) or other == _MARK for other in others):
-            raise StoreFormatUnknown(
-                f"--data-dir {path} holds files of a data directory ({min(others)}, ...), but its "
-                f"file {_HEAD!r} is missing. Nothing was changed. Put that file back from a "
-                "backup, or restore a snapshot into another directory (keyrack snapshot restore)."
-            )
+        if has_files(path):
+            raise _head_missing(path)
         if others:
             raise StoreFormatUnknown(
                 f"--data-dir {path} holds other files ({min(others)}, ...) and is no data "
                 "directory. Name an empty directory or a new one."
             )
         name = secrets.token_bytes(16)
-        _write_head(path, name, files)
+        write_head(path, name, files)
     return DataDirectory(path, name, files)
 
 
-def _write_head(path: str, name: bytes, files: Files) -> None:
+def write_head(path: str, name: bytes, files: Files = FILES) -> None:
+    """Write the file that names a data directory; one that is there already is set aside."""
     head = os.path.join(path, _HEAD)
     with contextlib.suppress(FileNotFoundError):
         files.remove(head + _PART)
@@ -211,6 +218,8 @@ def _write_head(path: str, name: bytes, files: Files) -> None:
         files.sync(descriptor)
     finally:
         os.close(descriptor)
+    if os.path.lexists(head):
+        DataDirectory(path, name, files).set_aside(head)
     files.rename(head + _PART, head)
     files.sync_directory(path)
 
@@ -239,8 +248,21 @@ def _name_in(path: str) -> bytes | None:
         )
     raise StoreFormatUnknown(
         f"{head} is damaged: it should be {FORMAT!r}, a name of 32 hexadecimal digits, and a "
-        "checksum, a line each. Nothing was changed. Put that file back from a backup, or restore "
-        "a snapshot into another directory (keyrack snapshot restore)."
+        f"checksum, a line each. {_ways_out(path)}"
+    )
+
+
+def _head_missing(path: str) -> StoreFormatUnknown:
+    return StoreFormatUnknown(
+        f"{path} holds files of a data directory, but its file {_HEAD!r} is missing. "
+        f"{_ways_out(path)}"
+    )
+
+
+def _ways_out(path: str) -> str:
+    return (
+        "Nothing was changed. Put that file back from a backup, or have it made anew by `keyrack "
+        f"data salvage --data-dir {path}`."
     )
 
 

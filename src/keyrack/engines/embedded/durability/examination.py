@@ -128,8 +128,8 @@ def examine(
     """
     found = Examination(data)
     with _readable(data):
-        _find_snapshot(found, verify)
         _find_mark(found)
+        _find_snapshot(found, verify)
         _follow_journals(found)
     _look_for_what_is_missing(found)
     return found
@@ -165,14 +165,27 @@ def _find_snapshot(
     for number in reversed(found.data.snapshots()):
         path = found.data.snapshot(number)
         try:
-            found.header, found.summary = verify(path)
+            header, summary = verify(path)
+            _refuse_another(found, number, header)
         except SnapshotDamaged as error:
             found.damage.append(str(error))
             found.aside.append(path)
         else:
-            found.snapshot = number
+            found.snapshot, found.header, found.summary = number, header, summary
             found.reached = found.summary.sequence
             return
+
+
+def _refuse_another(found: Examination, number: int, header: SnapshotHeader) -> None:
+    """Raise `SnapshotDamaged` for another snapshot in the place of one that was taken here.
+
+    One that somebody has restored has a number that no snapshot has had.
+    """
+    taken_here = found.mark is not None and number <= found.mark.snapshot
+    if taken_here and header != SnapshotHeader(number, found.data.name):
+        raise SnapshotDamaged(
+            f"{found.data.snapshot(number)} holds another snapshot than was taken under this name."
+        )
 
 
 def _find_mark(found: Examination) -> None:
@@ -182,13 +195,13 @@ def _find_mark(found: Examination) -> None:
         if os.path.lexists(found.data.mark()):
             found.damage.append(str(error))
         return
-    # A snapshot that is newer holds all that the mark knows.
-    if found.mark.journal >= found.snapshot:
-        found.known = found.mark.sequence
 
 
 def _follow_journals(found: Examination) -> None:
     """Follow the journals from the snapshot on, and see what is in those that do not follow."""
+    # A snapshot that is newer than the mark's journal holds all that the mark knows.
+    if found.mark is not None and found.mark.journal >= found.snapshot:
+        found.known = found.mark.sequence
     headers = _headers(found)
     for index, header in enumerate(headers):
         following = headers[index + 1].first if index + 1 < len(headers) else None

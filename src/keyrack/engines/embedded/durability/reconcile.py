@@ -78,6 +78,11 @@ class _Start:
             behind = False
             if found.snapshot or self._database.is_empty():
                 position, loaded = self._load(found), found.snapshot > 0
+        if loaded and found.restored:
+            self._started.warnings.append(
+                f"Snapshot {found.snapshot} of {self._data.path} was restored: what was there "
+                "before it does not count any more."
+            )
         self._note_mark(found)
         if self._group_sync is None:
             self._keep_snapshots(loaded, behind)

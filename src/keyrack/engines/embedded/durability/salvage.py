@@ -8,16 +8,19 @@ not to its end, is set aside. Nothing is removed, so that whoever can read more 
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Space, StoreError
+from keyrack.engines.contract import Space, StoreError, StoreInUse
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.durability import changes, snapshot
 from keyrack.engines.embedded.durability.changes import EVENTS
+from keyrack.engines.embedded.durability.data_directory import DataDirectory, write_head
 from keyrack.engines.embedded.durability.examination import examine, examine_journals
+from keyrack.engines.embedded.durability.high_water import MarkDamaged, read_mark
 from keyrack.engines.embedded.durability.recovery import journal_entries
 from keyrack.engines.embedded.durability.snapshot import (
     CHANGES,
@@ -26,11 +29,11 @@ from keyrack.engines.embedded.durability.snapshot import (
     Summary,
     Writer,
 )
+from keyrack.engines.embedded.locking import lock_patiently
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.durability.examination import Examination
 
 
@@ -176,3 +179,41 @@ class _Tally:
                 if kind == RECORDS and place == Space.KEYS and key not in self._changed:
                     self.keys += 1
         return number
+
+
+def mend_head(path: str) -> str:
+    """Write the head of a data directory anew, as its snapshots tell it; say so, in a sentence.
+
+    Raises `StoreError` where none tells it, or another service has the directory, and `OSError`.
+    """
+    lock = lock_patiently(path)
+    if lock is None:
+        raise StoreInUse(f"the data directory {path} is in use by another service.")
+    try:
+        names = _names_told(path)
+        if not names:
+            raise StoreError(f"No snapshot in {path} tells its name. Nothing was changed.")
+        # The mark is written with the name: where it is whole, it says which is the right one.
+        name = next((one for one in names if _fits_mark(path, one)), names[0])
+        write_head(path, name)
+    finally:
+        os.close(lock)
+    return f"The file that names {path} was written anew."
+
+
+def _names_told(path: str) -> list[bytes]:
+    """Return the names of data directories that the snapshots in one were made in, newest first."""
+    names = []
+    for file in sorted(os.listdir(path), reverse=True):
+        if file.startswith("snapshot-"):
+            with contextlib.suppress(StoreError, OSError):
+                names.append(snapshot.header_of(os.path.join(path, file)).directory)
+    return names
+
+
+def _fits_mark(path: str, name: bytes) -> bool:
+    try:
+        read_mark(DataDirectory(path, name))
+    except (MarkDamaged, OSError):
+        return False
+    return True

@@ -174,6 +174,12 @@ def glance(path: str) -> tuple[SnapshotHeader, Summary]:
         return reader.header, Summary(*_SUMMARY.unpack_from(end, _BLOCK.size))
 
 
+def header_of(path: str) -> SnapshotHeader:
+    """Return what the beginning of a snapshot says about it. Raises as `verify` does."""
+    with open(path, "rb") as file:
+        return _Reader(path, file).header
+
+
 def good_blocks(path: str) -> Iterator[tuple[int, bytes]]:
     """Yield kind and packed bytes of the blocks up to the first that is not as it was written."""
     with open(path, "rb") as file:
