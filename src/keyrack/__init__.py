@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 
 _CLIENT = frozenset(
     (
+        "KEEP",
         "UNCHANGED",
         "Ambiguous",
         "AsyncClient",
@@ -24,6 +25,7 @@ _CLIENT = frozenset(
         "Client",
         "ClientError",
         "Conflict",
+        "Folder",
         "Forbidden",
         "HistoryGone",
         "Json",
@@ -37,8 +39,11 @@ _CLIENT = frozenset(
         "Raw",
         "Refused",
         "RequestEvent",
+        "Reset",
+        "ScanEntry",
         "SignedPickle",
         "StoreFull",
+        "Synced",
         "Timeout",
         "TooLarge",
         "Unauthenticated",
@@ -47,6 +52,7 @@ _CLIENT = frozenset(
         "Unreachable",
         "Unreadable",
         "Value",
+        "WatchEvent",
         "from_url",
     )
 )

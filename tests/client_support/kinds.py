@@ -59,5 +59,7 @@ def asked(kind: str, *given: Any, **named: Any) -> Iterator[Asked]:
         return
     with asyncio.Runner(loop_factory=_LOOPS[kind]) as runner:
         one = AsyncClient(*given, **named)
-        yield Asked(one, runner)
-        runner.run(one.aclose())
+        try:
+            yield Asked(one, runner)
+        finally:
+            runner.run(one.aclose())

@@ -27,13 +27,16 @@ from keyrack.client.errors import (
     Unavailable,
     Unreachable,
 )
-from keyrack.client.keys import UNCHANGED, Unchanged, Value
+from keyrack.client.keys import KEEP, UNCHANGED, Unchanged, Value
+from keyrack.client.many import Folder, ScanEntry
 from keyrack.client.serializers import Auto, Json, Msgspec, Raw, SignedPickle, Unreadable
+from keyrack.client.watching import Reset, Synced, WatchEvent
 
 if TYPE_CHECKING:
     from keyrack.client.async_client import AsyncClient
 
 __all__ = [
+    "KEEP",
     "UNCHANGED",
     "Ambiguous",
     "AsyncClient",
@@ -42,6 +45,7 @@ __all__ = [
     "Client",
     "ClientError",
     "Conflict",
+    "Folder",
     "Forbidden",
     "HistoryGone",
     "Json",
@@ -55,8 +59,11 @@ __all__ = [
     "Raw",
     "Refused",
     "RequestEvent",
+    "Reset",
+    "ScanEntry",
     "SignedPickle",
     "StoreFull",
+    "Synced",
     "Timeout",
     "TooLarge",
     "Unauthenticated",
@@ -65,6 +72,7 @@ __all__ = [
     "Unreachable",
     "Unreadable",
     "Value",
+    "WatchEvent",
     "from_url",
 ]
 

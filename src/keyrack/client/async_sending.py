@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from collections.abc import AsyncIterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from keyrack.client import service
@@ -15,13 +15,17 @@ from keyrack.client.async_pool import AsyncPool, StreamConnection, connect
 from keyrack.client.attempt import NoAnswer, fed
 from keyrack.client.calls import ApiCall
 from keyrack.client.config import Config, RequestEvent
-from keyrack.client.errors import KeyrackError, ProtocolError, Refused
+from keyrack.client.errors import KeyrackError, ProtocolError, Refused, Unreachable
+from keyrack.client.pipelining import windows
 from keyrack.client.refusals import refused
 from keyrack.client.retry import TRY_AGAIN, Retry
-from keyrack.client.wire import Response, ResponseBody, ResponseHead
+from keyrack.client.steps import Pause
+from keyrack.client.wire import PipelineReader, Response, ResponseBody, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
+
+    from keyrack.client.steps import Steps
 
 T = TypeVar("T")
 
@@ -37,6 +41,8 @@ class AsyncSender:
         self._on_event = config.on_event
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._pool: AsyncPool | None = None
+        self.background: set[asyncio.Task[None]] = set()
+        """What goes on by itself until it ends or the client is closed."""
         _senders.add(self)
 
     def _pool_of(self, loop: asyncio.AbstractEventLoop) -> AsyncPool:
@@ -53,25 +59,36 @@ class AsyncSender:
     def forget(self) -> None:
         """Begin anew in the child of a fork: connections and their loops are the parent's."""
         _kept_for_the_parent.append(self._pools)
+        _kept_for_the_parent.append(self.background)
         self._pools = {}
         self._pool = None
+        self.background = set()
 
-    def close(self) -> None:
-        """Close the connections of the running loop that are idle."""
+    async def close(self) -> None:
+        """End what goes on by itself, and close the idle connections of the running loop."""
         self._pool = None
-        pool = self._pools.pop(asyncio.get_running_loop(), None)
+        loop = asyncio.get_running_loop()
+        mine = [task for task in self.background if task.get_loop() is loop]
+        for task in mine:
+            task.cancel()
+        await asyncio.gather(*mine, return_exceptions=True)
+        pool = self._pools.pop(loop, None)
         if pool is not None:
             pool.close()
 
-    async def send(self, call: ApiCall[T]) -> T:
-        """Send a call and return what its answer means. Raises `KeyrackError`."""
+    async def send(self, call: ApiCall[T], timeout: float | None = None) -> T:
+        """Send a call and return what its answer means. Raises `KeyrackError`.
+
+        `timeout` is in seconds, the client's if it is not given.
+        """
         loop = asyncio.get_running_loop()
         pool = self._pool
         if pool is None or pool.loop is not loop:
             pool = self._pool_of(loop)
+        seconds = (timeout or self._timeout) + call.wait
         if self._on_event is not None:
-            return await self._send_told(call, pool)
-        deadline = time.monotonic() + self._timeout + call.wait
+            return await self._send_told(call, pool, seconds)
+        deadline = time.monotonic() + seconds
         try:
             answer, _ = await pool.exchange(call, deadline)
         except KeyrackError as failure:
@@ -97,10 +114,10 @@ class AsyncSender:
                     return answer, reused
                 failure = refused(answer)
 
-    async def _send_told(self, call: ApiCall[T], pool: AsyncPool) -> T:
+    async def _send_told(self, call: ApiCall[T], pool: AsyncPool, seconds: float) -> T:
         """Send a call, and tell `on_event` how it went."""
         began = time.monotonic()
-        retry = Retry(call, self._retries, began + self._timeout + call.wait)
+        retry = Retry(call, self._retries, began + seconds)
         status, reused = 0, False
         try:
             try:
@@ -121,7 +138,92 @@ class AsyncSender:
             assert self._on_event is not None
             self._on_event(event)
 
+    async def run(self, steps: Steps[T]) -> T:
+        """Do work that takes several calls, and return what comes of it."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    await asyncio.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    result = await self.send(step)
+                except KeyrackError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            done: T = end.value
+            return done
+
+    async def pipeline(self, calls: list[ApiCall[Any]]) -> list[Any]:
+        """Send calls, many at once; return for each what it means, or its exception."""
+        results: list[Any] = []
+        try:
+            async with self._own() as connection:
+                for window in windows(calls):
+                    answers, lost = await self._window(connection, window)
+                    for number, call in enumerate(window):
+                        answer = answers[number] if number < len(answers) else None
+                        results.append(await self._result(call, answer, lost))
+        except Unreachable as error:
+            results += [error] * (len(calls) - len(results))
+        return results
+
+    async def _window(
+        self, connection: StreamConnection, calls: list[ApiCall[Any]]
+    ) -> tuple[list[Response], NoAnswer | None]:
+        deadline = self._deadline()
+        reader = PipelineReader([call.bodyless for call in calls])
+        try:
+            await connection.send(b"".join([call.data for call in calls]), deadline)
+            while not reader.done:
+                data = await connection.read(deadline)
+                if not data:
+                    return reader.answers, NoAnswer(None, sent=True)
+                reader.feed(data)
+        except (OSError, ProtocolError) as error:
+            return reader.answers, NoAnswer(error, sent=True, begun=True)
+        return reader.answers, None
+
+    async def _result(
+        self, call: ApiCall[T], answer: Response | None, lost: NoAnswer | None
+    ) -> Any:
+        try:
+            if answer is not None and answer.status not in TRY_AGAIN:
+                return call.read(answer)
+            if call.repeatable:
+                return await self.send(call)
+        except (KeyrackError, ValueError) as error:
+            return error
+        if answer is not None:
+            return refused(answer)
+        return (lost or NoAnswer(None, sent=True)).error(call, self._where)
+
     # Streams
+
+    @contextlib.asynccontextmanager
+    async def opened(
+        self, request: bytes
+    ) -> AsyncIterator[tuple[StreamConnection, ResponseBody, bytes]]:
+        """Send a request; lend the connection, the body of its answer, and what came of it.
+
+        Raises `Refused` when it is no success, and `KeyrackError` when it breaks off.
+        """
+        call = ApiCall("get", request, _never_read, True)
+        try:
+            async with self._own() as connection:
+                try:
+                    await connection.send(request, self._deadline())
+                except OSError as error:
+                    raise NoAnswer(error, sent=False) from error
+                head, body, data = await connection.read_head(self._deadline())
+                if head.status != 200:
+                    raise refused(await self._whole(connection, head, body, data))
+                yield connection, body, data
+        except NoAnswer as lost:
+            raise lost.error(call, self._where) from lost.cause
 
     async def stream(self, request: bytes) -> AsyncIterator[bytes]:
         """Send a request and yield the pieces of its answer's body.
@@ -129,23 +231,13 @@ class AsyncSender:
         Raises `Refused` when it is no success, and `KeyrackError` when it breaks off: what came
         before is not all.
         """
-        call = ApiCall("get", request, _never_read, True)
-        try:
-            async with self._own() as connection:
-                await connection.send(request, self._deadline())
-                head, body, data = await connection.read_head(self._deadline())
-                if head.status != 200:
-                    raise refused(await self._whole(connection, head, body, data))
-                while True:
-                    if piece := fed(body, data):
-                        yield piece
-                    if body.done:
-                        return
-                    data = await self._read(connection, body)
-        except OSError as error:
-            raise NoAnswer(error, sent=False).error(call, self._where) from error
-        except NoAnswer as lost:
-            raise lost.error(call, self._where) from lost.cause
+        async with self.opened(request) as (connection, body, data):
+            while True:
+                if piece := fed(body, data):
+                    yield piece
+                if body.done:
+                    return
+                data = await self._read(connection, body)
 
     async def upload(self, call: ApiCall[T], pieces: Iterable[bytes] | AsyncIterable[bytes]) -> T:
         """Send a call's request with a body in pieces, however long, and return what is answered.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
-from keyrack.client import wire
+from keyrack.client import json_text, wire
 from keyrack.client.errors import ProtocolError
 from keyrack.client.refusals import refused
 
@@ -130,18 +130,14 @@ def conditions(if_match: str | None, if_none_match: str | None) -> bytes:
 
 def json_body(value: Any) -> bytes:
     """Return the JSON of what a request says."""
-    import json  # only for those that speak JSON
-
-    return json.dumps(value, separators=(",", ":")).encode()
+    return json_text.dumps(value)
 
 
-def json_answer(answer: Response, *statuses: int) -> Any:
+def json_response(answer: Response, *statuses: int) -> Any:
     """Return what a successful answer says. Raises `Refused` or `ProtocolError`."""
     if answer.status not in (statuses or (200,)):
         raise refused(answer)
-    import json  # see above
-
     try:
-        return json.loads(answer.body)
+        return json_text.loads(answer.body)
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"The answer is no JSON: {error}.") from None

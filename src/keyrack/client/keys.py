@@ -39,6 +39,15 @@ UNCHANGED: Final = Unchanged.UNCHANGED
 """What `get_value` returns when the key is at the ETag that was named."""
 
 
+class Keep(Enum):
+    """The type of `KEEP`."""
+
+    KEEP = "keep"
+
+
+KEEP: Final = Keep.KEEP
+"""The TTL of an update that leaves the key's TTL as it is."""
+
 _STORED: Final = frozenset((200, 201, 204))
 _FIELDS: Final[dict[str, bytes]] = {
     kind: wire.field("Content-Type", kind) for kind in (TEXT, BINARY, JSON)

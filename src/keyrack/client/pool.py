@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
 from keyrack.client import wire
@@ -98,6 +98,23 @@ class SyncConnection:
                 return answer
         raise NoAnswer(error, sent=False) from error
 
+    def exchange_many(
+        self, calls: list[ApiCall[Any]], deadline: float
+    ) -> tuple[wire.PipelineReader, NoAnswer | None]:
+        """Send requests at once and read their answers; with what ended that early, if it did."""
+        reader = wire.PipelineReader([call.bodyless for call in calls])
+        try:
+            self.send(b"".join([call.data for call in calls]), deadline)
+            while not reader.done:
+                data = self.read(deadline)
+                if not data:
+                    return reader, NoAnswer(None, sent=True, begun=bool(reader.answers))
+                reader.feed(data)
+        except (OSError, ProtocolError) as error:
+            return reader, NoAnswer(error, sent=True, begun=True)
+        self.reused = True
+        return reader, None
+
     def stream(
         self, request: bytes, deadline: float
     ) -> tuple[wire.ResponseHead, wire.ResponseBody, bytes]:
@@ -157,6 +174,11 @@ class SyncConnection:
         gone, self._gone = self._gone, None
         if gone is not None:
             gone()
+
+    def shut_down(self) -> None:
+        """End what another thread waits for here."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def forget(self) -> None:
         """Close this process' share of a connection that belongs to another one."""
@@ -259,6 +281,22 @@ class Pool:
                 self.put_back(connection, answer.closes)
                 return answer, reused
             connection = self.open(deadline)
+
+    def exchange_many(
+        self, calls: list[ApiCall[Any]], deadline: float
+    ) -> tuple[list[Response], NoAnswer | None]:
+        """Send requests at once; return the answers that came, and why no more did.
+
+        Raises `Unreachable`.
+        """
+        connection = self._take(deadline)
+        try:
+            reader, lost = connection.exchange_many(calls, deadline)
+        except BaseException:
+            connection.close()
+            raise
+        self.put_back(connection, reader.closes or lost is not None)
+        return reader.answers, lost
 
     @contextlib.contextmanager
     def own(self, deadline: float) -> Iterator[SyncConnection]:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from keyrack.client import service
 from keyrack.client.attempt import NoAnswer, fed
 from keyrack.client.calls import ApiCall
 from keyrack.client.config import Config, RequestEvent
 from keyrack.client.errors import KeyrackError, ProtocolError, Refused
+from keyrack.client.pipelining import windows
 from keyrack.client.pool import Pool
 from keyrack.client.refusals import refused
 from keyrack.client.retry import TRY_AGAIN, Retry
+from keyrack.client.steps import Pause
 from keyrack.client.wire import Response, ResponseBody, ResponseHead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from keyrack.client.pool import SyncConnection
+    from keyrack.client.steps import Steps
 
 T = TypeVar("T")
 
@@ -34,11 +37,14 @@ class Sender:
         self._on_event = config.on_event
         self.pool = Pool(config.address, config.connect_timeout, config.max_connections)
 
-    def send(self, call: ApiCall[T]) -> T:
-        """Send a call and return what its answer means. Raises `KeyrackError`."""
+    def send(self, call: ApiCall[T], timeout: float | None = None) -> T:
+        """Send a call and return what its answer means. Raises `KeyrackError`.
+
+        `timeout` is in seconds, the client's if it is not given.
+        """
+        seconds = (timeout or self._timeout) + call.wait
         if self._on_event is not None:
-            return self._send_told(call)
-        seconds = self._timeout + call.wait
+            return self._send_told(call, seconds)
         deadline = time.monotonic() + seconds
         try:
             answer, _ = self.pool.exchange(call, seconds, deadline)
@@ -64,10 +70,9 @@ class Sender:
                     return answer, reused
                 failure = refused(answer)
 
-    def _send_told(self, call: ApiCall[T]) -> T:
+    def _send_told(self, call: ApiCall[T], seconds: float) -> T:
         """Send a call, and tell `on_event` how it went."""
         began = time.monotonic()
-        seconds = self._timeout + call.wait
         retry = Retry(call, self._retries, began + seconds)
         status, reused = 0, False
         try:
@@ -89,7 +94,68 @@ class Sender:
             assert self._on_event is not None
             self._on_event(event)
 
+    def run(self, steps: Steps[T]) -> T:
+        """Do work that takes several calls, and return what comes of it."""
+        try:
+            step = next(steps)
+            while True:
+                if isinstance(step, Pause):
+                    time.sleep(step.seconds)
+                    step = next(steps)
+                    continue
+                try:
+                    result = self.send(step)
+                except KeyrackError as error:
+                    step = steps.throw(error)
+                else:
+                    step = steps.send(result)
+        except StopIteration as end:
+            done: T = end.value
+            return done
+
+    def pipeline(self, calls: list[ApiCall[Any]]) -> list[Any]:
+        """Send calls, many at once; return for each what it means, or its exception."""
+        results: list[Any] = []
+        for window in windows(calls):
+            try:
+                answers, lost = self.pool.exchange_many(window, self._deadline())
+            except KeyrackError as error:
+                results += [error] * len(window)
+                continue
+            for number, call in enumerate(window):
+                answer = answers[number] if number < len(answers) else None
+                results.append(self._result(call, answer, lost))
+        return results
+
+    def _result(self, call: ApiCall[T], answer: Response | None, lost: NoAnswer | None) -> Any:
+        try:
+            if answer is not None and answer.status not in TRY_AGAIN:
+                return call.read(answer)
+            if call.repeatable:
+                return self.send(call)
+        except (KeyrackError, ValueError) as error:
+            return error
+        if answer is not None:
+            return refused(answer)
+        return (lost or NoAnswer(None, sent=True)).error(call, self._where)
+
     # Streams
+
+    @contextlib.contextmanager
+    def opened(self, request: bytes) -> Iterator[tuple[SyncConnection, ResponseBody, bytes]]:
+        """Send a request; lend the connection, the body of its answer, and what came of it.
+
+        Raises `Refused` when it is no success, and `KeyrackError` when it breaks off.
+        """
+        call = ApiCall("get", request, _never_read, True)
+        try:
+            with self.pool.own(self._deadline()) as connection:
+                head, body, data = connection.stream(request, self._deadline())
+                if head.status != 200:
+                    raise refused(self._whole(connection, head, body, data))
+                yield connection, body, data
+        except NoAnswer as lost:
+            raise lost.error(call, self._where) from lost.cause
 
     def stream(self, request: bytes) -> Iterator[bytes]:
         """Send a request and yield the pieces of its answer's body.
@@ -97,25 +163,13 @@ class Sender:
         Raises `Refused` when it is no success, and `KeyrackError` when it breaks off: what came
         before is not all.
         """
-        call = ApiCall("get", request, _never_read, True)
-        try:
-            with self.pool.own(self._deadline()) as connection:
-                head, body, data = connection.stream(request, self._deadline())
-                yield from self._pieces(connection, head, body, data)
-        except NoAnswer as lost:
-            raise lost.error(call, self._where) from lost.cause
-
-    def _pieces(
-        self, connection: SyncConnection, head: ResponseHead, body: ResponseBody, data: bytes
-    ) -> Iterator[bytes]:
-        if head.status != 200:
-            raise refused(self._whole(connection, head, body, data))
-        while True:
-            if piece := fed(body, data):
-                yield piece
-            if body.done:
-                return
-            data = self._read(connection, body)
+        with self.opened(request) as (connection, body, data):
+            while True:
+                if piece := fed(body, data):
+                    yield piece
+                if body.done:
+                    return
+                data = self._read(connection, body)
 
     def _whole(
         self, connection: SyncConnection, head: ResponseHead, body: ResponseBody, data: bytes

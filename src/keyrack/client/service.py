@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keyrack.client import wire
-from keyrack.client.calls import ApiCall, json_answer, json_body
+from keyrack.client.calls import ApiCall, json_body, json_response
 from keyrack.client.errors import ProtocolError
 
 if TYPE_CHECKING:
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
 
 def info(requests: Requests) -> ApiCall[dict[str, Any]]:
     """Ask what runs, and how full it is."""
-    return ApiCall("info", requests.request(b"GET", b"/v1/info"), json_answer, True)
+    return ApiCall("info", requests.request(b"GET", b"/v1/info"), json_response, True)
 
 
 def limits(requests: Requests) -> ApiCall[dict[str, Any]]:
     """Ask for every limit that is enforced."""
-    return ApiCall("limits", requests.request(b"GET", b"/v1/limits"), json_answer, True)
+    return ApiCall("limits", requests.request(b"GET", b"/v1/limits"), json_response, True)
 
 
 def whoami(requests: Requests) -> ApiCall[dict[str, Any]]:
     """Ask who this client's token says it is."""
-    return ApiCall("whoami", requests.request(b"GET", b"/v1/auth/self"), json_answer, True)
+    return ApiCall("whoami", requests.request(b"GET", b"/v1/auth/self"), json_response, True)
 
 
 def export(requests: Requests, prefix: str | bytes) -> bytes:
@@ -44,7 +44,7 @@ def importing(requests: Requests, stop_on_error: bool) -> ApiCall[dict[str, Any]
     query = wire.query([("on_error", "stop" if stop_on_error else "continue")])
     fields = b"Content-Type: application/x-ndjson\r\n"
     head = requests.chunked(b"POST", b"/v1/import" + query, fields)
-    return ApiCall("import", head, json_answer, False)
+    return ApiCall("import", head, json_response, False)
 
 
 def chunk(piece: bytes) -> bytes:
@@ -63,6 +63,6 @@ def can(requests: Requests, verb: str, key: str | bytes) -> ApiCall[bool]:
 
 def _read_allowed(answer: Response) -> bool:
     try:
-        return bool(json_answer(answer)["results"][0]["allowed"])
+        return bool(json_response(answer)["results"][0]["allowed"])
     except (KeyError, IndexError, TypeError):
         raise ProtocolError("The answer does not say whether it is allowed.") from None

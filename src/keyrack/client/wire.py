@@ -149,6 +149,9 @@ def _framed(match: re.Match[bytes], data: bytes, bodyless: bool) -> tuple[int, b
         elif b"close" in connection.lower():
             closes = True
     status = match[2]
+    digits = lengths[0].strip(b" \t") if lengths else b"0"
+    if len(lengths) > 1 or not digits.isdigit() or len(digits) > 15:
+        raise ProtocolError("The answer's Content-Length cannot be read.")
     if bodyless or status < b"200" or status == b"204" or status == b"304":
         return 0, closes
     if coding:
@@ -159,9 +162,6 @@ def _framed(match: re.Match[bytes], data: bytes, bodyless: bool) -> tuple[int, b
         if status < b"400":
             raise ProtocolError("The answer does not say how long it is.")
         return UNTIL_CLOSE, True
-    digits = lengths[0].strip(b" \t")
-    if len(lengths) > 1 or not digits.isdigit() or len(digits) > 15:
-        raise ProtocolError("The answer's Content-Length cannot be read.")
     return int(digits), closes
 
 
@@ -333,3 +333,31 @@ class ResponseReader:
         self.rest = self._body.rest
         head = self._head
         return Response(head.status, head.data, b"".join(self._pieces), head.closes)
+
+
+class PipelineReader:
+    """Takes the bytes of several answers as they come, in the order of their requests.
+
+    `answers` has those that are whole, `done` tells whether all are, or no more can come.
+    """
+
+    def __init__(self, bodyless: list[bool]) -> None:
+        self._bodyless = bodyless
+        self._reader = ResponseReader(bodyless[0])
+        self.answers: list[Response] = []
+        self.done = False
+        self.closes = False
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes. Raises `ProtocolError`."""
+        while not self.done and (answer := self._reader.feed(data)) is not None:
+            data = self._reader.rest
+            self.answers.append(answer)
+            whole = len(self.answers) == len(self._bodyless)
+            # What nobody asked for may come behind: such a connection is not kept.
+            self.closes = answer.closes or (whole and bool(data))
+            self.done = whole or answer.closes
+            if not self.done:
+                self._reader = ResponseReader(self._bodyless[len(self.answers)])
+                if not data:
+                    return

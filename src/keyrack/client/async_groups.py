@@ -1,0 +1,74 @@
+"""Batches and pipelines of a client on an event loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keyrack.client.batching import Operations
+from keyrack.client.pipelining import PipelineCalls
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from keyrack.client.async_sending import AsyncSender
+    from keyrack.client.keys import KeyCalls
+
+
+class AsyncBatch(Operations):
+    """Operations that are done all or none, when the `async with` block ends.
+
+    What became of each is in the handle that its method returned. A block that raises sends
+    nothing. Raises `BatchRefused` when one is refused, and `LockLost` for a lock that is not held
+    any more.
+    """
+
+    def __init__(self, sender: AsyncSender, keys: KeyCalls) -> None:
+        super().__init__(keys)
+        self._sender = sender
+
+    async def send(self) -> None:
+        """Have the operations done. An empty batch is nothing to do."""
+        if len(self):
+            await self._sender.send(self.call())
+
+    async def __aenter__(self) -> AsyncBatch:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.send()
+
+
+class AsyncPipeline(PipelineCalls):
+    """Independent requests, sent at once when the `async with` block ends.
+
+    `results` has what each would have returned, or the exception that it would have raised.
+    """
+
+    def __init__(self, sender: AsyncSender, keys: KeyCalls) -> None:
+        super().__init__(keys)
+        self._sender = sender
+        self.results: list[Any] = []
+
+    async def send(self) -> list[Any]:
+        """Send what was collected and return the results, in order."""
+        calls, self.calls = self.calls, []
+        self.results = await self._sender.pipeline(calls)
+        return self.results
+
+    async def __aenter__(self) -> AsyncPipeline:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is None:
+            await self.send()

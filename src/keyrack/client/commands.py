@@ -1,0 +1,64 @@
+"""The methods of `Client` that concern the service, and what it shares with the other groups."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from keyrack.client import service
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from keyrack.client.keys import KeyCalls
+    from keyrack.client.sending import Sender
+
+
+class Commands:
+    """What all groups of methods share: how calls are sent, and how keys and values are said."""
+
+    def __init__(self, sender: Sender, keys: KeyCalls) -> None:
+        self._sender = sender
+        self._send = sender.send
+        self._keys = keys
+        self._requests = keys.requests
+
+
+class ServiceCommands(Commands):
+    """Methods about the service as a whole."""
+
+    def export(self, prefix: str | bytes = "") -> Iterator[bytes]:
+        """Yield the keys under a prefix as NDJSON, in pieces that end anywhere.
+
+        Raises `KeyrackError` when the export breaks off: what came before is not all.
+        """
+        return self._sender.stream(service.export(self._requests, prefix))
+
+    def import_lines(
+        self, lines: Iterable[bytes], *, stop_on_error: bool = False
+    ) -> dict[str, Any]:
+        """Send NDJSON as `export` gives it, and return the server's report."""
+        call = service.importing(self._requests, stop_on_error)
+        return self._sender.upload(call, lines)
+
+    def snapshot(self) -> Iterator[bytes]:
+        """Have a snapshot taken, and yield its file in pieces.
+
+        Raises `KeyrackError` when it breaks off: what came before is no snapshot.
+        """
+        return self._sender.stream(service.snapshot(self._requests))
+
+    def info(self) -> dict[str, Any]:
+        """Return what runs, and how full it is."""
+        return self._send(service.info(self._requests))
+
+    def limits(self) -> dict[str, Any]:
+        """Return every limit that the service enforces."""
+        return self._send(service.limits(self._requests))
+
+    def whoami(self) -> dict[str, Any]:
+        """Return who the token says this is, and what it may do."""
+        return self._send(service.whoami(self._requests))
+
+    def can(self, verb: str, key: str | bytes) -> bool:
+        """Tell whether the token may do something with a key; the verb is one of a rule's."""
+        return self._send(service.can(self._requests, verb, key))

@@ -1,0 +1,202 @@
+"""The methods of `Client` about a single key, counter or lock."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from keyrack.client import batching, many, steps
+from keyrack.client.commands import Commands
+from keyrack.client.keys import KEEP, KeyCalls
+from keyrack.client.locks import Lock, Renewals
+from keyrack.client.mapping import Counter
+from keyrack.client.serializers import Msgspec
+from keyrack.client.typed import TypedKeys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from keyrack.client.keys import Keep, Unchanged, Value
+    from keyrack.client.many import PastEvent
+    from keyrack.client.sending import Sender
+
+
+T = TypeVar("T")
+
+
+class KeyCommands(Commands):
+    """Methods about a single key, counter or lock."""
+
+    def __init__(self, sender: Sender, keys: KeyCalls) -> None:
+        super().__init__(sender, keys)
+        self._renewals = Renewals()
+
+    def get(self, key: str | bytes, default: Any = None) -> Any:
+        """Return a key's value, or `default` when the key is missing.
+
+        What its media type makes of it: text is a `str`, JSON what it stands for, the rest bytes.
+        """
+        return self._send(self._keys.get(key, default))
+
+    def get_value(
+        self, key: str | bytes, *, if_none_match: str | None = None, wait: float | None = None
+    ) -> Value | Unchanged | None:
+        """Return a key's value as it is stored, or None when the key is missing.
+
+        `UNCHANGED` when it is at the ETag `if_none_match`. With `wait` the answer comes when it
+        differs from that, or after so many seconds.
+        """
+        return self._send(self._keys.get_value(key, if_none_match, wait))
+
+    def set(
+        self,
+        key: str | bytes,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        if_match: str | None = None,
+        if_none_match: str | None = None,
+        media_type: str | None = None,
+        lock: Lock | None = None,
+    ) -> str:
+        """Store a value and return its ETag. `ttl` is in seconds, to the millisecond.
+
+        Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
+        come back equal, and `LockLost` when a `lock` that is given is not held any more.
+        """
+        if lock is not None:
+            call = batching.set_locked(
+                self._keys,
+                lock,
+                key,
+                value,
+                ttl=ttl,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                media_type=media_type,
+            )
+            return self._send(call)
+        return self._send(
+            self._keys.set(
+                key,
+                value,
+                ttl=ttl,
+                if_match=if_match,
+                if_none_match=if_none_match,
+                media_type=media_type,
+            )
+        )
+
+    def add(
+        self,
+        key: str | bytes,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        media_type: str | None = None,
+    ) -> str | None:
+        """Store a value if the key is missing, and return its ETag; None if it is there."""
+        return self._send(self._keys.add(key, value, ttl, media_type))
+
+    def replace(
+        self,
+        key: str | bytes,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        media_type: str | None = None,
+    ) -> str | None:
+        """Store a value if the key is there, and return its ETag; None if it is missing."""
+        return self._send(self._keys.replace(key, value, ttl, media_type))
+
+    def delete(self, key: str | bytes, *, if_match: str | None = None) -> bool:
+        """Remove a key, and tell whether it was there."""
+        return self._send(self._keys.delete(key, if_match))
+
+    def patch(
+        self, key: str | bytes, merge: Mapping[str, Any], *, if_match: str | None = None
+    ) -> str:
+        """Change members of a JSON value (RFC 7396: None removes one), and return its ETag.
+
+        Raises `NotFound` when the key is missing.
+        """
+        return self._send(self._keys.patch(key, merge, if_match))
+
+    def touch(self, key: str | bytes, ttl: float) -> bool:
+        """Give a key another TTL, in seconds, and tell whether it is there. The ETag stays."""
+        return self._send(batching.touch(self._keys, key, ttl))
+
+    def persist(self, key: str | bytes) -> bool:
+        """Let a key have no end, and tell whether it is there. The ETag stays."""
+        return self._send(batching.touch(self._keys, key, None))
+
+    def incr(
+        self, key: str | bytes, delta: int = 1, *, initial: int = 0, ttl: float | None = None
+    ) -> int:
+        """Add to a counter, made from `initial` where it is missing, and return its number.
+
+        With `ttl` it gets that TTL, without one it keeps what it has. It counts once, however often
+        the request had to be sent. Raises `Refused` for what is no number of 64 bits.
+        """
+        return self._send(many.incr(self._requests, key, delta, initial, ttl))
+
+    def counter(self, key: str | bytes) -> Counter:
+        """Return a key as a counter."""
+        return Counter(self._sender, self._keys, key)
+
+    def update(
+        self,
+        key: str | bytes,
+        change: Callable[[Any], Any],
+        *,
+        attempts: int = 10,
+        ttl: float | Keep | None = KEEP,
+    ) -> Any:
+        """Store what `change` makes of a key's value (None: missing), and return it.
+
+        If somebody else was faster it is called again with what they stored. The TTL stays unless
+        one is given. Raises `Conflict` when somebody was faster in each of the attempts.
+        """
+        return self._sender.run(steps.update(self._keys, key, change, attempts, ttl))
+
+    def wait(
+        self,
+        key: str | bytes,
+        *,
+        until: str = "exists",
+        etag: str | None = None,
+        timeout: float = 30.0,
+    ) -> Value | None:
+        """Wait until a key `exists`, is `gone`, or `changes`, and return what is there then.
+
+        `etag` is the state to differ from, the present one if it is not given. Whole seconds are
+        waited. Raises `Timeout`.
+        """
+        return self._sender.run(steps.wait(self._keys, key, until, etag, timeout))
+
+    def history(self, key: str | bytes, *, limit: int = 100) -> list[PastEvent]:
+        """Return the last known events of a key, newest first."""
+        return self._send(many.history(self._requests, key, limit))
+
+    def lock(
+        self,
+        name: str | bytes,
+        *,
+        ttl: float = 30.0,
+        wait: float | None = None,
+        renew: bool = True,
+        owner: str | None = None,
+    ) -> Lock:
+        """Return a lock to be held in a `with` block, or taken with `acquire`.
+
+        It is waited for `wait` seconds, with None as long as it takes; who still does not get it
+        gets `LockHeld`. It is renewed by itself, so that it ends `ttl` seconds after its
+        process at the latest.
+        """
+        return Lock(self._sender, self._renewals, self._requests, name, ttl, wait, renew, owner)
+
+    def typed(self, kind: type[T]) -> TypedKeys[T]:
+        """Return keys whose values are of one type: a `msgspec.Struct`, a dataclass, `list[int]`.
+
+        They are stored as JSON and checked when they are read. It needs msgspec.
+        """
+        return TypedKeys(self._sender, KeyCalls(self._requests, Msgspec(kind)))

@@ -1,0 +1,221 @@
+"""Locks: taken, waited for, renewed, lost, given back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from client_support import Asked, Scripted, answer, read_request
+
+from keyrack import AsyncClient, Client, LockHeld, LockLost
+
+if TYPE_CHECKING:
+    import socket
+
+pytestmark = pytest.mark.timeout(60)
+
+
+def acquired(client: Asked, name: str, **options: Any) -> Any:
+    lock = client.lock(name, **options)
+    client.finished(lock.acquire())
+    return lock
+
+
+def test_a_lock_is_held_by_one_at_a_time(client: Asked, key: str) -> None:
+    first = acquired(client, key, ttl=30)
+    assert first.held
+    with pytest.raises(LockHeld) as caught:
+        acquired(client, key, wait=0)
+    assert caught.value.owner == first.owner
+    assert 29 < caught.value.ttl <= 30
+    assert client.finished(first.release()) is True
+    second = acquired(client, key, wait=0)
+    assert second.token > first.token
+    assert client.finished(second.release()) is True
+    assert client.finished(second.release()) is False
+
+
+def test_a_block_holds_a_lock_and_gives_it_back(sync: Client, key: str) -> None:
+    with sync.lock(key) as lock:
+        assert lock.held
+        assert not lock.lost
+        lock.check()
+        with pytest.raises(LockHeld), sync.lock(key, wait=0):
+            pass
+    with sync.lock(key, wait=0):
+        pass
+
+
+def test_an_async_block_does_the_same(url: str, key: str) -> None:
+    async def main() -> None:
+        async with AsyncClient(url) as client:
+            async with client.lock(key) as lock:
+                lock.check()
+                with pytest.raises(LockHeld):
+                    await client.lock(key, wait=0).acquire()
+            async with client.lock(key, wait=0):
+                pass
+
+    asyncio.run(main())
+
+
+def test_a_lock_is_waited_for(client: Asked, url: str, key: str) -> None:
+    with Client(url) as other:
+        held = other.lock(key, ttl=30)
+        held.acquire()
+        timer = threading.Timer(0.5, held.release)
+        timer.start()
+        began = time.monotonic()
+        lock = acquired(client, key, ttl=1.2, wait=20)
+        assert time.monotonic() - began >= 0.4
+        assert lock.held
+        timer.join()
+        client.finished(lock.release())
+
+
+def test_waiting_for_a_lock_comes_to_an_end(client: Asked, url: str, key: str) -> None:
+    with Client(url) as other, other.lock(key, ttl=30):
+        began = time.monotonic()
+        with pytest.raises(LockHeld):
+            acquired(client, key, wait=1)
+        assert 0.9 < time.monotonic() - began < 8
+
+
+def test_a_lock_lasts_longer_than_its_ttl_because_it_is_renewed(sync: Client, key: str) -> None:
+    with sync.lock(key, ttl=0.6) as lock:
+        time.sleep(1.5)
+        assert lock.held
+        with pytest.raises(LockHeld), sync.lock(key, wait=0):
+            pass
+
+
+def test_an_async_lock_is_renewed(url: str, key: str) -> None:
+    async def main() -> None:
+        async with AsyncClient(url) as client, client.lock(key, ttl=0.6) as lock:
+            await asyncio.sleep(1.5)
+            assert lock.held
+
+    asyncio.run(main())
+
+
+def test_one_thread_renews_all_locks_and_ends_with_them(sync: Client, key: str) -> None:
+    def renewers() -> list[threading.Thread]:
+        return [one for one in threading.enumerate() if one.name == "keyrack-locks"]
+
+    locks = [sync.lock(f"{key}/{number}", ttl=0.9) for number in range(20)]
+    for lock in locks:
+        lock.acquire()
+    assert len(renewers()) == 1
+    time.sleep(1.5)
+    assert all(lock.held for lock in locks)
+    for lock in locks:
+        assert lock.release() is True
+    deadline = time.monotonic() + 5
+    while renewers() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert renewers() == []
+
+
+def test_a_lock_that_is_not_renewed_is_lost_and_its_block_says_so(sync: Client, key: str) -> None:
+    def block() -> None:
+        with sync.lock(key, ttl=0.3, renew=False) as lock:
+            time.sleep(0.4)
+            assert lock.lost
+            with pytest.raises(LockLost):
+                lock.check()
+            with pytest.raises(LockLost):
+                lock.renew()
+
+    with pytest.raises(LockLost, match="before its block had ended"):
+        block()
+
+
+def test_a_lock_that_was_taken_away_is_lost_at_the_next_renewal(
+    client: Asked, url: str, key: str
+) -> None:
+    lock = acquired(client, key, ttl=30, renew=False)
+    client.finished(lock.renew())
+    assert lock.held
+    with Client(url) as other:
+        other._send(lock.release_call())
+    with pytest.raises(LockLost):
+        client.finished(lock.renew())
+    assert lock.lost
+
+
+def test_what_a_block_raises_comes_before_what_became_of_its_lock(sync: Client, key: str) -> None:
+    def block() -> None:
+        with sync.lock(key, ttl=0.2, renew=False):
+            time.sleep(0.3)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        block()
+
+
+def test_a_batch_is_refused_when_a_lock_is_not_held_any_more(
+    sync: Client, url: str, key: str
+) -> None:
+    def block() -> None:
+        with sync.lock(key) as lock, sync.batch() as batch:
+            batch.check_lock(lock)
+            batch.set(f"{key}/v", "v")
+            with Client(url) as other:
+                other._send(lock.release_call())
+
+    with pytest.raises(LockLost, match="nothing was done"):
+        block()
+    assert sync.get(f"{key}/v") is None
+
+
+def test_a_child_of_a_fork_neither_renews_nor_gives_back_its_parents_lock(
+    sync: Client, key: str
+) -> None:
+    with sync.lock(key, ttl=10) as lock:
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = int(lock.release())
+            finally:
+                os._exit(code)
+        assert os.waitpid(pid, 0)[1] == 0
+        lock.renew()
+
+
+def test_a_lock_whose_answer_was_lost_is_recognised_as_ones_own(kind: str) -> None:
+    """The first try takes it, and its answer never comes; the second one is told who has it."""
+    from client_support import asked
+
+    seen: list[bytes] = []
+
+    def lose(connection: socket.socket) -> None:
+        seen.append(read_request(connection))
+
+    def tell(connection: socket.socket) -> None:
+        body = read_request(connection).partition(b"\r\n\r\n")[2]
+        owner = body.split(b'"owner":"')[1].split(b'"')[0]
+        problem = (
+            b'{"type":"/docs/problems/lock-held","detail":"D","owner":"%b","token":"7","ttl":9.0}'
+        )
+        json = "application/json"
+        connection.sendall(answer(problem % owner, "409 X", "application/problem+json"))
+        seen.append(read_request(connection))
+        state = b'{"name":"n","owner":"o","token":"7","ttl":10.0}'
+        connection.sendall(answer(state, kind=json))
+        read_request(connection)
+
+    with Scripted(lose, tell) as server, asked(kind, server.url) as client:
+        lock = acquired(client, "n", ttl=10, wait=5, renew=False)
+        assert lock.token == 7
+        assert lock.held
+    assert b'"token":"7"' in seen[1], "its time is counted from a renewal"
+
+
+def test_a_lock_needs_a_time(sync: Client) -> None:
+    with pytest.raises(ValueError, match="ttl above 0"):
+        sync.lock("a", ttl=0)
