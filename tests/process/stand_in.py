@@ -173,6 +173,7 @@ class FakeStore:
     notes: Final[list[str]] = []
     data = None
     takeover = None
+    is_lost = False
 
     def keep(self, running: bool) -> None:
         """Keep nothing."""

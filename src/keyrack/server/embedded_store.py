@@ -90,6 +90,11 @@ class EmbeddedStore:
             engine.answer_writes_by(group_commit.write)
             yield
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the directory was removed, moved or replaced."""
+        return self._place.is_lost
+
     def close(self) -> None:
         """Give it up; one without a name is removed."""
         self._place.close()

@@ -72,5 +72,9 @@ class Store(Protocol):
     def serve(self, work: Work) -> None:
         """Run a worker's event loop with the store open, and `work` in it."""
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was taken away from this service, so that no process can open it any more."""
+
     def close(self) -> None:
         """Give it up."""

@@ -189,6 +189,8 @@ class Supervisor:
         gc.freeze()
         self._succession.share()
         while True:
+            if self._shared.store.is_lost:
+                return self._lose_store()
             self._processes.start_those_due()
             received = self._signals.wait(self._pause())
             if received in signals.ENDING:
@@ -291,6 +293,19 @@ class Supervisor:
         _log.info("the service has ended", extra={"event": "ended"})
         return True
 
+    def _lose_store(self) -> int:
+        """End: a worker that is started now finds no store, and those that live cannot be saved."""
+        _log.error(
+            "the store's directory %s was removed or replaced behind the service, which ends. "
+            "Where that happens when a user logs out, it is RemoveIPC of systemd's logind: run the "
+            "service as a system user.",
+            self._shared.store.path,
+            extra={"event": "store_lost"},
+        )
+        self._stop_workers()
+        _log.info("the service has ended", extra={"event": "ended"})
+        return 1
+
     def _end(self, why: str) -> int:
         _log.info("%s: the service ends", why, extra={"event": "ending"})
         if self._announced:
@@ -298,6 +313,14 @@ class Supervisor:
         self._counters.set_draining(True)
         if self._wait(self._settings.drain_delay) is not None:
             _log.info("told again: the drain delay is over")
+        if not self._stop_workers():
+            return 1
+        kept = self._durability is None or self._durability.finish(self._counters)
+        _log.info("the service has ended", extra={"event": "ended"})
+        return 0 if kept else 1
+
+    def _stop_workers(self) -> bool:
+        """End the workers when their requests are answered; False when told to be quicker."""
         self._shared.listeners.close()
         self._processes.signal(signal.SIGTERM)
         limit = self._settings.shutdown_timeout + self._patience.grace
@@ -305,13 +328,11 @@ class Supervisor:
         if again is not None:
             _log.warning("%s again: the workers are killed", signals.name(again))
             self._processes.kill(self._child_ended)
-            return 1
+            return False
         if self._processes.running:
             _log.warning("not all requests ended within %g seconds: they are cut off", limit)
             self._processes.kill(self._child_ended)
-        kept = self._durability is None or self._durability.finish(self._counters)
-        _log.info("the service has ended", extra={"event": "ended"})
-        return 0 if kept else 1
+        return True
 
     def _wait(self, limit: float) -> int | None:
         return self._processes.wait(limit, self._child_ended)

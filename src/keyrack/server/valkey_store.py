@@ -32,6 +32,7 @@ class RemoteStore:
     named = True
     data = None
     takeover = None
+    is_lost = False
 
     def __init__(self, settings: Settings, notes: list[str]) -> None:
         self._settings = settings

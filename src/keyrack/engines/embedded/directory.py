@@ -64,9 +64,22 @@ class Place:
         self._owned = True
         sign(self._lock)
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has removed, moved or replaced what this service owns."""
+        if not self._owned:
+            return False
+        mine = os.fstat(self._lock)
+        try:
+            there = os.stat(os.path.join(self.path, "lock"))
+            os.stat(os.path.join(self.path, "data.mdb"))
+        except OSError:
+            return True
+        return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+
     def close(self) -> None:
         """Give the store up: it is kept if it has a name or another owner, else removed."""
-        if self._owned and not self.named:
+        if self._owned and not self.named and not self.is_lost:
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
