@@ -67,19 +67,21 @@ class Place:
     @property
     def is_lost(self) -> bool:
         """Whether somebody has removed, moved or replaced what this service owns."""
-        if not self._owned:
-            return False
+        return self._owned and not (
+            self._is_mine() and os.path.exists(os.path.join(self.path, "data.mdb"))
+        )
+
+    def _is_mine(self) -> bool:
         mine = os.fstat(self._lock)
         try:
             there = os.stat(os.path.join(self.path, "lock"))
-            os.stat(os.path.join(self.path, "data.mdb"))
         except OSError:
-            return True
-        return (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino)
+            return False
+        return (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
 
     def close(self) -> None:
         """Give the store up: it is kept if it has a name or another owner, else removed."""
-        if self._owned and not self.named and not self.is_lost:
+        if self._owned and not self.named and self._is_mine():
             shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
 
