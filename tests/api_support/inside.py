@@ -1,4 +1,4 @@
-"""A worker's parts in this process: an engine, its turn, and its feed, without sockets."""
+"""A worker's parts in this process: an engine, its turn, and its hub, without sockets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from engine_support.driven import Driven
 
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.eager import at_once
-from keyrack.http.feed import Feed
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.reply import Context, Limits
 from keyrack.http.turn import Turn
+from keyrack.http.watch.hub import WatchHub
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -48,10 +48,10 @@ class Inside:
         self.loop = asyncio.new_event_loop()
         self.turn = Turn(self.loop, awaited, memoryview(bytearray(8 * 2048)).cast("q"))
         self.interested: list[bool] = []
-        self.feed = Feed(self.loop, awaited, self.turn, self.interested.append)
-        self.turn.committed = self.feed.wake
+        self.hub = WatchHub(self.loop, awaited, self.interested.append)
+        self.turn.committed = self.hub.wake
         self.limits = Limits(_MIB, 8 * _MIB)
-        self.context = Context(awaited, self.limits, self.turn, self.feed, KeyLocks())
+        self.context = Context(awaited, self.limits, self.turn, self.hub, KeyLocks())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run the loop until some work is done."""
@@ -64,12 +64,14 @@ class Inside:
     def settle(self) -> None:
         """Run the loop until all are up to date, however slow the machine is just now."""
         self.pass_round()
-        self.until(lambda: not self.feed._catching_up)
+        self.until(lambda: not self.hub._unsynced)
 
     def pass_round(self) -> None:
-        """Run the loop until those who keep up are up to date."""
-        feed = self.feed
-        self.until(lambda: not (feed._in_round or feed._round or feed._audience.waits))
+        """Run the loop until those who keep up, or could, are up to date."""
+        hub = self.hub
+        self.until(
+            lambda: not (hub._telling or hub._news.is_set() or hub._synced.waits or hub._ready)
+        )
 
     def until(self, holds: Callable[[], bool]) -> None:
         """Run the loop until something holds, for some seconds at most."""
@@ -81,6 +83,7 @@ class Inside:
 
     def close(self) -> None:
         """End, with the engine's audit of itself."""
+        self.spin()  # lets tasks end that were cancelled
         problems = self.engine.check()
         self.engine.close()
         self.loop.close()

@@ -15,7 +15,7 @@ from msgspec import UNSET
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
-from keyrack.http import contract, events
+from keyrack.http import contract
 from keyrack.http.api import rights
 from keyrack.http.listing import refuse_contradiction
 from keyrack.http.model import (
@@ -28,6 +28,7 @@ from keyrack.http.model import (
 )
 from keyrack.http.problems import Problem
 from keyrack.http.semantics import check_size, refused
+from keyrack.http.watch import messages
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -134,12 +135,12 @@ async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
     before: int | None = None
     while True:
         some, before = await context.engine.events_of(key, before, limit - len(found))
-        found += (event for event in some if event.change in events.SHOWN)
+        found += (event for event in some if event.change in messages.SHOWN)
         if before is None or len(found) >= limit:
             break
         await asyncio.sleep(0)
     since = (await context.engine.history())[0]
-    return KeyEvents(key.decode(), [events.as_json(event) for event in found], str(since))
+    return KeyEvents(key.decode(), [messages.as_json(event) for event in found], str(since))
 
 
 # Moving data

@@ -8,12 +8,25 @@ lock is given back or its time is over.
 
 from __future__ import annotations
 
+import asyncio
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from keyrack.engines.contract import ANY, TEXT, Condition, Delete, Refusal, Set, Space, Touch, Why
+from keyrack.engines.contract import (
+    ANY,
+    TEXT,
+    Condition,
+    Delete,
+    Refusal,
+    Set,
+    Space,
+    StoreAway,
+    Touch,
+    Why,
+)
 from keyrack.http import contract, problems
 from keyrack.http.answer import Answer
 from keyrack.http.model import LockRequest, LockState
@@ -23,7 +36,7 @@ from keyrack.http.semantics import refused
 from keyrack.http.turn import JSON_HEADERS
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Outcome, Record
+    from keyrack.engines.contract import Outcome, Record, Write
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
@@ -31,6 +44,8 @@ _NONE: Final[frozenset[bytes]] = frozenset()
 _RELEASE: Final = frozenset((b"token",))
 _PREFIX: Final = b"/v1/locks/"
 _FREE: Final = Condition(none_match=ANY)
+_AWAY_PAUSE: Final = 0.5
+"""Seconds until a lock is tried again that nobody can be asked about now."""
 _decode: Final = msgspec.json.Decoder(LockRequest).decode
 
 
@@ -62,8 +77,53 @@ async def acquire(request: Request, context: Context) -> Answer | PendingWrite:
     if seconds:
         if request.head.idempotency_key is not None:
             raise Problem("bad-parameter", "Idempotency-Key and Prefer: wait= do not go together.")
-        return await conclude(await context.feed.take_lock(name, write, seconds))
+        return await conclude(await take_in_turn(name, write, seconds, context))
     return PendingWrite(write, conclude)
+
+
+async def take_in_turn(name: bytes, write: Write, seconds: float, context: Context) -> Outcome:
+    """Take a lock when it is this client's turn; when its time is over a refusal is the answer."""
+    locks = context.hub.locks
+    try:
+        with locks.waiting(name, seconds) as waiter:
+            while True:
+                last = not await waiter.change()
+                if not last and not locks.is_first(name, waiter):
+                    continue
+                outcome = await _tried(name, write, context)
+                held = isinstance(outcome, Refusal) and outcome.why is Why.CONDITION
+                if last or not held:
+                    return outcome
+                waiter.call_in(await _seconds_held(name, context))
+    finally:
+        # Whoever is the first now has not been told of a release that this one was told of.
+        locks.call_first(name)
+
+
+async def _tried(name: bytes, write: Write, context: Context) -> Outcome:
+    """Try to take a lock. A client that leaves meanwhile gives it back, or nobody ever would."""
+    coming = context.turn.write(write)
+    try:
+        return await asyncio.shield(coming)
+    except asyncio.CancelledError:
+        coming.add_done_callback(partial(_give_back, name, context))
+        raise
+
+
+def _give_back(name: bytes, context: Context, taken: asyncio.Future[Outcome]) -> None:
+    outcome = taken.result()
+    if not isinstance(outcome, Refusal):
+        held = Condition(match=frozenset((outcome[0].revision,)))
+        context.turn.write((Delete(name, held, Space.LOCKS),))
+
+
+async def _seconds_held(name: bytes, context: Context) -> float:
+    """Return when to try again if the holder does not give the lock back before."""
+    try:
+        record = await context.engine.lock_of(name)
+    except StoreAway:
+        return _AWAY_PAUSE
+    return 0.001 + (0.0 if record is None else _left(record, context))
 
 
 def _renew(

@@ -11,9 +11,9 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Engine, Outcome, Write
     from keyrack.http.answer import Headers
-    from keyrack.http.feed import Feed
     from keyrack.http.key_locks import KeyLocks
     from keyrack.http.turn import Turn
+    from keyrack.http.watch.hub import WatchHub
 
 
 class Limits(NamedTuple):
@@ -36,7 +36,7 @@ class Context(NamedTuple):
     engine: Engine
     limits: Limits
     turn: Turn
-    feed: Feed
+    hub: WatchHub
     patches: KeyLocks
     """Patches of one key go one after the other."""
     trouble: Callable[[], str] = _healthy
@@ -68,18 +68,32 @@ class Chunk:
 class Sink(Protocol):
     """Where a stream goes."""
 
-    def push(self, chunk: Chunk) -> bool:
-        """Send bytes; False when the client is too far behind to get them."""
+    @property
+    def full(self) -> bool:
+        """Whether the client is so far behind that nothing more should be sent to it now."""
+
+    def push(self, chunk: Chunk) -> None:
+        """Send bytes."""
 
     def finish(self) -> None:
         """End the stream."""
 
 
+class Subscription(Protocol):
+    """What sends to a sink."""
+
+    def resume(self) -> None:
+        """Go on: the client has taken all that was sent to it."""
+
+    def close(self) -> None:
+        """End: the client has left."""
+
+
 class Stream(NamedTuple):
-    """A body that goes on until the client leaves. `start` returns what is called then."""
+    """A body that goes on until the client leaves."""
 
     headers: Headers
-    start: Callable[[Sink], Callable[[], None]]
+    start: Callable[[Sink], Subscription]
 
 
 Reply: TypeAlias = Answer | PendingWrite | Stream

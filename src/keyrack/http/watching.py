@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY
-from keyrack.http import contract, eager, problems, semantics
+from keyrack.http import contract, semantics
 from keyrack.http.answer import Answer
 from keyrack.http.api import rights
-from keyrack.http.audience import Interests
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
+from keyrack.http.watch.subscribers import Filter
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from keyrack.http.protocol.request import Request
-    from keyrack.http.reply import Context, Sink
+    from keyrack.http.reply import Context, Sink, Subscription
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 _HEADERS: Final = (
@@ -44,36 +40,12 @@ async def read(request: Request, context: Context) -> Answer:
     # Whoever names a revision has seen the key; to find it missing is news.
     knows_missing = condition.none_match == ANY or not any(condition.none_match)
     missing = knows_missing and await context.engine.get(key) is None
-    coming: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-    look = partial(_look, request, context, key, missing, coming)
-    leave = context.feed.wait(key, seconds, look)
-    try:
-        return await coming
-    finally:
-        leave()
-
-
-def _look(
-    request: Request,
-    context: Context,
-    key: bytes,
-    missing: bool,
-    coming: asyncio.Future[Answer],
-    last: bool,
-) -> None:
-    """Look at the key, which may have changed, and answer when it did or the time is over."""
-
-    async def look() -> Answer | None:
-        try:
-            return await _news(request, context, key, missing, last)
-        except Exception as error:
-            return problems.answer_to(error, request.path)
-
-    def seen(answer: Answer | None) -> None:
-        if answer is not None and not coming.done():
-            coming.set_result(answer)
-
-    eager.run(look(), seen)
+    with context.hub.keys.waiting(key, seconds) as waiter:
+        while True:
+            last = not await waiter.change()
+            answer = await _news(request, context, key, missing, last)
+            if answer is not None:
+                return answer
 
 
 async def _news(
@@ -106,20 +78,20 @@ async def watch(request: Request, context: Context) -> Stream:
             oldest=str(oldest),
             newest=str(newest),
         )
-    interests = Interests(prefixes, values) if prefixes else _all_that_is_allowed(request, values)
+    filter_ = Filter(prefixes, values) if prefixes else _all_that_is_allowed(request, values)
 
-    def start(sink: Sink) -> Callable[[], None]:
-        return context.feed.watch(interests, since, sink)
+    def start(sink: Sink) -> Subscription:
+        return context.hub.watch(filter_, since, sink)
 
     return Stream(_HEADERS, start)
 
 
-def _all_that_is_allowed(request: Request, values: bool) -> Interests:
+def _all_that_is_allowed(request: Request, values: bool) -> Filter:
     """Return what the sender may watch, who has named no prefix."""
     verbs = [Verb.WATCH, Verb.READ] if values else [Verb.WATCH]
     permissions = [request.grant.rights.permission(Scope.KEYS, verb) for verb in verbs]
     if all(permission.allows_whole(b"") for permission in permissions):
-        return Interests((b"",), values)
+        return Filter((b"",), values)
     some = {prefix for permission in permissions for prefix in permission.beginnings}
     whole = sorted(
         prefix
@@ -129,7 +101,7 @@ def _all_that_is_allowed(request: Request, values: bool) -> Interests:
     outermost = [one for one in whole if not any(one.startswith(p) for p in whole if p != one)]
     if not outermost:
         raise rights.none_allowed(request, verbs[-1], b"")
-    return Interests(tuple(outermost), values, chosen=True)
+    return Filter(tuple(outermost), values, chosen=True)
 
 
 def _since(request: Request, given: dict[bytes, bytes]) -> int | None:

@@ -13,13 +13,13 @@ import uvicorn
 
 from keyrack.http.app import Application
 from keyrack.http.client_memory import ClientMemory
-from keyrack.http.feed import Feed
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.protocol.connection import Connection
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
 from keyrack.http.turn import Turn
+from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import logs
 from keyrack.server.access_control import AccessControl, forget_expired
@@ -74,7 +74,7 @@ class Worker:
         self._counters = counters
         self._turn = Turn(loop, engine, counters.slot(slot))
         self._turn.committed = self._committed
-        self._feed = Feed(loop, engine, self._turn, self._interested)
+        self._hub = WatchHub(loop, engine, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
@@ -104,7 +104,7 @@ class Worker:
                 partial(forget_expired, self._context),
             ),
         )
-        self._other_service = OtherService(loop, counters, self._feed)
+        self._other_service = OtherService(loop, counters, self._hub)
 
     def _make_context(self) -> WorkerContext:
         settings = self._spec.settings
@@ -115,7 +115,7 @@ class Worker:
             self._engine,
             limits,
             self._turn,
-            self._feed,
+            self._hub,
             KeyLocks(),
             lambda: self._heartbeat.trouble,
         )
@@ -166,17 +166,17 @@ class Worker:
     def _interested(self, some: bool) -> None:
         """Tell the other workers, and an engine elsewhere, whether anybody waits here."""
         self._counters.set_interested(self._spec.slot, some)
-        self._engine.listen(some, self._feed.wake)
+        self._engine.listen(some, self._hub.wake)
 
     def _committed(self) -> None:
         self._counters.wake_others(self._spec.slot)
-        self._feed.wake()
+        self._hub.wake()
 
     def _woken(self) -> None:
         """Another worker has committed something, or the supervisor has changed a word."""
         self._counters.woken(self._spec.slot)
         self._access.follow(self._context)
-        self._feed.wake()
+        self._hub.wake()
         self._other_service.look()
         if self._tls is not None:
             self._tls.look()
@@ -235,10 +235,10 @@ class OtherService:
     What they commit wakes nobody here, so whoever waits is told by looking now and then.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, feed: Feed) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: Counters, hub: WatchHub) -> None:
         self._loop = loop
         self._counters = counters
-        self._feed = feed
+        self._hub = hub
         self._looks = False
 
     def look(self) -> None:
@@ -249,7 +249,7 @@ class OtherService:
     def _look(self) -> None:
         self._looks = self._counters.shared
         if self._looks:
-            self._feed.wake()
+            self._hub.wake()
             self._loop.call_later(_OTHER_SERVICE_SECONDS, self._look)
 
 

@@ -29,7 +29,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
-from keyrack.http import contract, eager, events, problems, semantics
+from keyrack.http import contract, eager, problems, semantics
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
@@ -43,6 +43,7 @@ from keyrack.http.protocol.asgi import AsgiExchange, AsgiHost, ClientSide
 from keyrack.http.protocol.reader import REQUEST_LINE, MessageReader, RefusedMessage
 from keyrack.http.protocol.request import Request
 from keyrack.http.reply import PendingWrite, Stream
+from keyrack.http.watch import messages
 from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from keyrack.http.api.dispatch import Resource
     from keyrack.http.eager import Running
     from keyrack.http.protocol.request import Head
-    from keyrack.http.reply import Chunk, Reply
+    from keyrack.http.reply import Chunk, Reply, Subscription
     from keyrack.http.worker_context import ServerConfig
 
 T = TypeVar("T")
@@ -137,8 +138,8 @@ class Connection(asyncio.Protocol):
         self._waits = False
         """It waits for something to happen, and not only for the engine."""
         self._exchange: AsgiExchange | None = None
-        self._call_off: Callable[[], None] | None = None
-        """Ends the stream that is this connection's present request."""
+        self._subscription: Subscription | None = None
+        """What sends the stream that is this connection's present request."""
         self._streams = False
         self._chunked = True
         self._present: Request | None = None
@@ -173,9 +174,9 @@ class Connection(asyncio.Protocol):
         self._known = False
         self._half_closed = True
         self._queue.clear()
-        if self._call_off is not None:
-            self._call_off()
-            self._call_off = None
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
         if self._running is not None:
             self._running.cancel()
             self._running = None
@@ -218,7 +219,7 @@ class Connection(asyncio.Protocol):
         """The client sends no more. What it asked for is still answered."""
         self._half_closed = True
         self._stop_reading()
-        if self._call_off is not None or (self._running is not None and self._waits):
+        if self._subscription is not None or (self._running is not None and self._waits):
             # Who waits or watches is waiting for us; closing its side is how it says goodbye.
             return False
         if self._reader.streaming:
@@ -238,6 +239,8 @@ class Connection(asyncio.Protocol):
         self._unread_since = 0.0
         self._flow.resume_writing()
         self._count_held()
+        if self._subscription is not None:
+            self._subscription.resume()
         if len(self._queue) < _QUEUE_HIGH:
             self._flow.resume_reading()
         self._serve_queued()
@@ -558,7 +561,7 @@ class Connection(asyncio.Protocol):
         return (
             self._running is not None
             or self._exchange is not None
-            or self._call_off is not None
+            or self._subscription is not None
             # What follows a write sees it, and its answer is the next one.
             or (self._answers_later and self._unanswered > 0)
         )
@@ -784,7 +787,7 @@ class Connection(asyncio.Protocol):
             return
         self._streams = True
         self._present = request
-        self._call_off = stream.start(self)
+        self._subscription = stream.start(self)
         if self._leaving:
             self._break_off_stream()
 
@@ -792,20 +795,21 @@ class Connection(asyncio.Protocol):
         memory = self.worker.client_memory
         return len(body) <= LARGE or memory.has_room(len(body), self.held)
 
-    def push(self, chunk: Chunk) -> bool:
-        """Send a piece of the stream; False when the client is too far behind to get it."""
-        transport = self._transport
-        if transport.is_closing():
-            return True
+    @property
+    def full(self) -> bool:
+        """Whether the client is so far behind that nothing more should be sent to it now."""
         # Only where the transport has said that it holds much is it asked how much.
-        if self._unread_since and transport.get_write_buffer_size() > _MOST_UNSENT:
-            return False
-        transport.write(chunk.framed if self._chunked else chunk.data)
+        return self._unread_since > 0.0 and self._transport.get_write_buffer_size() > _MOST_UNSENT
+
+    def push(self, chunk: Chunk) -> None:
+        """Send a piece of the stream."""
+        if self._transport.is_closing():
+            return
+        self._transport.write(chunk.framed if self._chunked else chunk.data)
         if self._unread_since:
             self._count_held()
-        return True
 
-    def finish(self, reset: bytes = events.RESET) -> None:
+    def finish(self, reset: bytes = messages.RESET) -> None:
         """Tell the client that it missed something, or may no longer watch; end the stream."""
         if self._chunked:
             reset = b"%x\r\n%b\r\n%b" % (len(reset), reset, _LAST_CHUNK)
@@ -814,16 +818,16 @@ class Connection(asyncio.Protocol):
 
     def _break_off_stream(self) -> None:
         """End the stream where it is; the client goes on with another connection."""
-        if self._call_off is None:
+        if self._subscription is None:
             return  # it has ended already, and the client is about to know
         if self._chunked:
             self._transport.write(_LAST_CHUNK)
         self._end_stream()
 
     def _end_stream(self) -> None:
-        if self._call_off is not None:
-            self._call_off()
-            self._call_off = self._present = None
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = self._present = None
         self._transport.close()
 
     # The wide lane
@@ -937,7 +941,7 @@ class Connection(asyncio.Protocol):
 
     def _revoke(self, request: Request, problem: Problem | None) -> None:
         if self._streams:
-            self.finish(events.REVOKED)
+            self.finish(messages.REVOKED)
         elif self._exchange is not None:
             self._transport.abort()
         elif self._running is not None and problem is not None:

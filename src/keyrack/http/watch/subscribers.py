@@ -1,16 +1,16 @@
-"""Who watches on a worker, and who is told what next.
+"""Who watches on a worker and keeps up, and who is told what next.
 
-A watcher costs one write to its socket each time it is told something, which is nearly all that
-telling costs. So what happens is told in rounds, in which every watcher that there is news for has
-its turn once. Three things keep the lag of thousands short, and the worker free for others:
+A subscriber costs one write to its socket each time it is told something, which is nearly all that
+telling costs. So what happens is told in rounds, in which every subscriber that there is news for
+has its turn once. Three things keep the lag of thousands short, and the worker free for others:
 
 - A turn tells everything that is known by then, not what was known when the round began: news
   waits for one round at most, and not for the end of one and the whole of the next.
-- Watchers with equal interests share bytes. A message is made once; what several are told from the
+- Subscribers with equal filters share bytes. A message is made once; what several are told from the
   same message on is joined and framed once.
-- A round goes in slices of a few dozen watchers, with requests served in between.
+- A round goes in slices of a few dozen subscribers, with requests served in between.
 
-Messages are counted from the beginning of their group, and a watcher knows which one is its next.
+Messages are counted from the beginning of their group; a subscriber knows which one is its next.
 Each is kept until a round has passed everybody.
 """
 
@@ -20,28 +20,28 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.engines.contract import Change
-from keyrack.http import events as wire
 from keyrack.http.reply import Chunk
+from keyrack.http.watch import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from keyrack.engines.contract import Event, Record
     from keyrack.http.reply import Sink
 
-    Value = Callable[[bytes], Record | None]
+    Values = Mapping[bytes, Record | None]
 
-_WATCHERS_A_SLICE: Final = 64
+_SUBSCRIBERS_A_SLICE: Final = 64
 _BYTES_A_SLICE: Final = 1 << 20
-_CROWDED: Final = 1 << 16
-"""Bytes of a group's messages after which no more are read before its watchers had their turns."""
-_FULL: Final = 1 << 18
-"""Bytes of a group's messages after which its watchers are told the rest from the log."""
-_HEARTBEAT: Final = Chunk(wire.HEARTBEAT)
+_BACKLOG_BYTES: Final = 1 << 16
+"""Bytes of a group's messages after which no more are read before all had their turns."""
+_FULL_BYTES: Final = 1 << 18
+"""Bytes of a group's messages after which its subscribers are told the rest from the log."""
+_HEARTBEAT: Final = Chunk(messages.HEARTBEAT)
 
 
-class Interests(NamedTuple):
-    """Which events and how a watcher wants them. Watchers with equal interests share bytes."""
+class Filter(NamedTuple):
+    """Which events and how a subscriber wants them. Subscribers with equal filters share bytes."""
 
     prefixes: tuple[bytes, ...]
     values: bool
@@ -49,23 +49,24 @@ class Interests(NamedTuple):
     """The prefixes were chosen for the client, which is then told of them."""
 
 
-class Watcher:
+class Subscriber:
     """A client that watches. `sent` is the last revision that it has been told of."""
 
-    __slots__ = ("group", "interests", "position", "sent", "sink", "synced")
+    __slots__ = ("filter", "group", "position", "sent", "sink", "synced")
 
-    def __init__(self, interests: Interests, sink: Sink, sent: int) -> None:
-        self.interests = interests
+    def __init__(self, filter_: Filter, sink: Sink, sent: int) -> None:
+        self.filter = filter_
         self.sink = sink
         self.sent = sent
         self.synced = False
+        """It has been told that what comes now is news."""
         self.group: Group | None = None
         self.position = 0
         """The number of the message that it is told next."""
 
 
 class Group:
-    """Watchers with equal interests, and the messages that not all of them have been told."""
+    """Subscribers with equal filters, and the messages that not all of them have been told."""
 
     __slots__ = (
         "_chunks",
@@ -74,16 +75,16 @@ class Group:
         "_messages",
         "_revisions",
         "end",
+        "filter",
         "full",
-        "interests",
         "reached",
         "size",
-        "watchers",
+        "subscribers",
     )
 
-    def __init__(self, interests: Interests) -> None:
-        self.interests = interests
-        self.watchers: dict[Watcher, None] = {}
+    def __init__(self, filter_: Filter) -> None:
+        self.filter = filter_
+        self.subscribers: dict[Subscriber, None] = {}
         self.end = 0
         """The number of the next message."""
         self.reached = 0
@@ -106,7 +107,7 @@ class Group:
         self.end += 1
         self.reached = revision
         self.size += len(message)
-        self.full = self.size > _FULL
+        self.full = self.size > _FULL_BYTES
 
     def news(self, position: int) -> tuple[int, Chunk]:
         """Return the revision of a message, and the bytes from it on."""
@@ -130,16 +131,16 @@ class Group:
         self._first = self._mark
 
 
-class Audience:
-    """The watchers of one worker that are up to date. `behind` takes those that do not keep up."""
+class Subscribers:
+    """The subscribers of one worker that are synced. `behind` takes those that do not keep up."""
 
-    def __init__(self, behind: Callable[[Watcher], None]) -> None:
+    def __init__(self, behind: Callable[[Subscriber], None]) -> None:
         self._behind = behind
-        self._groups: dict[Interests, Group] = {}
+        self._groups: dict[Filter, Group] = {}
         self._index: dict[bytes, list[Group]] | None = None
         """Which groups watch a prefix; None when groups have come or gone since it was made."""
         self._lengths: list[int] = []
-        self._queue: deque[Watcher] = deque()
+        self._queue: deque[Subscriber] = deque()
         self._fresh: dict[Group, None] = {}
         """Groups with messages that have come since the present round began."""
         self._passing: dict[Group, None] = {}
@@ -151,15 +152,15 @@ class Audience:
         """Whether anybody is here."""
         return bool(self._groups)
 
-    def __iter__(self) -> Iterator[Watcher]:
-        """Yield all watchers. They may leave meanwhile."""
+    def __iter__(self) -> Iterator[Subscriber]:
+        """Yield all subscribers. They may leave meanwhile."""
         for group in list(self._groups.values()):
-            yield from list(group.watchers)
+            yield from list(group.subscribers)
 
     @property
-    def crowded(self) -> bool:
+    def backlogged(self) -> bool:
         """Whether what is there should be told before more is read."""
-        return any(group.size > _CROWDED for group in self._fresh)
+        return any(group.size > _BACKLOG_BYTES for group in self._fresh)
 
     @property
     def waits(self) -> bool:
@@ -168,24 +169,24 @@ class Audience:
 
     # Coming and going
 
-    def join(self, watcher: Watcher) -> None:
-        """Tell a watcher what happens from now on."""
-        group = self._groups.get(watcher.interests)
+    def join(self, subscriber: Subscriber) -> None:
+        """Tell a subscriber what happens from now on."""
+        group = self._groups.get(subscriber.filter)
         if group is None or group.full:
-            group = self._groups[watcher.interests] = Group(watcher.interests)
+            group = self._groups[subscriber.filter] = Group(subscriber.filter)
             self._index = None
-        watcher.group = group
-        watcher.position = group.end
-        group.watchers[watcher] = None
+        subscriber.group = group
+        subscriber.position = group.end
+        group.subscribers[subscriber] = None
 
-    def leave(self, watcher: Watcher) -> None:
+    def leave(self, subscriber: Subscriber) -> None:
         """Tell it no more."""
-        group, watcher.group = watcher.group, None
+        group, subscriber.group = subscriber.group, None
         if group is None:
             return
-        del group.watchers[watcher]
-        if not group.watchers and self._groups.get(group.interests) is group:
-            del self._groups[group.interests]
+        del group.subscribers[subscriber]
+        if not group.subscribers and self._groups.get(group.filter) is group:
+            del self._groups[group.filter]
             self._index = None
 
     # News
@@ -193,13 +194,13 @@ class Audience:
     def sort(self, events: list[Event]) -> dict[Group, list[Event]]:
         """Return which events each group is to be told of.
 
-        A thousand watchers of a prefix each cost a look-up for each length of prefix, not a
+        A thousand subscribers of a prefix each cost a look-up for each length of prefix, not a
         thousand comparisons for each event.
         """
         if self._index is None:
             self._index = {}
             for group in self._groups.values():
-                for prefix in group.interests.prefixes:
+                for prefix in group.filter.prefixes:
                     self._index.setdefault(prefix, []).append(group)
             self._lengths = sorted({len(prefix) for prefix in self._index})
         found: dict[Group, list[Event]] = {}
@@ -213,18 +214,20 @@ class Audience:
                         wanted.append(event)
         return found
 
-    def add(self, sorted_: dict[Group, list[Event]], seen: int, value: Value) -> None:
-        """Have groups told of events; `seen` is the revision up to which that is all."""
+    def add(self, group: Group, events: list[Event], values: Values) -> None:
+        """Have a group told of events, as many as it may hold; `values` are those of its keys."""
+        for event in events:
+            group.add(event.revision, message(event, group.filter.values, values))
+            if group.full:
+                break
+        self._fresh[group] = None
+
+    def know(self, groups: Iterable[Group], seen: int) -> None:
+        """Note that groups have everything that they are to be told up to a revision."""
         self._seen = seen
-        for group, events in sorted_.items():
-            values = group.interests.values
-            for event in events:
-                group.add(event.revision, message(event, values, value))
-                if group.full:
-                    break
-            else:
+        for group in groups:
+            if not group.full:
                 group.reached = seen
-            self._fresh[group] = None
 
     def beat(self) -> None:
         """Give everybody a sign of life with the next round."""
@@ -237,7 +240,7 @@ class Audience:
         self._passing, self._fresh = self._fresh, {}
         for group in self._passing:
             group.begin_round()
-            self._queue += group.watchers
+            self._queue += group.subscribers
         if self._beat_due:
             self._beat_due = False
             self._beating = True
@@ -247,17 +250,17 @@ class Audience:
         """Give the next few their turns; say whether others still wait for theirs."""
         queue = self._queue
         size = 0
-        for _ in range(min(_WATCHERS_A_SLICE, len(queue))):
-            watcher = queue.popleft()
-            group = watcher.group
+        for _ in range(min(_SUBSCRIBERS_A_SLICE, len(queue))):
+            subscriber = queue.popleft()
+            group = subscriber.group
             if group is None:
                 continue  # it left
-            if watcher.position != group.end:
-                size += self._tell(watcher, group)
+            if subscriber.position != group.end:
+                size += self._tell(subscriber, group)
                 if size > _BYTES_A_SLICE:
                     break
             elif self._beating:
-                self._sign(watcher)
+                self._sign(subscriber)
         return bool(queue)
 
     def end_round(self) -> None:
@@ -267,36 +270,38 @@ class Audience:
             group.end_round()
         self._passing = {}
 
-    def _tell(self, watcher: Watcher, group: Group) -> int:
-        first, chunk = group.news(watcher.position)
-        if watcher.sent >= first:
+    def _tell(self, subscriber: Subscriber, group: Group) -> int:
+        first, chunk = group.news(subscriber.position)
+        if subscriber.sent >= first:
             # It came with more than the others had been told, and gets the rest apart.
-            self._fall_behind(watcher)
+            self._fall_behind(subscriber)
             return 0
-        if not watcher.sink.push(chunk):
-            watcher.sent = first - 1
-            self._fall_behind(watcher)
+        if subscriber.sink.full:
+            subscriber.sent = first - 1
+            self._fall_behind(subscriber)
             return 0
-        watcher.position = group.end
-        watcher.sent = group.reached
+        subscriber.sink.push(chunk)
+        subscriber.position = group.end
+        subscriber.sent = group.reached
         if group.full:
-            self._fall_behind(watcher)
+            self._fall_behind(subscriber)
         return len(chunk.data)
 
-    def _fall_behind(self, watcher: Watcher) -> None:
-        self.leave(watcher)
-        self._behind(watcher)
+    def _fall_behind(self, subscriber: Subscriber) -> None:
+        self.leave(subscriber)
+        self._behind(subscriber)
 
-    def _sign(self, watcher: Watcher) -> None:
-        if watcher.sent < self._seen:
-            watcher.sent = self._seen
-            watcher.sink.push(Chunk(wire.bookmark(self._seen)))
+    def _sign(self, subscriber: Subscriber) -> None:
+        if subscriber.sent < self._seen:
+            subscriber.sent = self._seen
+            subscriber.sink.push(Chunk(messages.bookmark(self._seen)))
         else:
-            watcher.sink.push(_HEARTBEAT)
+            subscriber.sink.push(_HEARTBEAT)
 
 
-def message(event: Event, values: bool, value: Value) -> bytes:
+def message(event: Event, with_value: bool, values: Values) -> bytes:
     """Return the message of an event, with the value that its key has now where that is wanted."""
-    if not values:
-        return wire.plain(event)
-    return wire.with_value(event, value(event.key) if event.change is Change.SET else None)
+    if not with_value:
+        return messages.plain(event)
+    record = values.get(event.key) if event.change is Change.SET else None
+    return messages.with_value(event, record)

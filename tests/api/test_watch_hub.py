@@ -1,4 +1,4 @@
-"""The feed of one worker, without sockets: signs of life, and what must not happen in between."""
+"""The hub of one worker, without sockets: signs of life, and what must not happen between."""
 
 from __future__ import annotations
 
@@ -8,39 +8,26 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from api_support.inside import Inside
+from api_support.waiting import Sink as Client
+from api_support.waiting import wait, watch
 
 from keyrack.engines.contract import ANY, Condition, Delete, Set, Space
-from keyrack.http import eager
-from keyrack.http import feed as feeds
+from keyrack.http import eager, locks
 from keyrack.http.answer import Answer
-from keyrack.http.audience import Interests
+from keyrack.http.watch import hub as hubs
+from keyrack.http.watch.subscribers import Filter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from keyrack.engines.contract import Outcome
-    from keyrack.http.reply import Chunk
 
-ALL = Interests((b"",), values=False)
+ALL = Filter((b"",), values=False)
 
 
-class Sink:
-    """A client that reads everything, until it is told not to."""
-
-    def __init__(self) -> None:
-        self.data = b""
-        self.ended = False
-        self.full = False
-
-    def push(self, chunk: Chunk) -> bool:
-        if self.full:
-            return False
-        self.data += chunk.data
-        return True
-
-    def finish(self) -> None:
-        self.ended = True
+class Sink(Client):
+    """A client that watches."""
 
     def keys(self) -> list[str]:
         """Return the keys of the changes that were told."""
@@ -54,7 +41,7 @@ class Sink:
 
 @pytest.fixture
 def quick_beats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "_BEAT", 0.02)
+    monkeypatch.setattr(hubs, "_BEAT", 0.02)
 
 
 def put(inside: Inside, *keys: bytes) -> None:
@@ -62,9 +49,9 @@ def put(inside: Inside, *keys: bytes) -> None:
 
 
 def turn(inside: Inside, *keys: bytes) -> None:
-    """Write as a request does, and let the feed tell it."""
+    """Write as a request does, and let the hub tell it."""
     for key in keys:
-        inside.feed.submit((Set(key, b"v"),), lambda outcome: None)
+        inside.turn.submit((Set(key, b"v"),), lambda outcome: None)
     inside.spin()
     inside.pass_round()
 
@@ -75,7 +62,7 @@ def turn(inside: Inside, *keys: bytes) -> None:
 @pytest.mark.usefixtures("quick_beats")
 def test_a_quiet_stream_gets_comments(inside: Inside) -> None:
     sink = Sink()
-    leave = inside.feed.watch(ALL, None, sink)
+    leave = watch(inside, ALL, None, sink)
     inside.until(lambda: sink.data.count(b": still here\n\n") >= 2)
     leave()
     before = sink.data
@@ -86,7 +73,7 @@ def test_a_quiet_stream_gets_comments(inside: Inside) -> None:
 @pytest.mark.usefixtures("quick_beats")
 def test_a_watcher_of_quiet_prefixes_gets_bookmarks(inside: Inside) -> None:
     sink = Sink()
-    leave = inside.feed.watch(Interests((b"quiet/",), values=False), None, sink)
+    leave = watch(inside, Filter((b"quiet/",), values=False), None, sink)
     turn(inside, b"busy/1", b"busy/2")
     newest = inside.engine.history()[1]
     inside.until(lambda: b"bookmark" in sink.data)
@@ -97,10 +84,10 @@ def test_a_watcher_of_quiet_prefixes_gets_bookmarks(inside: Inside) -> None:
 
 @pytest.mark.usefixtures("quick_beats")
 def test_nothing_beats_when_nobody_watches(inside: Inside) -> None:
-    leave = inside.feed.watch(ALL, None, Sink())
+    leave = watch(inside, ALL, None, Sink())
     leave()
     inside.spin(0.06)
-    assert not inside.feed.active
+    assert not inside.hub.active
     assert inside.interested == [True, False]
 
 
@@ -109,25 +96,24 @@ def test_nothing_beats_when_nobody_watches(inside: Inside) -> None:
 
 def test_watchers_that_leave_leave_nothing_behind(inside: Inside) -> None:
     leaves = [
-        inside.feed.watch(Interests((b"%d" % number,), values=False), None, Sink())
-        for number in range(10)
+        watch(inside, Filter((b"%d" % number,), values=False), None, Sink()) for number in range(10)
     ]
     assert inside.interested == [True]
     for leave in leaves:
         leave()
         leave()
     assert inside.interested[-1] is False
-    assert not inside.feed.active
+    assert not inside.hub.active
 
 
 def test_one_that_is_behind_is_told_later_and_others_at_once(inside: Inside) -> None:
     slow, quick = Sink(), Sink()
-    ends = [inside.feed.watch(ALL, None, sink) for sink in (slow, quick)]
+    ends = [watch(inside, ALL, None, sink) for sink in (slow, quick)]
     slow.full = True
     turn(inside, b"a", b"b")
     assert slow.keys() == []
     assert quick.keys() == ["a", "b"]
-    slow.full = False
+    slow.drain()
     inside.settle()
     assert slow.keys() == ["a", "b"]
     turn(inside, b"c")
@@ -141,9 +127,9 @@ def test_who_catches_up_is_not_forgotten_when_another_leaves(inside: Inside) -> 
     start = inside.engine.history()[1]
     for number in range(40):
         put(inside, *(b"%02d/%03d" % (number, n) for n in range(200)))
-    leave_first = inside.feed.watch(ALL, None, Sink())
+    leave_first = watch(inside, ALL, None, Sink())
     sink = Sink()
-    leave = inside.feed.watch(ALL, start, sink)
+    leave = watch(inside, ALL, start, sink)
     assert b"synced" not in sink.data, "the history is told in several pieces"
     leave_first()
     inside.settle()
@@ -161,12 +147,12 @@ def test_who_leaves_while_it_catches_up_is_told_no_more(inside: Inside) -> None:
     for number in range(40):
         put(inside, *(b"%02d/%03d" % (number, n) for n in range(200)))
     sink = Sink()
-    leave = inside.feed.watch(ALL, start, sink)
+    leave = watch(inside, ALL, start, sink)
     told = len(sink.data)
     leave()
     inside.spin(0.05)
     assert len(sink.data) == told
-    assert not inside.feed.active
+    assert not inside.hub.active
 
 
 @pytest.fixture
@@ -188,9 +174,9 @@ def forget(inside: Inside, *keys: bytes) -> None:
 
 def test_lost_history_resets_watchers(short: Inside) -> None:
     sink = Sink()
-    leave = short.feed.watch(ALL, None, sink)
+    leave = watch(short, ALL, None, sink)
     forget(short, b"lost")
-    short.feed.wake()
+    short.hub.wake()
     short.spin(0.05)
     assert sink.ended
     leave()
@@ -202,7 +188,7 @@ def test_lost_history_resets_who_catches_up(short: Inside) -> None:
     for number in range(40):
         put(short, *(b"%02d/%03d" % (number, n) for n in range(200)))
     sink = Sink()
-    leave = short.feed.watch(ALL, start, sink)
+    leave = watch(short, ALL, start, sink)
     short.engine.log.keep(10)
     forget(short)
     short.spin(0.2)
@@ -218,9 +204,9 @@ def test_lost_history_wakes_waiting_reads(short: Inside) -> None:
         looks.append(last)
         return short.engine.get(b"lost") is not None
 
-    leave = short.feed.wait(b"lost", 30, look)
+    leave = wait(short, b"lost", 30, look)
     forget(short, b"lost")
-    short.feed.wake()
+    short.hub.wake()
     short.spin(0.05)
     assert looks == [False, False]
     leave()
@@ -241,7 +227,9 @@ def wait_for_lock(inside: Inside, owner: bytes, answers: list[Any], seconds: flo
 
     async def wait() -> None:
         # As a connection does it, inside the loop.
-        waits.append(eager.run(inside.feed.take_lock(b"lock", taking(owner), seconds), done))
+        waits.append(
+            eager.run(locks.take_in_turn(b"lock", taking(owner), seconds, inside.context), done)
+        )
 
     waits: list[Any] = []
     inside.run(wait())
@@ -249,7 +237,7 @@ def wait_for_lock(inside: Inside, owner: bytes, answers: list[Any], seconds: flo
 
 
 def release(inside: Inside) -> None:
-    inside.feed.submit((Delete(b"lock", space=Space.LOCKS),), lambda outcome: None)
+    inside.turn.submit((Delete(b"lock", space=Space.LOCKS),), lambda outcome: None)
 
 
 def test_who_gives_up_in_the_moment_of_its_turn_leaves_no_lock_behind(inside: Inside) -> None:
@@ -258,9 +246,14 @@ def test_who_gives_up_in_the_moment_of_its_turn_leaves_no_lock_behind(inside: In
     inside.engine.write([taking(b"holder")])
     leave = wait_for_lock(inside, b"waiter", answers)
     release(inside)
-    inside.turn.flush()
-    inside.feed._run()
-    leave()
+
+    async def leave_while_it_tries() -> None:
+        inside.turn.flush()
+        while not inside.turn._writes:
+            await asyncio.sleep(0)
+        leave()
+
+    inside.run(leave_while_it_tries())
     inside.spin(0.05)
     assert answers == []
     assert inside.engine.lock_of(b"lock") is None
@@ -273,7 +266,7 @@ def test_a_wait_that_ends_in_the_moment_of_its_turn_is_answered_truly(inside: In
     inside.spin()
     inside.engine.write([(Delete(b"lock", space=Space.LOCKS),)])
     _block_until(inside, 0.08)
-    inside.feed._try_lock(b"lock")
+    inside.hub.locks.call_first(b"lock")
     inside.spin(0.05)
     (answer,) = answers
     held = inside.engine.lock_of(b"lock")
@@ -297,7 +290,7 @@ def test_waiters_are_served_in_order_of_arrival(inside: Inside) -> None:
         release(inside)
         inside.spin(0.05)
         assert [answer.body for answer in answers] == [b"%d" % n for n in range(served + 1)]
-    assert not inside.feed.active
+    assert not inside.hub.active
 
 
 def test_one_that_leaves_the_queue_is_passed_over(inside: Inside) -> None:
@@ -318,7 +311,7 @@ def test_a_defect_in_one_answer_leaves_nobody_waiting(inside: Inside) -> None:
 
     async def work() -> None:
         for number in range(3):
-            inside.feed.submit(
+            inside.turn.submit(
                 (Set(b"%d" % number, b"v"),), lambda _, n=number: concluded.append(n)
             )
         await asyncio.sleep(0)

@@ -8,36 +8,26 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
+from api_support import waiting
+from api_support.waiting import Sink as Told
+from api_support.waiting import wait
 
 from keyrack.engines.contract import TEXT, Change, Event, Record, Set
-from keyrack.http import feed as feeds
-from keyrack.http.audience import Audience, Interests, Watcher
+from keyrack.http.watch import hub as hubs
+from keyrack.http.watch.subscribers import Filter, Subscriber, Subscribers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from api_support.inside import Inside
 
-    from keyrack.http.reply import Chunk
 
-ALL = Interests((b"",), values=False)
+ALL = Filter((b"",), values=False)
 SLICE = 64
 
 
-class Sink:
-    """A client that keeps what it is told, unless it is full."""
-
-    def __init__(self, told: Callable[[], None] = lambda: None) -> None:
-        self.chunks: list[Chunk] = []
-        self.full = False
-        self._told = told
-
-    def push(self, chunk: Chunk) -> bool:
-        if self.full:
-            return False
-        self.chunks.append(chunk)
-        self._told()
-        return True
+class Sink(Told):
+    """A client that watches."""
 
     def finish(self) -> None:
         raise AssertionError("nothing is lost in these tests")
@@ -53,11 +43,11 @@ class Sink:
 
 def change(inside: Inside, key: str, value: bytes = b"") -> None:
     inside.engine.write([(Set(key.encode(), value),)])
-    inside.feed.wake()
+    inside.hub.wake()
 
 
-def watch(inside: Inside, sink: Sink, interests: Interests = ALL) -> Callable[[], None]:
-    return inside.feed.watch(interests, None, sink)
+def watch(inside: Inside, sink: Sink, filter_: Filter = ALL) -> Callable[[], None]:
+    return waiting.watch(inside, filter_, None, sink)
 
 
 def most_in_a_step(inside: Inside, moments: list[int], wanted: int) -> int:
@@ -92,14 +82,14 @@ def test_a_round_leaves_time_for_others(inside: Inside) -> None:
 
 def test_readers_of_one_key_are_woken_a_few_at_a_time(inside: Inside) -> None:
     looks: list[int] = []
-    leaves = [inside.feed.wait(b"a", 30, lambda last: looks.append(1)) for _ in range(200)]
+    leaves = [wait(inside, b"a", 30, lambda last: looks.append(1)) for _ in range(200)]
     inside.settle()
     looks.clear()
     change(inside, "a")
     assert most_in_a_step(inside, looks, 200) <= SLICE
     for leave in leaves:
         leave()
-    assert not inside.feed.active
+    assert not inside.hub.active
 
 
 def test_who_stopped_waiting_meanwhile_is_not_woken(inside: Inside) -> None:
@@ -113,13 +103,13 @@ def test_who_stopped_waiting_meanwhile_is_not_woken(inside: Inside) -> None:
             for leave in leaves:
                 leave()
 
-    leaves += [inside.feed.wait(b"a", 30, look) for _ in range(200)]
+    leaves += [wait(inside, b"a", 30, look) for _ in range(200)]
     inside.settle()
     assert len(looks) == 200
     change(inside, "a")
     inside.settle()
     assert len(looks) == 201
-    assert not inside.feed.active
+    assert not inside.hub.active
 
 
 @pytest.mark.usefixtures("trying_again_at_once")
@@ -128,7 +118,7 @@ def test_a_defect_is_not_the_end_of_all_rounds(inside: Inside) -> None:
         if inside.engine.get(b"bad") is not None:
             raise RuntimeError("a defect")
 
-    leave_bad = inside.feed.wait(b"bad", 30, look)
+    leave_bad = wait(inside, b"bad", 30, look)
     sink = Sink()
     leave = watch(inside, sink)
     change(inside, "bad")
@@ -142,7 +132,7 @@ def test_a_defect_is_not_the_end_of_all_rounds(inside: Inside) -> None:
 
 @pytest.fixture
 def trying_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feeds, "_AWAY_PAUSE", 0.001)
+    monkeypatch.setattr(hubs, "_AWAY_PAUSE", 0.001)
 
 
 @pytest.mark.usefixtures("beats_now")
@@ -150,7 +140,7 @@ def test_signs_of_life_leave_time_for_others(inside: Inside) -> None:
     moments: list[int] = []
     leaves = [watch(inside, Sink(lambda: moments.append(1))) for _ in range(200)]
     moments.clear()
-    inside.feed._beats()
+    inside.hub._beats()
     assert most_in_a_step(inside, moments, 200) <= SLICE
     for leave in leaves:
         leave()
@@ -159,7 +149,7 @@ def test_signs_of_life_leave_time_for_others(inside: Inside) -> None:
 @pytest.fixture
 def beats_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """No beat comes by itself."""
-    monkeypatch.setattr(feeds, "_BEAT", 1000.0)
+    monkeypatch.setattr(hubs, "_BEAT", 1000.0)
 
 
 def test_who_is_told_late_in_a_round_is_told_what_came_meanwhile(inside: Inside) -> None:
@@ -180,11 +170,11 @@ def test_who_is_told_late_in_a_round_is_told_what_came_meanwhile(inside: Inside)
         leave()
 
 
-def test_equal_interests_share_bytes(inside: Inside) -> None:
+def test_equal_filter__share_bytes(inside: Inside) -> None:
     sinks = [Sink() for _ in range(3)]
     other = Sink()
     leaves = [watch(inside, sink) for sink in sinks]
-    leaves.append(watch(inside, other, Interests((b"a",), values=True)))
+    leaves.append(watch(inside, other, Filter((b"a",), values=True)))
     inside.settle()
     change(inside, "a")
     inside.settle()
@@ -196,7 +186,7 @@ def test_equal_interests_share_bytes(inside: Inside) -> None:
 
 def test_more_than_fits_in_one_piece_is_told_in_several(inside: Inside) -> None:
     sinks = [Sink() for _ in range(3)]
-    leaves = [watch(inside, sink, Interests((b"",), values=True)) for sink in sinks]
+    leaves = [watch(inside, sink, Filter((b"",), values=True)) for sink in sinks]
     inside.settle()
     for number in range(20):
         change(inside, f"{number:02}", b"v" * 100_000)
@@ -214,7 +204,7 @@ def test_told_messages_are_let_go(inside: Inside) -> None:
         change(inside, f"{number}")
         inside.settle()
     inside.settle()
-    (group,) = inside.feed._audience._groups.values()
+    (group,) = inside.hub._synced._groups.values()
     assert group.size == 0
     assert group._messages == group._revisions == []
     leave()
@@ -227,23 +217,31 @@ def events(*revisions: int) -> list[Event]:
     return [Event(revision, Change.SET, b"k%d" % revision, 0) for revision in revisions]
 
 
-def tell(audience: Audience, some: list[Event], value: bytes = b"") -> None:
-    """Have the audience told of events, in one round."""
-    audience.add(audience.sort(some), some[-1].revision, lambda key: Record(value, TEXT, 1))
-    audience.begin_round()
-    while audience.tell_some():
+def add(subscribers: Subscribers, some: list[Event], value: bytes = b"") -> None:
+    """Have the groups of subscribers told of events, with the next round."""
+    groups = subscribers.sort(some)
+    for group, wanted in groups.items():
+        subscribers.add(group, wanted, {event.key: Record(value, TEXT, 1) for event in wanted})
+    subscribers.know(groups, some[-1].revision)
+
+
+def tell(subscribers: Subscribers, some: list[Event]) -> None:
+    """Have the subscribers told of events, in one round."""
+    add(subscribers, some)
+    subscribers.begin_round()
+    while subscribers.tell_some():
         pass
-    audience.end_round()
+    subscribers.end_round()
 
 
 def test_who_knows_more_than_the_others_is_not_told_it_again() -> None:
     """It came from another worker, with a position that this one has not read up to."""
-    behind: list[Watcher] = []
-    audience = Audience(behind.append)
-    ahead, usual = Watcher(ALL, Sink(), 10), Watcher(ALL, Sink(), 8)
-    audience.join(ahead)
-    audience.join(usual)
-    tell(audience, events(9, 10, 11))
+    behind: list[Subscriber] = []
+    subscribers = Subscribers(behind.append)
+    ahead, usual = Subscriber(ALL, Sink(), 10), Subscriber(ALL, Sink(), 8)
+    subscribers.join(ahead)
+    subscribers.join(usual)
+    tell(subscribers, events(9, 10, 11))
     assert ahead.sink.keys == []
     assert usual.sink.keys == ["k9", "k10", "k11"]
     assert behind == [ahead]
@@ -251,15 +249,14 @@ def test_who_knows_more_than_the_others_is_not_told_it_again() -> None:
 
 
 def test_who_joins_after_too_much_has_come_is_told_what_comes_then() -> None:
-    behind: list[Watcher] = []
-    audience = Audience(behind.append)
-    wish = Interests((b"",), values=True)
-    early, late = Watcher(wish, Sink(), 0), Watcher(wish, Sink(), 2)
-    audience.join(early)
-    some = events(1, 2)
-    audience.add(audience.sort(some), 2, lambda key: Record(b"v" * 300_000, TEXT, 1))
-    audience.join(late)
-    tell(audience, events(3))
+    behind: list[Subscriber] = []
+    subscribers = Subscribers(behind.append)
+    wish = Filter((b"",), values=True)
+    early, late = Subscriber(wish, Sink(), 0), Subscriber(wish, Sink(), 2)
+    subscribers.join(early)
+    add(subscribers, events(1, 2), b"v" * 300_000)
+    subscribers.join(late)
+    tell(subscribers, events(3))
     assert late.sink.keys == ["k3"]
     assert early.sink.keys == ["k1"]
     assert behind == [early]
@@ -272,12 +269,12 @@ def test_who_joins_after_too_much_has_come_is_told_what_comes_then() -> None:
 class Client:
     """A watcher that may come, leave and stop reading, and the changes that it may know of."""
 
-    def __init__(self, inside: Inside, interests: Interests, before: list[str]) -> None:
-        self.prefixes = tuple(prefix.decode() for prefix in interests.prefixes)
+    def __init__(self, inside: Inside, filter_: Filter, before: list[str]) -> None:
+        self.prefixes = tuple(prefix.decode() for prefix in filter_.prefixes)
         self.sink = Sink()
         self.history = [key for key in before if key.startswith(self.prefixes)]
         self.since = len(self.history)
-        self.leave = watch(inside, self.sink, interests)
+        self.leave = watch(inside, self.sink, filter_)
 
     def must_have_been_told(self, everything: bool) -> None:
         """Each change once and in order, from when it came (or a little before) to the present."""
@@ -293,7 +290,7 @@ def test_everybody_is_told_everything_once_whoever_comes_leaves_or_stalls(
     inside: Inside, seed: int
 ) -> None:
     chance = random.Random(seed)
-    wishes = [ALL, Interests((b"a",), values=False), Interests((b"b", b"ab"), values=True)]
+    wishes = [ALL, Filter((b"a",), values=False), Filter((b"b", b"ab"), values=True)]
     clients: list[Client] = []
     history: list[str] = []
     gone: list[tuple[Client, int]] = []
@@ -307,7 +304,10 @@ def test_everybody_is_told_everything_once_whoever_comes_leaves_or_stalls(
             gone.append((leaving, len(leaving.sink.chunks)))
         elif what < 0.5 and clients:
             stalling = chance.choice(clients)
-            stalling.sink.full = not stalling.sink.full
+            if stalling.sink.full:
+                stalling.sink.drain()
+            else:
+                stalling.sink.full = True
         elif what < 0.9:
             key = f"{chance.choice(['a', 'b', 'ab', 'c'])}{number}"
             change(inside, key)
@@ -318,7 +318,7 @@ def test_everybody_is_told_everything_once_whoever_comes_leaves_or_stalls(
         for _ in range(chance.randrange(3)):
             inside.spin()
     for client in clients:
-        client.sink.full = False
+        client.sink.drain()
     inside.settle()
     for client in clients:
         client.must_have_been_told(everything=True)
@@ -326,4 +326,4 @@ def test_everybody_is_told_everything_once_whoever_comes_leaves_or_stalls(
     for client, told in gone:
         assert len(client.sink.chunks) == told
         client.must_have_been_told(everything=False)
-    assert not inside.feed.active
+    assert not inside.hub.active

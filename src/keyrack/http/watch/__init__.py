@@ -1,0 +1,1 @@
+"""What waiting clients are told about changes: subscribers, waiting reads, waiting locks."""
