@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from api_support.inside import Inside
-    from keyrack.http.reply import Chunk, Subscription
+    from keyrack.http.watch.sink import Chunk, Subscription
     from keyrack.http.watch.subscribers import Filter
 
 

@@ -15,7 +15,8 @@ from keyrack.http.watch.subscribers import Filter
 
 if TYPE_CHECKING:
     from keyrack.http.protocol.request import Request
-    from keyrack.http.reply import Context, Sink, Subscription
+    from keyrack.http.reply import Context
+    from keyrack.http.watch.sink import Sink, Subscription
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 _HEADERS: Final = (

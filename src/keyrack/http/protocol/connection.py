@@ -56,7 +56,8 @@ if TYPE_CHECKING:
     from keyrack.http.api.dispatch import Resource
     from keyrack.http.eager import Running
     from keyrack.http.protocol.request import Head
-    from keyrack.http.reply import Chunk, Reply, Subscription
+    from keyrack.http.reply import Reply
+    from keyrack.http.watch.sink import Chunk, Subscription
     from keyrack.http.worker_context import ServerConfig
 
 T = TypeVar("T")

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import Change, StoreAway
 from keyrack.http import eager
-from keyrack.http.reply import Chunk
 from keyrack.http.watch import messages
+from keyrack.http.watch.sink import Chunk
 from keyrack.http.watch.subscribers import Filter, Subscriber, Subscribers, message
 from keyrack.http.watch.waiters import Waiters
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Engine, Event
     from keyrack.http.eager import Running
-    from keyrack.http.reply import Sink, Subscription
+    from keyrack.http.watch.sink import Sink, Subscription
     from keyrack.http.watch.subscribers import Group, Values
 
 _LONGEST_PAUSE: Final = 0.005

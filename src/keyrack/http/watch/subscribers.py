@@ -20,14 +20,14 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.engines.contract import Change
-from keyrack.http.reply import Chunk
 from keyrack.http.watch import messages
+from keyrack.http.watch.sink import Chunk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from keyrack.engines.contract import Event, Record
-    from keyrack.http.reply import Sink
+    from keyrack.http.watch.sink import Sink
 
     Values = Mapping[bytes, Record | None]
 
