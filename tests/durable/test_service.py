@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -268,6 +269,43 @@ def test_what_can_be_read_of_a_damaged_journal_is_gone_on_with_when_somebody_say
         server.put("more", b"v")
         expected["more"] = "v"
         server.kill_all()
+
+
+@pytest.mark.parametrize("mode", ["commit", "snapshot"])
+def test_a_damaged_snapshot_is_replaced_while_the_store_is_still_in_memory(
+    disk: str, tmp_path: Path, mode: str
+) -> None:
+    store = ("--store", str(tmp_path / "store"))
+    server = KeptService(mode, disk, *store, "--snapshot-keep", "1")
+    for number in range(50):
+        server.put(f"k{number}", b"v")
+    assert server.ask("GET", "/v1/snapshot").status == 200
+    server.kill_all()
+    (newest,) = (name for name in os.listdir(disk) if name.startswith("snapshot"))
+    flip_a_bit(f"{disk}/{newest}", 0.5)
+    server = KeptService(mode, disk, *store, "--snapshot-keep", "1")
+    aside = f"{disk}/{newest}.set-aside"
+    until(lambda: os.path.exists(aside), 10, "the damaged snapshot is set aside")
+    server.kill_all()
+    shutil.rmtree(tmp_path / "store")
+    server = KeptService(mode, disk, *store)
+    assert len(server.stored()) == 50
+    server.kill_all()
+
+
+def test_a_journal_that_is_removed_under_a_service_is_made_up_for(disk: str) -> None:
+    server = KeptService("commit", disk)
+    server.put("before", b"v")
+    (journal,) = (name for name in os.listdir(disk) if name.startswith("journal"))
+    os.unlink(f"{disk}/{journal}")
+    until(lambda: len(server.said("snapshot")) == 1, 10, "a snapshot")
+    until(lambda: server.ask("PUT", "/v1/keys/after", b"v").status < 300, 10, "a write")
+    assert f"{journal} is missing" in server.messages()
+    for _ in range(3):
+        server.kill_all()
+        server = KeptService("commit", disk)
+        assert server.stored() == {"before": "v", "after": "v"}
+    server.kill_all()
 
 
 # Asking for one

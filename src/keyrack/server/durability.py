@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from keyrack.engines.contract import StoreError, WhenFull
-from keyrack.engines.embedded.durability import DurabilityConfig, data_directory
+from keyrack.engines.embedded.durability import DurabilityConfig, data_directory, snapshot
 from keyrack.engines.embedded.durability.reconcile import start
+from keyrack.engines.embedded.durability.snapshot import SnapshotDamaged
 from keyrack.engines.embedded.durability.take_snapshot import note_end, take
 from keyrack.engines.embedded.engine import EmbeddedEngine
 from keyrack.engines.embedded.locking import FILE as LOCK_FILE
 from keyrack.engines.embedded.locking import try_lock
-from keyrack.engines.embedded.shared_words import BROKEN, open_words
+from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_JOURNAL, open_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,6 +104,7 @@ class Durability:
         self._due = time.monotonic() + settings.snapshot_interval
         self._rest_until = 0.0
         self._is_gone = False
+        self._is_unread = False
         self._last_was_taken = False
 
     def start(self) -> None:
@@ -116,6 +118,7 @@ class Durability:
                     group_sync.close()
         except (OSError, lmdb.Error) as error:
             raise StoreError(f"the data directory {data.path} cannot be used: {error}.") from error
+        self._is_unread = started.from_memory
         for fact in started.facts:
             _log.info("%s", fact)
         for warning in started.warnings:
@@ -141,6 +144,11 @@ class Durability:
         if not self._is_present():
             self._conclude(counters, False)
             return
+        if self._is_unread:
+            self._is_unread = False
+            self._begin(become_child, self._read_newest)
+            return
+        self._look_for_journal()
         wanted = self._ticket > self._answered
         if wanted or now >= self._due or self._words[BROKEN] or self._journal_is_long():
             self._begin(become_child, self._take)
@@ -172,6 +180,28 @@ class Durability:
             self._is_gone = False
             _log.warning("the data directory %s is back", self._kept.data.path)
         return True
+
+    def _look_for_journal(self) -> None:
+        """Refuse writes when somebody has removed the journal: until a snapshot has all of it."""
+        if not self._kept.strict or self._words[BROKEN]:
+            return
+        path = self._kept.data.journal(self._words[SYNCED_JOURNAL])
+        if not os.path.exists(path):
+            _log.error("%s is missing; a snapshot is taken instead", path)
+            self._words[BROKEN] = 1
+
+    def _read_newest(self) -> None:
+        """Read the newest snapshot, as a start from memory does not; replace a damaged one."""
+        data = self._kept.data
+        numbers = data.snapshots()
+        if not numbers:
+            return
+        path = data.snapshot(numbers[-1])
+        try:
+            snapshot.verify(path)
+        except SnapshotDamaged as error:
+            _log.error("%s Another one is taken now.", error)
+            self._take(damaged=path)
 
     def _lock_again(self) -> None:
         """Lock what is in the place of the file that was locked. Raises `StoreError`."""
@@ -221,13 +251,17 @@ class Durability:
             finally:
                 os._exit(code)
 
-    def _take(self, gently: bool = True) -> None:
+    def _take(self, gently: bool = True, damaged: str | None = None) -> None:
         with contextlib.closing(self._open()) as engine:
             database = engine.database
-            if not (database.changed_since_snapshot() or self._words[BROKEN]):
+            changed = database.changed_since_snapshot() or self._words[BROKEN]
+            if not (changed or damaged is not None):
                 return
             group_sync = engine.group_sync() if self._kept.strict else None
             taken = take(database, self._kept.data, group_sync, gently=gently)
+            if damaged is not None:
+                aside = self._kept.data.set_aside(damaged)
+                _log.error("%s was not used. It is now %s.", damaged, aside)
             self._kept.data.prune(self._settings.snapshot_keep)
         _log.info(
             "snapshot %d was taken",

@@ -121,7 +121,12 @@ class HighWaterMark:
             self._write(0, journal, sequence)
             return
         self.close()
-        self._write(0, journal, sequence)
+        try:
+            self._write(0, journal, sequence)
+        except FileNotFoundError:
+            # Somebody has removed it, or an earlier version, which knew none, was taken over.
+            self.replace(Mark(journal, sequence))
+            return
         self._data.files.sync(self._descriptor)
         self._journal = journal
 

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 class Started:
     """What an operator should know, a sentence each."""
 
+    from_memory: bool = False
+    """Whether what was in memory is used: no snapshot has been read to its end."""
     facts: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
@@ -68,6 +70,7 @@ class _Start:
     def run(self) -> Started:
         position = self._database.position()
         loaded, latest = False, self._is_latest(position)
+        self._started.from_memory = latest
         if latest:
             found = examine(self._data, snapshot.glance)
             behind = self._note_behind(position, found)
@@ -108,7 +111,8 @@ class _Start:
         """Tell whether the data directory has less than the store in memory."""
         lacks_entries = position.on and found.reached < position.sequence
         lacks_snapshot = position.saved > 0 and found.snapshot < position.number
-        if not (lacks_entries or found.lost or (self._group_sync is None and lacks_snapshot)):
+        lacks_snapshot = self._group_sync is None and (lacks_snapshot or bool(found.obstacle))
+        if not (lacks_entries or found.lost or lacks_snapshot):
             return False
         self._started.warnings.append(
             f"{self._data.path} lacks changes that the store in memory has: files are missing, "
