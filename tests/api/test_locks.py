@@ -48,6 +48,32 @@ def waiting(server: Server, name: str, owner: str, seconds: int = 10, ttl: float
 # Taking, holding, giving back
 
 
+def test_whoever_is_refused_is_told_who_held_it_then(server: Server, key: str) -> None:
+    """Also when it was given back before the answer was made, as happens all the time here."""
+    target = f"/v1/locks/{quoted(key)}"
+    refusals: list[Any] = []
+
+    def compete(owner: str) -> None:
+        body = b'{"owner":"%b","ttl":60}' % owner.encode()
+        with server.connect() as wire:
+            for _ in range(300):
+                answer = wire.ask(request("POST", target, body, Content_Type="application/json"))
+                if answer.status == 201:
+                    token = answer.json["token"]
+                    assert wire.ask(request("DELETE", f"{target}?token={token}")).status == 204
+                else:
+                    assert answer.status == 409
+                    refusals.append(answer.json)
+
+    threads = [threading.Thread(target=compete, args=(f"job-{n}",)) for n in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(refusals) > 100, "nobody competed"
+    assert [one for one in refusals if {"owner", "ttl"} - one.keys()] == []
+
+
 def test_a_free_lock_is_taken(client: Client, key: str) -> None:
     answer = take(client, key, "job-7", 30)
     assert answer.status == 201

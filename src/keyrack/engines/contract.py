@@ -207,6 +207,8 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     why: Why
     index: int = 0
     revision: int | None = None
+    holder: Record | None = None
+    """Who held the lock that was to be taken, where the engine knows: it may be free by now."""
     needed: int = 0
     """With `Why.FULL`: how many bytes a write of several operations may need, 0 where that is not
     known."""

@@ -180,7 +180,7 @@ def _left(record: Record, context: Context) -> float:
 async def _refused(refusal: Refusal, name: bytes, context: Context) -> Problem:
     if refusal.why is not Why.CONDITION:
         return refused(refusal)
-    record = await context.engine.lock_of(name)
+    record = refusal.holder or await context.engine.lock_of(name)
     if record is None:
         return Problem("lock-not-held", "Nobody holds this lock any more; its time was over.")
     left = _left(record, context)

@@ -217,7 +217,7 @@ class Commit:
                 self._undo = None
                 self._roll_back(undo)
                 self.draft.back_to(mark)
-                return Refusal(step.why, index, self._revision(operation))
+                return Refusal(step.why, index, self._revision(operation), step.holder)
             results.append(step)
         self._undo = None
         self._drop_long(undo.left)
@@ -421,7 +421,9 @@ class Commit:
         # What this write itself has set has no revision yet that anybody could have named.
         if condition.holds(_SET_IN_THIS_WRITE if own else revision):
             return None
-        return Refusal(Why.CONDITION, revision=revision)
+        if raw is None or space is not Space.LOCKS:
+            return Refusal(Why.CONDITION, revision=revision)
+        return Refusal(Why.CONDITION, revision=revision, holder=self._pieces.record(space, raw))
 
     def _let_go(self, raw: bytes, space: Space) -> bool:
         """Take what depends on a record that is gone away; say whether the record still counted."""
