@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 from typing import TYPE_CHECKING
@@ -266,6 +267,18 @@ def test_of_several_that_create_a_key_at_once_one_succeeds(server: Server, key: 
     assert sorted(statuses) == [201] + [412] * 7
     winner = statuses.index(201)
     assert server.ask("GET", f"/v1/keys/{key}").body == b"%d" % winner
+
+
+@pytest.mark.parametrize("condition", ["{}", "*"])
+def test_of_several_that_delete_a_key_at_once_the_others_find_it_missing(
+    server: Server, key: str, condition: str
+) -> None:
+    etag = server.put(key, b"v")
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(server.connect()) for _ in range(8)]
+        for wire in wires:
+            wire.send(request("DELETE", f"/v1/keys/{key}", If_Match=condition.format(etag)))
+        assert sorted(wire.answer().status for wire in wires) == [204] + [404] * 7
 
 
 # TTL
