@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import keyrack
-from keyrack.http import reference
-from keyrack.http.api import dispatch
+from keyrack.http.api import dispatch, reference
 from keyrack.http.api.routes import ROUTES, Route
 from keyrack.http.problems import KINDS, TYPE_PREFIX
 

@@ -11,7 +11,7 @@ from api_support import Client, quoted, until
 from keyrack_server import Server
 
 from keyrack.engines.contract import Set
-from keyrack.http import bulk
+from keyrack.http.api import bulk
 
 if TYPE_CHECKING:
     from typing import Any

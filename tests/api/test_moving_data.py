@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keyrack_server import ON_VALKEY, Server, chunked, request
 
-from keyrack.http.contract import checked_media_type
+from keyrack.http.api.codec import checked_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from keyrack_server import request
 
-from keyrack.http.patching import merge
+from keyrack.http.api.patch import merge
 
 if TYPE_CHECKING:
     from keyrack_server import Server

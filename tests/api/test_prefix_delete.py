@@ -11,7 +11,7 @@ import pytest
 from api_support import Client, eventually
 
 from keyrack.engines.contract import Get, Set
-from keyrack.http import bulk
+from keyrack.http.api import bulk
 
 if TYPE_CHECKING:
     from api_support.inside import Inside
@@ -119,10 +119,10 @@ def test_a_key_that_is_set_between_looking_and_deleting_is_left_alone(inside: In
         def write(self, write: Any) -> Any:
             for other in between:
                 engine.write([other])
-            return inside.turn.write(write)
+            return inside.tick.write(write)
 
     async def delete() -> Any:
-        context = inside.context._replace(turn=Disturbed())  # type: ignore[arg-type]  # what is used
+        context = inside.context._replace(tick=Disturbed())  # type: ignore[arg-type]  # what is used
         return await bulk.delete({b"prefix": b"", b"all": b"true"}, context)
 
     assert inside.run(delete()).deleted == 1
@@ -161,7 +161,7 @@ def test_a_step_deletes_few_keys(inside: Inside) -> None:
         sizes.append(len(writes))
         return write(writes)
 
-    inside.turn._write_now = counted  # type: ignore[assignment]  # for this test alone
+    inside.tick._write_now = counted  # type: ignore[assignment]  # for this test alone
     assert inside.run(bulk.delete({b"prefix": b"k"}, inside.context)).deleted == 500
     assert sum(sizes) == 500
     assert max(sizes) <= 32

@@ -12,8 +12,9 @@ from api_support.waiting import Sink as Client
 from api_support.waiting import wait, watch
 
 from keyrack.engines.contract import ANY, Condition, Delete, Set, Space
-from keyrack.http import eager, locks
+from keyrack.http import eager
 from keyrack.http.answer import Answer
+from keyrack.http.api import locks
 from keyrack.http.watch import hub as hubs
 from keyrack.http.watch.subscribers import Filter
 
@@ -48,10 +49,10 @@ def put(inside: Inside, *keys: bytes) -> None:
     inside.engine.write([tuple(Set(key, b"v") for key in keys)])
 
 
-def turn(inside: Inside, *keys: bytes) -> None:
+def tick(inside: Inside, *keys: bytes) -> None:
     """Write as a request does, and let the hub tell it."""
     for key in keys:
-        inside.turn.submit((Set(key, b"v"),), lambda outcome: None)
+        inside.tick.submit((Set(key, b"v"),), lambda outcome: None)
     inside.spin()
     inside.pass_round()
 
@@ -74,7 +75,7 @@ def test_a_quiet_stream_gets_comments(inside: Inside) -> None:
 def test_a_watcher_of_quiet_prefixes_gets_bookmarks(inside: Inside) -> None:
     sink = Sink()
     leave = watch(inside, Filter((b"quiet/",), values=False), None, sink)
-    turn(inside, b"busy/1", b"busy/2")
+    tick(inside, b"busy/1", b"busy/2")
     newest = inside.engine.history()[1]
     inside.until(lambda: b"bookmark" in sink.data)
     assert b'id: %d\nevent: bookmark\ndata: {"revision":"%d"}\n\n' % (newest, newest) in sink.data
@@ -110,13 +111,13 @@ def test_one_that_is_behind_is_told_later_and_others_at_once(inside: Inside) -> 
     slow, quick = Sink(), Sink()
     ends = [watch(inside, ALL, None, sink) for sink in (slow, quick)]
     slow.full = True
-    turn(inside, b"a", b"b")
+    tick(inside, b"a", b"b")
     assert slow.keys() == []
     assert quick.keys() == ["a", "b"]
     slow.drain()
     inside.settle()
     assert slow.keys() == ["a", "b"]
-    turn(inside, b"c")
+    tick(inside, b"c")
     assert slow.keys() == quick.keys() == ["a", "b", "c"]
     for end in ends:
         end()
@@ -135,7 +136,7 @@ def test_who_catches_up_is_not_forgotten_when_another_leaves(inside: Inside) -> 
     inside.settle()
     assert b"synced" in sink.data
     assert inside.interested[-1] is True
-    turn(inside, b"news")
+    tick(inside, b"news")
     assert sink.keys()[-1] == "news"
     assert len(sink.keys()) == 8001
     leave()
@@ -237,7 +238,7 @@ def wait_for_lock(inside: Inside, owner: bytes, answers: list[Any], seconds: flo
 
 
 def release(inside: Inside) -> None:
-    inside.turn.submit((Delete(b"lock", space=Space.LOCKS),), lambda outcome: None)
+    inside.tick.submit((Delete(b"lock", space=Space.LOCKS),), lambda outcome: None)
 
 
 def test_who_gives_up_in_the_moment_of_its_turn_leaves_no_lock_behind(inside: Inside) -> None:
@@ -248,8 +249,8 @@ def test_who_gives_up_in_the_moment_of_its_turn_leaves_no_lock_behind(inside: In
     release(inside)
 
     async def leave_while_it_tries() -> None:
-        inside.turn.flush()
-        while not inside.turn._writes:
+        inside.tick.flush()
+        while not inside.tick._writes:
             await asyncio.sleep(0)
         leave()
 
@@ -311,7 +312,7 @@ def test_a_defect_in_one_answer_leaves_nobody_waiting(inside: Inside) -> None:
 
     async def work() -> None:
         for number in range(3):
-            inside.turn.submit(
+            inside.tick.submit(
                 (Set(b"%d" % number, b"v"),), lambda _, n=number: concluded.append(n)
             )
         await asyncio.sleep(0)

@@ -11,7 +11,7 @@ from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.eager import at_once
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.reply import Context, Limits
-from keyrack.http.turn import Turn
+from keyrack.http.tick import Tick
 from keyrack.http.watch.hub import WatchHub
 
 if TYPE_CHECKING:
@@ -46,12 +46,12 @@ class Inside:
         awaited = EmbeddedEngine(str(directory), 64 * _MIB, events, self.clock)
         self.engine = Driven(awaited, at_once)
         self.loop = asyncio.new_event_loop()
-        self.turn = Turn(self.loop, awaited, memoryview(bytearray(8 * 2048)).cast("q"))
+        self.tick = Tick(self.loop, awaited, memoryview(bytearray(8 * 2048)).cast("q"))
         self.interested: list[bool] = []
         self.hub = WatchHub(self.loop, awaited, self.interested.append)
-        self.turn.committed = self.hub.wake
+        self.tick.committed = self.hub.wake
         self.limits = Limits(_MIB, 8 * _MIB)
-        self.context = Context(awaited, self.limits, self.turn, self.hub, KeyLocks())
+        self.context = Context(awaited, self.limits, self.tick, self.hub, KeyLocks())
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Run the loop until some work is done."""

@@ -18,7 +18,7 @@ from keyrack.http.client_memory import ClientMemory
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
-from keyrack.http.turn import Turn
+from keyrack.http.tick import Tick
 from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import Timeouts, WorkerContext
 from keyrack.shared.counters import Counters
@@ -168,13 +168,13 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ask]:
     with asyncio.Runner() as runner:
         engine = EmbeddedEngine(str(directory), 16 << 20, 1000)
         counters = Counters.create(1, REQUEST_WORDS.number)
-        turn = Turn(runner.get_loop(), engine, counters.slot(0))
+        tick = Tick(runner.get_loop(), engine, counters.slot(0))
         hub = WatchHub(runner.get_loop(), engine, lambda interested: None)
         worker = WorkerContext(
             runner.get_loop(),
-            turn,
+            tick,
             Guard(("127.0.0.1",), demands_host=True),
-            Context(engine, Limits(1 << 20, 8 << 20), turn, hub, KeyLocks()),
+            Context(engine, Limits(1 << 20, 8 << 20), tick, hub, KeyLocks()),
             Timeouts(90.0, 10.0, 60.0, 60.0),
             ClientMemory(counters, 0, 16 << 20),
         )

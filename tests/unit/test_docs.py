@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keyrack.cli import VERBS
-from keyrack.http import reference
+from keyrack.http.api import reference
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.problems import KINDS
 

@@ -29,14 +29,14 @@ class Connection:
 def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
     step = [0]
     connections = {Connection(lambda: step.append(step.pop() + 1)) for _ in range(1700)}
-    turn = SimpleNamespace(tick=lambda: None, now=1.0)
+    tick = SimpleNamespace(refresh=lambda: None, now=1.0)
 
     async def most_in_a_step() -> int:
         loop = asyncio.get_running_loop()
-        worker: Any = SimpleNamespace(turn=turn, connections=connections)
+        worker: Any = SimpleNamespace(tick=tick, connections=connections)
         engine: Any = SimpleNamespace(get_now=None)
         upkeep = Upkeep(loop, worker, engine)
-        upkeep._tick()
+        upkeep._look()
         most = step[0]
         for _ in range(10):
             step[0] = 0
@@ -51,13 +51,13 @@ def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
 
 def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
     connections = {Connection(lambda: None) for _ in range(MOST + 1)}
-    turn = SimpleNamespace(tick=lambda: None, now=1.0)
+    tick = SimpleNamespace(refresh=lambda: None, now=1.0)
 
     async def look() -> None:
-        worker: Any = SimpleNamespace(turn=turn, connections=connections)
+        worker: Any = SimpleNamespace(tick=tick, connections=connections)
         engine: Any = SimpleNamespace(get_now=None)
         upkeep = Upkeep(asyncio.get_running_loop(), worker, engine)
-        upkeep._tick()
+        upkeep._look()
         left = [connection for connection in connections if not connection.looks]
         assert len(left) == 1
         connections.discard(left[0])

@@ -27,20 +27,14 @@ from keyrack.engines.contract import (
     MAX_TTL_MS,
     StoreAway,
 )
-from keyrack.http import (
-    bulk,
-    contract,
-    listing,
-    problems,
-    reference,
-)
+from keyrack.http import problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
-from keyrack.http.api import dispatch, rights
+from keyrack.http.api import bulk, codec, dispatch, listing, reference, rights
 from keyrack.http.api.counting import OTHER, request_word
+from keyrack.http.api.models import MAX_BATCH_OPERATIONS
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.metrics import Metrics
-from keyrack.http.model import MAX_BATCH_OPERATIONS
 from keyrack.http.problems import KINDS, Problem
 from keyrack.http.protocol.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.protocol.head import read as read_head
@@ -168,7 +162,7 @@ class Application:
 
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
-            outcome = await self.worker.turn.write(reply.write)
+            outcome = await self.worker.tick.write(reply.write)
             answer = dispatch.conclude(reply, outcome, request.path)
             return answer if isinstance(answer, Answer) else await answer
         if isinstance(reply, Stream):
@@ -197,9 +191,9 @@ class Application:
     ) -> None:
         route = scope.get("route")
         name = route.name if isinstance(route, WideRoute) and route.name in ROUTES else OTHER
-        turn = self.worker.turn
-        turn.count[request_word(name, status)] += 1
-        turn.observe_wide(nanoseconds)
+        tick = self.worker.tick
+        tick.counters[request_word(name, status)] += 1
+        tick.observe_wide(nanoseconds)
         if self.worker.access_log is not None:
             client = scope.get("client")
             peer = f"{client[0]}:{client[1]}" if client else "unix"
@@ -321,13 +315,13 @@ class Application:
 
     async def _key_events(self, request: StarletteRequest) -> Response:
         given = _parameters(request, bulk.EVENT_PARAMETERS)
-        limit = contract.whole(given, b"limit", listing.DEFAULT, 1, listing.MOST)
-        key = contract.key_of(request.scope["raw_path"][len(b"/v1/events/") :])
+        limit = codec.whole(given, b"limit", listing.DEFAULT, 1, listing.MOST)
+        key = codec.key_of(request.scope["raw_path"][len(b"/v1/events/") :])
         return _json(await bulk.key_events(key, limit, self._context))
 
     async def _export(self, request: StarletteRequest) -> Response:
         given = _parameters(request, bulk.EXPORT_PARAMETERS)
-        prefix = contract.prefix_of(given.get(b"prefix", b""))
+        prefix = codec.prefix_of(given.get(b"prefix", b""))
         lines = bulk.export(prefix, self._context)
         return StreamedResponse(lines, "application/x-ndjson", _NO_STORE)
 
@@ -401,11 +395,11 @@ class Application:
 
 
 def _parameters(request: StarletteRequest, known: frozenset[bytes]) -> dict[bytes, bytes]:
-    return contract.parameters(request.scope["query_string"], known)
+    return codec.parameters(request.scope["query_string"], known)
 
 
 def _json(members: Any) -> Response:
-    return Response(contract.encode(members), media_type="application/json", headers=_NO_STORE)
+    return Response(codec.encode(members), media_type="application/json", headers=_NO_STORE)
 
 
 def _console(request: StarletteRequest, asset: console.Asset, caching: str) -> Response:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Outcome, Write
     from keyrack.http.answer import Headers
     from keyrack.http.key_locks import KeyLocks
-    from keyrack.http.turn import Turn
+    from keyrack.http.tick import Tick
     from keyrack.http.watch.hub import WatchHub
     from keyrack.http.watch.sink import Sink, Subscription
 
@@ -36,7 +36,7 @@ class Context(NamedTuple):
 
     engine: Engine
     limits: Limits
-    turn: Turn
+    tick: Tick
     hub: WatchHub
     patches: KeyLocks
     """Patches of one key go one after the other."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keyrack.http.protocol.guard import Guard
     from keyrack.http.protocol.request import Head
     from keyrack.http.reply import Context
-    from keyrack.http.turn import Turn
+    from keyrack.http.tick import Tick
 
 _MAX_KNOWN_HEADS: Final = 8192
 _FORGOTTEN: Final = _MAX_KNOWN_HEADS // 100
@@ -53,7 +53,7 @@ class WorkerContext:
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
-        turn: Turn,
+        tick: Tick,
         guard: Guard,
         context: Context,
         timeouts: Timeouts,
@@ -63,7 +63,7 @@ class WorkerContext:
         gate: Gate | None = None,
     ) -> None:
         self.loop = loop
-        self.turn = turn
+        self.tick = tick
         self.guard = guard
         self.context = context
         self.timeouts = timeouts

@@ -47,19 +47,19 @@ class Upkeep:
         ticks: Sequence[Callable[[], None]] = (),
     ) -> None:
         self._loop = loop
-        self._turn = worker.turn
+        self._tick = worker.tick
         self._engine = engine
         # Each look at a store that is elsewhere is work for its server: no more often than must be.
         self._shortest = 0.001 if engine.get_now is not None else _IDLE
         self._connections = worker.connections
         self._phase = phase
-        self._ticks = ticks
+        self._looks = ticks
         self._timer: asyncio.TimerHandle | None = None
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._timer = self._loop.call_later(INTERVAL, self._tick)
+        self._timer = self._loop.call_later(INTERVAL, self._look)
         self._sweeper = self._loop.create_task(self._sweep())
 
     def stop(self) -> None:
@@ -69,16 +69,16 @@ class Upkeep:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _tick(self) -> None:
-        self._timer = self._loop.call_later(INTERVAL, self._tick)
-        self._turn.tick()
+    def _look(self) -> None:
+        self._timer = self._loop.call_later(INTERVAL, self._look)
+        self._tick.refresh()
         self._check_deadlines(list(self._connections))
-        for tick in self._ticks:
+        for tick in self._looks:
             tick()
 
     def _check_deadlines(self, connections: list[OpenConnection]) -> None:
         """Look at some of the connections, and at the rest when others have been served."""
-        now = self._turn.now
+        now = self._tick.now
         for connection in connections[-_CONNECTIONS_A_STEP:]:
             if connection in self._connections:
                 connection.check_deadlines(now)
@@ -109,14 +109,14 @@ class Upkeep:
         if sweep.expired:
             self._count_expired(sweep.expired)
         if evicted:
-            self._turn.committed()
+            self._tick.committed()
         if not sweep.expired and not trimmed and not evicted:
             return self._until(sweep.next_due)
         return max(took / 1e9, 0.001)
 
     def _count_expired(self, number: int) -> None:
-        self._turn.count[EXPIRED] += number
-        self._turn.committed()
+        self._tick.counters[EXPIRED] += number
+        self._tick.committed()
 
     def _until(self, due: int | None) -> float:
         if due is None:

@@ -18,7 +18,7 @@ from keyrack.http.protocol.connection import Connection
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
-from keyrack.http.turn import Turn
+from keyrack.http.tick import Tick
 from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import logs
@@ -72,8 +72,8 @@ class Worker:
         self._engine = engine
         self._loop = loop
         self._counters = counters
-        self._turn = Turn(loop, engine, counters.slot(slot))
-        self._turn.committed = self._committed
+        self._tick = Tick(loop, engine, counters.slot(slot))
+        self._tick.committed = self._committed
         self._hub = WatchHub(loop, engine, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
@@ -114,7 +114,7 @@ class Worker:
         context = Context(
             self._engine,
             limits,
-            self._turn,
+            self._tick,
             self._hub,
             KeyLocks(),
             lambda: self._heartbeat.trouble,
@@ -129,7 +129,7 @@ class Worker:
         demands_host = bool(settings.allowed_hosts) or on_loopback_only(self._spec.listeners)
         return WorkerContext(
             self._loop,
-            self._turn,
+            self._tick,
             Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
             context,
             timeouts,

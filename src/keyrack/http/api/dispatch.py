@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyrack.access.grant import OPEN
 from keyrack.engines.contract import Remember
-from keyrack.http import contract, problems
+from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import rights
+from keyrack.http.api import codec, rights
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
@@ -71,7 +71,7 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
         route = admitted(request, resource)
         rights.judge(route.name, request)
         if route.serve is None:
-            contract.parameters(request.query, _known_parameters(route))
+            codec.parameters(request.query, _known_parameters(route))
             return None
         reply = await route.serve(request, context)
         if request.head.idempotency_key is None or type(reply) is not PendingWrite:
@@ -147,8 +147,8 @@ def _remembered(request: Request, pending: PendingWrite, context: Context) -> Pe
     # The name is one sender's: nobody else gets this answer, nor learns that there is one.
     sender = () if request.grant is OPEN else (request.grant.identity.key.encode(),)
     remember = Remember(
-        contract.digest(b"answer", name, *sender),
-        contract.digest(request.method, request.path, request.query, request.body, *sender),
+        codec.digest(b"answer", name, *sender),
+        codec.digest(request.method, request.path, request.query, request.body, *sender),
         round(context.limits.idempotency_ttl * 1000),
     )
     return PendingWrite((remember, *pending.write), pending.conclude)

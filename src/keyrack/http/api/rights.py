@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.access.rules import Scope, Verb
-from keyrack.http import contract
+from keyrack.http.api import codec
 from keyrack.http.gate import NOBODY, powerless, refused, unauthenticated
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _text(key: bytes) -> str:
 
 def _on_key(path: str, *verbs: Verb, scope: Scope = Scope.KEYS) -> Callable[[Request], None]:
     def check(request: Request) -> None:
-        key = contract.key_of(request.path[len(path) :])
+        key = codec.key_of(request.path[len(path) :])
         for verb in verbs:
             require(request, scope, verb, key)
 
@@ -106,23 +106,23 @@ def _somewhere(*verbs: Verb) -> Callable[[Request], None]:
 
 
 def _prefix(request: Request) -> tuple[bytes, dict[bytes, bytes]]:
-    given = dict(contract.pairs(request.query))
-    return contract.prefix_of(given.get(b"prefix", b"")), given
+    given = dict(codec.pairs(request.query))
+    return codec.prefix_of(given.get(b"prefix", b"")), given
 
 
 def _listing(request: Request) -> None:
     prefix, given = _prefix(request)
-    if contract.switch(given, b"count_only"):
+    if codec.switch(given, b"count_only"):
         require_whole(request, Verb.LIST, prefix)
         return
     require_some(request, Verb.LIST, prefix)
-    if contract.switch(given, b"values"):
+    if codec.switch(given, b"values"):
         require_some(request, Verb.READ, prefix)
 
 
 def _deleting(request: Request) -> None:
     prefix, given = _prefix(request)
-    dry = contract.switch(given, b"dry_run")
+    dry = codec.switch(given, b"dry_run")
     require_whole(request, Verb.LIST if dry else Verb.DELETE, prefix)
 
 
@@ -133,10 +133,10 @@ def _exporting(request: Request) -> None:
 
 
 def _watching(request: Request) -> None:
-    given = contract.pairs(request.query)
-    prefixes = [contract.prefix_of(value) for name, value in given if name == b"prefix"]
+    given = codec.pairs(request.query)
+    prefixes = [codec.prefix_of(value) for name, value in given if name == b"prefix"]
     verbs = [Verb.WATCH]
-    if contract.switch(dict(given), b"values"):
+    if codec.switch(dict(given), b"values"):
         verbs.append(Verb.READ)
     for verb in verbs:
         for prefix in prefixes:

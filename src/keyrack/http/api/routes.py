@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines.contract import MAX_TTL_MS
-from keyrack.http import batch, locks, patching, semantics, watching
-from keyrack.http import listing as pages
-from keyrack.http.model import (
+from keyrack.http.api import batch, keys, locks, patch, watch
+from keyrack.http.api import listing as pages
+from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
     BatchAnswer,
     BatchRequest,
@@ -164,7 +164,7 @@ _TABLE: Final = (
         body=Shape(_JSON, SetRequest),
         writes=True,
         blind=True,
-        serve=semantics.seed_set,
+        serve=keys.seed_set,
     ),
     Route(
         "get",
@@ -177,7 +177,7 @@ _TABLE: Final = (
         "curl localhost:8088/get/key_1",
         (Reaction(200, "The key and its value.", Shape(_JSON, Shown)),),
         (*_READ_PROBLEMS, "key-not-found"),
-        serve=semantics.seed_get,
+        serve=keys.seed_get,
     ),
     Route(
         "key_get",
@@ -199,7 +199,7 @@ _TABLE: Final = (
         ),
         (*_READ_PROBLEMS, "key-not-found", "precondition-failed", "bad-condition"),
         (_IF_MATCH, _IF_NONE_MATCH, _WAIT),
-        serve=watching.read,
+        serve=watch.read,
     ),
     Route(
         "key_put",
@@ -225,7 +225,7 @@ _TABLE: Final = (
         Shape(_ANY),
         writes=True,
         blind=True,
-        serve=semantics.key_put,
+        serve=keys.key_put,
     ),
     Route(
         "key_delete",
@@ -245,7 +245,7 @@ _TABLE: Final = (
         (_IF_MATCH, _IF_NONE_MATCH),
         writes=True,
         blind=True,
-        serve=semantics.key_delete,
+        serve=keys.key_delete,
     ),
     Route(
         "key_patch",
@@ -270,7 +270,7 @@ _TABLE: Final = (
         (_IF_MATCH, _IF_NONE_MATCH),
         Shape("application/merge-patch+json", Any),
         writes=True,
-        serve=patching.patch,
+        serve=patch.patch,
     ),
     Route(
         "keys_list",
@@ -463,7 +463,7 @@ _TABLE: Final = (
                 "header",
             ),
         ),
-        serve=watching.watch,
+        serve=watch.watch,
     ),
     Route(
         "key_events",
@@ -552,7 +552,7 @@ _TABLE: Final = (
                 "The service is alive",
                 "text/plain",
                 ("not-well",),
-                semantics.healthz,
+                keys.healthz,
             ),
             (
                 "readyz",

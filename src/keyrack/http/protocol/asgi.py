@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr, is_ssl
 
-from keyrack.http import contract, problems
+from keyrack.http import problems
+from keyrack.http.api import codec
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.client_memory import LARGE
 from keyrack.http.streamed import ClientGone
@@ -255,7 +256,7 @@ class AsgiExchange:
             fields.append((b"Connection", b"close"))
         elif self._request.head.http_1_0:
             fields.append((b"Connection", b"keep-alive"))
-        parts = [STATUS_LINES[status], self._worker.turn.stamp]
+        parts = [STATUS_LINES[status], self._worker.tick.stamp]
         parts += [b"%b: %b\r\n" % field for field in fields]
         self._client.transport.write(b"".join((*parts, b"\r\n")))
 
@@ -290,7 +291,7 @@ class AsgiExchange:
             "http_version": "1.0" if request.head.http_1_0 else "1.1",
             "method": request.method.decode("ascii"),
             "scheme": "https" if is_ssl(transport) else "http",
-            "path": contract.path_text(request.path),
+            "path": codec.path_text(request.path),
             "raw_path": request.path,
             "query_string": request.query,
             "root_path": "",

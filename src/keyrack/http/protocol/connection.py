@@ -29,15 +29,15 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.utils import get_remote_addr, is_ssl
 
 from keyrack.engines.contract import MAX_KEY_BYTES, TEXT, Refusal, Set
-from keyrack.http import contract, eager, problems, semantics
+from keyrack.http import eager, problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
-from keyrack.http.api import dispatch
+from keyrack.http.api import codec, dispatch, keys
+from keyrack.http.api.codec import encode
 from keyrack.http.api.counting import request_word
+from keyrack.http.api.models import Pair
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.client_memory import LARGE, LITTLE
-from keyrack.http.contract import encode
-from keyrack.http.model import Pair
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.asgi import AsgiExchange, AsgiHost, ClientSide
 from keyrack.http.protocol.reader import REQUEST_LINE, MessageReader, RefusedMessage
@@ -74,7 +74,7 @@ _KEY_GET_200: Final = request_word("key_get", 200)
 _KEY_PUT_201: Final = request_word("key_put", 201)
 _KEY_PUT_204: Final = request_word("key_put", 204)
 
-_VALUE_FIELDS: Final = b"".join(b"%b: %b\r\n" % field for field in semantics.VALUE_HEADERS)
+_VALUE_FIELDS: Final = b"".join(b"%b: %b\r\n" % field for field in keys.VALUE_HEADERS)
 
 _LONG: Final = frozenset((b"/v1/export", b"/v1/import"))
 """Paths of the wide lane that may take for as long as their clients like."""
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
     ) -> None:
         # The worker
         self.worker = config.worker
-        self.turn = self.worker.turn
+        self.tick = self.worker.tick
         self._heads = self.worker.heads
         self._max_value = self.worker.context.limits.max_value
         self._answers_later = self.worker.context.engine.capabilities.answers_later
@@ -151,7 +151,7 @@ class Connection(asyncio.Protocol):
         self._linger_since = 0.0
         self._discarded = 0
         """Bytes that have come since the last answer was given."""
-        self._used = self.turn.now
+        self._used = self.tick.now
 
     # The transport's callbacks
 
@@ -160,7 +160,7 @@ class Connection(asyncio.Protocol):
         self._transport = transport
         self._flow = FlowControl(transport)
         self.worker.connections.add(self)
-        count = self.turn.count
+        count = self.tick.counters
         count[OPEN_CONNECTIONS] += 1
         count[ACCEPTED] += 1
         if self.worker.turns_away():
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
         self.worker.connections.discard(self)
-        self.turn.count[OPEN_CONNECTIONS] -= 1
+        self.tick.counters[OPEN_CONNECTIONS] -= 1
         self._known = False
         self._half_closed = True
         self._queue.clear()
@@ -230,7 +230,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read: nothing more is read from it, or served to it."""
         self._known = False
-        self._unread_since = self.turn.now
+        self._unread_since = self.tick.now
         self._flow.pause_writing()
         self._flow.pause_reading()
         self._count_held()
@@ -268,10 +268,10 @@ class Connection(asyncio.Protocol):
         return position
 
     def _serve_known(self, method: bytes, target: bytes, head: Head, body: bytes) -> None:
-        turn = self.turn
-        if not turn.running:
-            turn.begin()
-        self._used = turn.now
+        tick = self.tick
+        if not tick.running:
+            tick.begin()
+        self._used = tick.now
         grant = head.grant or self.grant
         if target == b"/set":
             if method == b"POST" and self._hot_set(head, body):
@@ -296,18 +296,18 @@ class Connection(asyncio.Protocol):
         self._accept(Request(method, target, head, body, grant, keep_alive=True))
 
     def _hot_get(self, key: bytes) -> None:
-        """`GET /get/<key>` as `semantics.seed_get` has it, for the most frequent shape."""
-        turn = self.turn
-        if not turn.running:
-            turn.begin()
-        self._used = turn.now
-        get_now = turn.get_now
+        """`GET /get/<key>` as `keys.seed_get` has it, for the most frequent shape."""
+        tick = self.tick
+        if not tick.running:
+            tick.begin()
+        self._used = tick.now
+        get_now = tick.get_now
         if get_now is None:
-            self._run(self._get(key), partial(self._answer_get, key, turn.started))
+            self._run(self._get(key), partial(self._answer_get, key, tick.started))
             return
         if self._unanswered:
-            turn.flush()
-        turn.reads += 1
+            tick.flush()
+        tick.reads += 1
         try:
             record = get_now(key)
         except Exception:
@@ -324,11 +324,11 @@ class Connection(asyncio.Protocol):
 
     def _answer_get(self, key: bytes, started: int, found: Record | Exception | None) -> None:
         """Answer a `GET /get/<key>` whose record has come by now."""
-        self.turn.observe_read(started)
+        self.tick.observe_read(started)
         if isinstance(found, Exception):
             answer = problems.answer_to(found, b"/get/")
         elif self._leaving or self._half_closed:
-            answer = semantics.seed_get_answer(key, found)
+            answer = keys.seed_get_answer(key, found)
         else:
             self._answer_hot_get(key, found)
             return
@@ -336,23 +336,23 @@ class Connection(asyncio.Protocol):
         self._rest()
 
     def _answer_hot_get(self, key: bytes, record: Record | None) -> None:
-        turn = self.turn
+        tick = self.tick
         if record is None:
-            turn.count[_GET_404] += 1
-            self._transport.write(turn.not_found)
+            tick.counters[_GET_404] += 1
+            self._transport.write(tick.not_found)
             return
         if record.media_type is TEXT:
             try:
                 body = encode(Pair(key.decode(), record.value.decode()))
             except UnicodeDecodeError:
-                body = contract.shown(key, record)
+                body = codec.shown(key, record)
         else:
-            body = contract.shown(key, record)
-        data = b"%b%d\r\n\r\n%b" % (turn.ok_json, len(body), body)
+            body = codec.shown(key, record)
+        data = b"%b%d\r\n\r\n%b" % (tick.ok_json, len(body), body)
         if len(data) > LARGE:
             self._answer_large(data, b"/get/", "get", _GET_200)
             return
-        turn.count[_GET_200] += 1
+        tick.counters[_GET_200] += 1
         self._transport.write(data)
 
     def _answer_large(self, answer: bytes, path: bytes, name: str, word: int) -> None:
@@ -360,20 +360,20 @@ class Connection(asyncio.Protocol):
         if not self._has_room_for(answer):
             self._answer_problem(self.worker.client_memory.refusal(), b"GET", path, name)
             return
-        self.turn.count[word] += 1
+        self.tick.counters[word] += 1
         self._write_large(answer)
 
     def _hot_set(self, head: Head, body: bytes) -> bool:
-        """`POST /set` as `semantics.seed_set` has it, for a text without TTL; say if it was one."""
+        """`POST /set` as `keys.seed_set` has it, for a text without TTL; say if it was one."""
         if (
             head.content_type != b"application/json"
             or len(body) > self._max_value
-            or body.count(b'"') != contract.QUOTES_OF_TWO_STRINGS
+            or body.count(b'"') != codec.QUOTES_OF_TWO_STRINGS
         ):
             return False
         try:
-            asked = contract.decode_set_text(body)
-        except contract.NOT_JSON:
+            asked = codec.decode_set_text(body)
+        except codec.NOT_JSON:
             return False
         key = asked.key.encode()
         if not 0 < len(key) <= MAX_KEY_BYTES:
@@ -384,52 +384,52 @@ class Connection(asyncio.Protocol):
         self._unanswered += 1
         if self._answers_later:
             self._known = False
-        turn = self.turn
-        turn.submit((Set(key, asked.value.encode()),), self._conclude_hot_set)
-        self._used = turn.now
+        tick = self.tick
+        tick.submit((Set(key, asked.value.encode()),), self._conclude_hot_set)
+        self._used = tick.now
         return True
 
     def _conclude_hot_set(self, outcome: Outcome) -> None:
         self._unanswered -= 1
         if isinstance(outcome, Refusal) or self._leaving or self._half_closed:
-            answer = semantics.seed_set_answer(outcome)
+            answer = keys.seed_set_answer(outcome)
             self._send(answer, b"POST", "set", close=self._leaving)
             self._rest()
             if self._answers_later:
                 self._go_on()
             return
-        turn = self.turn
-        turn.count[_SET_200] += 1
-        self._transport.write(turn.set_ok)
+        tick = self.tick
+        tick.counters[_SET_200] += 1
+        self._transport.write(tick.set_ok)
         if self._reader.owes_continue:
             self._reader.send_continue()
         if self._answers_later:
             self._go_on()
 
     def _hot_key_get(self, key: bytes) -> bool:
-        """`GET` of a key as `semantics.key_get` has it; say whether it is there and has no TTL."""
-        turn = self.turn
-        if turn.get_now is None:
+        """`GET` of a key as `keys.key_get` has it; say whether it is there and has no TTL."""
+        tick = self.tick
+        if tick.get_now is None:
             return False
         if self._unanswered:
-            turn.flush()
+            tick.flush()
         try:
-            record = turn.get_now(key)
+            record = tick.get_now(key)
         except Exception:
             return False  # it happens again where it is answered for
         if record is None or record.expires_at:
             return False
-        turn.reads += 1
+        tick.reads += 1
         self._answer_hot_key_get(record)
         return True
 
     def _answer_hot_key_get(self, record: Record) -> None:
-        turn = self.turn
+        tick = self.tick
         value = record.value
         data = (
             b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%bContent-Length: %d\r\n\r\n%b'
             % (
-                turn.stamp,
+                tick.stamp,
                 record.media_type.encode("ascii"),
                 record.revision,
                 _VALUE_FIELDS,
@@ -440,44 +440,44 @@ class Connection(asyncio.Protocol):
         if len(data) > LARGE:
             self._answer_large(data, b"/v1/keys/", "key_get", _KEY_GET_200)
             return
-        turn.count[_KEY_GET_200] += 1
+        tick.counters[_KEY_GET_200] += 1
         self._transport.write(data)
 
     def _hot_key_put(self, key: bytes, head: Head, body: bytes) -> bool:
-        """`PUT` of a key as `semantics.key_put` has it, without TTL; say if it can be done so."""
+        """`PUT` of a key as `keys.key_put` has it, without TTL; say if it can be done so."""
         if len(body) > self._max_value:
             return False
         try:
-            media_type = contract.media_type_of(head.content_type, body)
+            media_type = codec.media_type_of(head.content_type, body)
         except Problem:
             return False
         self._unanswered += 1
         if self._answers_later:
             self._known = False
-        self.turn.submit((Set(key, body, media_type),), self._conclude_hot_put)
+        self.tick.submit((Set(key, body, media_type),), self._conclude_hot_put)
         return True
 
     def _conclude_hot_put(self, outcome: Outcome) -> None:
         self._unanswered -= 1
         if isinstance(outcome, Refusal) or self._leaving or self._half_closed:
-            answer = semantics.key_put_answer(outcome)
+            answer = keys.key_put_answer(outcome)
             self._send(answer, b"PUT", "key_put", close=self._leaving)
             self._rest()
             if self._answers_later:
                 self._go_on()
             return
-        turn = self.turn
+        tick = self.tick
         (result,) = outcome
         if result.existed:
-            turn.count[_KEY_PUT_204] += 1
+            tick.counters[_KEY_PUT_204] += 1
             head = b'HTTP/1.1 204 No Content\r\n%bETag: "%d"\r\nCache-Control: no-store\r\n\r\n'
         else:
-            turn.count[_KEY_PUT_201] += 1
+            tick.counters[_KEY_PUT_201] += 1
             head = (
                 b'HTTP/1.1 201 Created\r\n%bETag: "%d"\r\nCache-Control: no-store\r\n'
                 b"Content-Length: 0\r\n\r\n"
             )
-        self._transport.write(head % (turn.stamp, result.revision))
+        self._transport.write(head % (tick.stamp, result.revision))
         if self._reader.owes_continue:
             self._reader.send_continue()
         if self._answers_later:
@@ -496,7 +496,7 @@ class Connection(asyncio.Protocol):
         reader.feed(data, behind_others=behind_others)
         self._settle()
         if reader.arriving:
-            self._used = self.turn.now
+            self._used = self.tick.now
         if self.held or reader.held:
             self._count_held()
 
@@ -506,9 +506,9 @@ class Connection(asyncio.Protocol):
 
     def take_request(self, request: Request) -> None:
         """Reader: serve a whole request when it is its turn."""
-        self._used = self.turn.now
-        if not self.turn.running:
-            self.turn.begin()
+        self._used = self.tick.now
+        if not self.tick.running:
+            self.tick.begin()
         self._accept(request)
 
     def take_refused(self, refused: RefusedMessage) -> None:
@@ -601,7 +601,7 @@ class Connection(asyncio.Protocol):
             self._flush()
         name = route.name if route else "other"
         if resource is None:
-            self._carry_out(request, name, self.turn.started, None)
+            self._carry_out(request, name, self.tick.started, None)
         else:
             self._serve_resource(request, resource, name)
 
@@ -612,7 +612,7 @@ class Connection(asyncio.Protocol):
             self._count_held()
         self._run(
             dispatch.serve(request, resource, self.worker.context),
-            partial(self._carry_out, request, name, self.turn.started),
+            partial(self._carry_out, request, name, self.tick.started),
             request,
         )
 
@@ -633,7 +633,7 @@ class Connection(asyncio.Protocol):
     def _end_run(self, done: Callable[[T], None], result: T) -> None:
         """Take the result of the present request's operation, which had to wait for something."""
         self._running = self._present = None
-        self._used = self.turn.now
+        self._used = self.tick.now
         if not self._transport.is_closing():
             done(result)
             self._go_on()
@@ -658,10 +658,10 @@ class Connection(asyncio.Protocol):
             self._stream(reply, request, name)
             return
         assert isinstance(reply, Answer)
-        if self.turn.running and self.turn.started == started:
-            self.turn.reads += 1
+        if self.tick.running and self.tick.started == started:
+            self.tick.reads += 1
         elif not self._waits:
-            self.turn.observe_read(started)
+            self.tick.observe_read(started)
         self._answer(request, name, reply)
 
     def _flush(self) -> None:
@@ -672,7 +672,7 @@ class Connection(asyncio.Protocol):
         if self._answers_later:
             return
         self._unanswered += 1
-        self.turn.flush()
+        self.tick.flush()
         self._unanswered -= 1
 
     def _submit(self, pending: PendingWrite, request: Request, name: str) -> None:
@@ -689,10 +689,10 @@ class Connection(asyncio.Protocol):
         self._unanswered += 1
         if self._answers_later:
             self._known = False
-        self.turn.submit(pending.write, conclude)
+        self.tick.submit(pending.write, conclude)
         if len(request.body) > LARGE:
             # Large bodies do not share a commit: all of them would be held until its end.
-            self.turn.flush()
+            self.tick.flush()
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
         if self.worker.access_log is not None:
@@ -707,8 +707,8 @@ class Connection(asyncio.Protocol):
         self._rest()
 
     def _answer_problem(self, problem: Problem, method: bytes, path: bytes, name: str) -> None:
-        if not self.turn.running:
-            self.turn.begin()
+        if not self.tick.running:
+            self.tick.begin()
         path, _, query = path.partition(b"?")
         answer = problems.answer(problem, path)
         if self.worker.access_log is not None:
@@ -738,7 +738,7 @@ class Connection(asyncio.Protocol):
         )
 
     def _send(self, answer: Answer, method: bytes, name: str, close: bool) -> None:
-        self.turn.count[request_word(name, answer.status)] += 1
+        self.tick.counters[request_word(name, answer.status)] += 1
         self._write_answer(answer, method, close)
 
     def _write_answer(self, answer: Answer, method: bytes, close: bool) -> None:
@@ -747,7 +747,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             # The client went away while its write was done; uvloop raises on such a transport.
             return
-        parts = [STATUS_LINES[answer.status], self.turn.stamp]
+        parts = [STATUS_LINES[answer.status], self.tick.stamp]
         parts += [b"%b: %b\r\n" % field for field in answer.headers]
         if answer.status not in _WITHOUT_BODY:
             parts.append(b"Content-Length: %d\r\n" % len(answer.body))
@@ -772,10 +772,10 @@ class Connection(asyncio.Protocol):
 
     def _stream(self, stream: Stream, request: Request, name: str) -> None:
         """Begin an answer that goes on until the client leaves. The connection ends with it."""
-        self.turn.count[request_word(name, 200)] += 1
+        self.tick.counters[request_word(name, 200)] += 1
         if self.worker.access_log is not None:
             self._log_access(request, Answer(200))
-        parts = [STATUS_LINES[200], self.turn.stamp]
+        parts = [STATUS_LINES[200], self.tick.stamp]
         parts += [b"%b: %b\r\n" % field for field in stream.headers]
         self._chunked = not request.head.http_1_0
         if self._chunked:
@@ -850,7 +850,7 @@ class Connection(asyncio.Protocol):
     def _wide_answered(self) -> None:
         self._exchange = self._present = None
         self._count_held()
-        self._used = self.turn.now
+        self._used = self.tick.now
         self._host.server.total_requests += 1
         if self._transport.is_closing():
             return
@@ -893,8 +893,8 @@ class Connection(asyncio.Protocol):
 
     def stalled(self, seconds: float) -> bool:
         """Tell whether the client has neither taken nor sent what is due, for so long."""
-        since = self._unread_since or (self._used if self._reader.held else self.turn.now)
-        return bool(self.turn.now - since >= seconds)
+        since = self._unread_since or (self._used if self._reader.held else self.tick.now)
+        return bool(self.tick.now - since >= seconds)
 
     def cut(self) -> None:
         """End the connection at once: what is held for it is wanted for others."""
@@ -962,11 +962,11 @@ class Connection(asyncio.Protocol):
         """Answer one request, with a refusal, if it comes soon."""
         self._unwelcome = True
         self._known = False
-        self._linger_since = self.turn.now
+        self._linger_since = self.tick.now
 
     def _linger(self) -> None:
         """Close so that the answer arrives: bytes that are still coming must not cause a reset."""
-        self._linger_since = self.turn.now
+        self._linger_since = self.tick.now
         self._discarded = 0
         if self._half_closed or is_ssl(self._transport):
             self._transport.close()

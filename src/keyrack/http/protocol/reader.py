@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import httptools
 
-from keyrack.http import problems, semantics
-from keyrack.http.api import dispatch
+from keyrack.http import problems
+from keyrack.http.api import dispatch, keys
 from keyrack.http.client_memory import LITTLE
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
@@ -288,7 +288,7 @@ class MessageReader:
         self._body = []
         self._body_size = 0
         self.owes_continue = False
-        self._head_since = self._worker.turn.now
+        self._head_since = self._worker.tick.now
 
     def on_url(self, url: bytes) -> None:
         """Parser: a piece of the request target."""
@@ -385,7 +385,7 @@ class MessageReader:
             raise memory.refusal()
         self._head = head
         self._head_since = 0.0
-        self._body_since = self._worker.turn.now
+        self._body_since = self._worker.tick.now
         self.owes_continue = head.wants_continue and head.content_length != 0
         self.send_continue()
         if streams and head.content_length != 0 and not self._receiver.busy():
@@ -395,8 +395,8 @@ class MessageReader:
     def _body_too_large(self, actual: int | None) -> Problem:
         limits = self._worker.context.limits
         if self._body_limit == limits.max_value:
-            return semantics.too_large("value", actual, self._body_limit, "--max-value")
-        return semantics.too_large("body", actual, self._body_limit, "--max-body")
+            return keys.too_large("value", actual, self._body_limit, "--max-value")
+        return keys.too_large("body", actual, self._body_limit, "--max-body")
 
     def on_body(self, body: bytes) -> None:
         """Parser: a piece of the body, chunked or not."""
@@ -406,7 +406,7 @@ class MessageReader:
         if self.streaming:
             # A slow but steady sender may take longer than a body that is kept whole.
             steady = self._body_since + len(body) / _LEAST_RATE
-            self._body_since = min(self._worker.turn.now, steady)
+            self._body_since = min(self._worker.tick.now, steady)
             self._wire_bytes = 0
             self._receiver.take_body(body)
             return

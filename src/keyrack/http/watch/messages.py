@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from keyrack.engines.contract import Change
-from keyrack.http import contract
-from keyrack.http.model import KeyEvent
+from keyrack.http.api import codec
+from keyrack.http.api.models import KeyEvent
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Event, Record
@@ -61,7 +61,7 @@ def with_value(event: Event, record: Record | None) -> bytes:
     """Return an event with the value that the key has now, if it has one."""
     data = _Data(event.key.decode(), str(event.revision), clock_text(event.time))
     if record is not None:
-        data.value, encoding = contract.json_value(record)
+        data.value, encoding = codec.json_value(record)
         data.type = record.media_type
         data.encoding = encoding
     return _message(event, data)
@@ -70,7 +70,7 @@ def with_value(event: Event, record: Record | None) -> bytes:
 def _message(event: Event, data: _Data) -> bytes:
     # Strings of JSON have no raw line breaks, so a key cannot begin a field of its own. Between the
     # tokens of a value they are white space, and would end the message.
-    text = contract.encode(data).replace(b"\n", b" ").replace(b"\r", b" ")
+    text = codec.encode(data).replace(b"\n", b" ").replace(b"\r", b" ")
     return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.revision, _NAMES[event.change], text)
 
 
@@ -81,7 +81,7 @@ def synced(revision: int, prefixes: tuple[bytes, ...] | None = None) -> bytes:
     """
     more = b""
     if prefixes is not None:
-        more = b',"prefixes":' + contract.encode([contract.text_of(one) for one in prefixes])
+        more = b',"prefixes":' + codec.encode([codec.text_of(one) for one in prefixes])
     return b'id: %d\nevent: synced\ndata: {"revision":"%d"%b}\n\n' % (revision, revision, more)
 
 

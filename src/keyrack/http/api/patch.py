@@ -11,11 +11,11 @@ import json
 from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.engines.contract import JSON, KEEP_END, Condition, Refusal, Set, Why
-from keyrack.http import contract
 from keyrack.http.answer import Answer
-from keyrack.http.contract import etag
+from keyrack.http.api import codec
+from keyrack.http.api.codec import etag
+from keyrack.http.api.keys import check_size, refused
 from keyrack.http.problems import Problem
-from keyrack.http.semantics import check_size, refused
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Record
@@ -35,8 +35,8 @@ class _Literal(str):
 
 async def patch(request: Request, context: Context) -> Answer:
     """`PATCH /v1/keys/{key}`: merge the body into the value, members that are null go."""
-    contract.parameters(request.query, _NONE)
-    key = contract.key_of(request.path[len(b"/v1/keys/") :])
+    codec.parameters(request.query, _NONE)
+    key = codec.key_of(request.path[len(b"/v1/keys/") :])
     kind = request.head.content_type or b""
     if kind.split(b";")[0].strip().lower() != _MERGE_PATCH:
         raise Problem("unsupported-media-type", "Send the patch as `application/merge-patch+json`.")
@@ -49,7 +49,7 @@ async def _patched(request: Request, context: Context, key: bytes, change: Any) 
     """Read, merge, write if nothing else was written meanwhile, or begin again."""
     for _ in range(_ATTEMPTS):
         operation = await _operation(request, context, key, change)
-        outcome = await context.turn.write((operation,))
+        outcome = await context.tick.write((operation,))
         if not isinstance(outcome, Refusal):
             tag = (b"ETag", etag(outcome[0].revision))
             return Answer(204, (tag, (b"Cache-Control", b"no-store")))
@@ -104,9 +104,9 @@ def merge(value: Any, change: Any) -> Any:
 def _parsed(text: bytes) -> Any:
     """Return JSON as Python values, with numbers as the text that they were."""
     try:
-        contract.check_json(text)
+        codec.check_json(text)
         return json.loads(
-            text, parse_int=_Literal, parse_float=_Literal, object_pairs_hook=contract.unique_dict
+            text, parse_int=_Literal, parse_float=_Literal, object_pairs_hook=codec.unique_dict
         )
     except (ValueError, RecursionError) as error:
         raise Problem("bad-json", f"It cannot be read as JSON: {error}.") from None
@@ -117,8 +117,8 @@ def _written(value: Any) -> bytes:
     if isinstance(value, _Literal):
         return value.encode()
     if isinstance(value, dict):
-        members = (contract.encode(name) + b":" + _written(part) for name, part in value.items())
+        members = (codec.encode(name) + b":" + _written(part) for name, part in value.items())
         return b"{" + b",".join(members) + b"}"
     if isinstance(value, list):
         return b"[" + b",".join(map(_written, value)) + b"]"
-    return contract.encode(value)
+    return codec.encode(value)

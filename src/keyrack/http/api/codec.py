@@ -20,7 +20,7 @@ from keyrack.engines.contract import (
     MAX_TTL_MS,
     TEXT,
 )
-from keyrack.http.model import SetRequest, SetText
+from keyrack.http.api.models import SetRequest, SetText
 from keyrack.http.problems import Problem
 
 if TYPE_CHECKING:

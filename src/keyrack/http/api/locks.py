@@ -27,13 +27,14 @@ from keyrack.engines.contract import (
     Touch,
     Why,
 )
-from keyrack.http import contract, problems
+from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.model import LockRequest, LockState
+from keyrack.http.api import codec
+from keyrack.http.api.keys import refused
+from keyrack.http.api.models import LockRequest, LockState
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
-from keyrack.http.semantics import refused
-from keyrack.http.turn import JSON_HEADERS
+from keyrack.http.tick import JSON_HEADERS
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Outcome, Record, Write
@@ -51,17 +52,17 @@ _decode: Final = msgspec.json.Decoder(LockRequest).decode
 
 async def acquire(request: Request, context: Context) -> Answer | PendingWrite:
     """`POST /v1/locks/{name}`: take a lock, wait for it, or renew it with its token."""
-    contract.parameters(request.query, _NONE)
-    name = contract.key_of(request.path[len(_PREFIX) :])
-    asked = contract.read_json(request, _decode)
+    codec.parameters(request.query, _NONE)
+    name = codec.key_of(request.path[len(_PREFIX) :])
+    asked = codec.read_json(request, _decode)
     text = bytes(asked.ttl)
     if text == b"null":
         raise Problem("bad-ttl", "A lock needs a TTL, so that it ends when its holder does.")
-    ttl = contract.ttl_ms(text)
+    ttl = codec.ttl_ms(text)
     if isinstance(asked.token, str):
         return _renew(request, name, asked, ttl, context)
-    write = (Set(name, contract.utf8(asked.owner), TEXT, ttl, _FREE, Space.LOCKS),)
-    seconds = contract.wait_seconds(request, context.limits.max_wait)
+    write = (Set(name, codec.utf8(asked.owner), TEXT, ttl, _FREE, Space.LOCKS),)
+    seconds = codec.wait_seconds(request, context.limits.max_wait)
 
     async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
@@ -72,7 +73,7 @@ async def acquire(request: Request, context: Context) -> Answer | PendingWrite:
                 problem = Problem("lock-held", "Somebody held the lock; try again.", now)
             return problems.answer(problem, request.path)
         state = LockState(name.decode(), asked.owner, str(outcome[0].revision), ttl / 1000)
-        return Answer(201, JSON_HEADERS, contract.encode(state))
+        return Answer(201, JSON_HEADERS, codec.encode(state))
 
     if seconds:
         if request.head.idempotency_key is not None:
@@ -102,7 +103,7 @@ async def take_in_turn(name: bytes, write: Write, seconds: float, context: Conte
 
 async def _tried(name: bytes, write: Write, context: Context) -> Outcome:
     """Try to take a lock. A client that leaves meanwhile gives it back, or nobody ever would."""
-    coming = context.turn.write(write)
+    coming = context.tick.write(write)
     try:
         return await asyncio.shield(coming)
     except asyncio.CancelledError:
@@ -114,7 +115,7 @@ def _give_back(name: bytes, context: Context, taken: asyncio.Future[Outcome]) ->
     outcome = taken.result()
     if not isinstance(outcome, Refusal):
         held = Condition(match=frozenset((outcome[0].revision,)))
-        context.turn.write((Delete(name, held, Space.LOCKS),))
+        context.tick.write((Delete(name, held, Space.LOCKS),))
 
 
 async def _seconds_held(name: bytes, context: Context) -> float:
@@ -129,7 +130,7 @@ async def _seconds_held(name: bytes, context: Context) -> float:
 def _renew(
     request: Request, name: bytes, asked: LockRequest, ttl: int, context: Context
 ) -> PendingWrite:
-    token = contract.integer(str(asked.token))
+    token = codec.integer(str(asked.token))
     held = Condition(match=frozenset((token,)))
 
     async def conclude(outcome: Outcome) -> Answer:
@@ -138,18 +139,18 @@ def _renew(
         record = await context.engine.lock_of(name)
         owner = asked.owner if record is None else record.value.decode()
         state = LockState(name.decode(), owner, str(token), ttl / 1000)
-        return Answer(200, JSON_HEADERS, contract.encode(state))
+        return Answer(200, JSON_HEADERS, codec.encode(state))
 
     return PendingWrite((Touch(name, ttl, held, Space.LOCKS),), conclude)
 
 
 async def release(request: Request, context: Context) -> PendingWrite:
     """`DELETE /v1/locks/{name}?token=`: give a lock back."""
-    given = contract.parameters(request.query, _RELEASE)
-    name = contract.key_of(request.path[len(_PREFIX) :])
+    given = codec.parameters(request.query, _RELEASE)
+    name = codec.key_of(request.path[len(_PREFIX) :])
     if b"token" not in given:
         raise Problem("bad-parameter", "Name the token that you got with the lock: ?token=...")
-    token = contract.revision_of(given[b"token"], "token")
+    token = codec.revision_of(given[b"token"], "token")
     held = Condition(match=frozenset((token,)))
 
     async def conclude(outcome: Outcome) -> Answer:
@@ -162,15 +163,15 @@ async def release(request: Request, context: Context) -> PendingWrite:
 
 async def show(request: Request, context: Context) -> Answer:
     """`GET /v1/locks/{name}`: who holds a lock, and how long yet."""
-    contract.parameters(request.query, _NONE)
-    name = contract.key_of(request.path[len(_PREFIX) :])
+    codec.parameters(request.query, _NONE)
+    name = codec.key_of(request.path[len(_PREFIX) :])
     record = await context.engine.lock_of(name)
     if record is None:
         raise Problem("lock-not-held", "Nobody holds this lock.")
     state = LockState(
         name.decode(), record.value.decode(), str(record.revision), _left(record, context)
     )
-    return Answer(200, JSON_HEADERS, contract.encode(state))
+    return Answer(200, JSON_HEADERS, codec.encode(state))
 
 
 def _left(record: Record, context: Context) -> float:

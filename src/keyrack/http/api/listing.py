@@ -7,12 +7,12 @@ from urllib.parse import quote_from_bytes
 
 from keyrack.access.compiled import successor
 from keyrack.access.rules import Scope, Verb
-from keyrack.http import allowed, contract
+from keyrack.http import allowed
 from keyrack.http.answer import Answer
-from keyrack.http.api import rights
-from keyrack.http.model import Entry, KeyPage
+from keyrack.http.api import codec, rights
+from keyrack.http.api.models import Entry, KeyPage
 from keyrack.http.problems import Problem
-from keyrack.http.turn import JSON_HEADERS
+from keyrack.http.tick import JSON_HEADERS
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Record
@@ -29,15 +29,15 @@ PARAMETERS: Final = frozenset(
 
 async def page(request: Request, context: Context) -> Answer | None:
     """`GET /v1/keys`: an ordered page, and where the next one begins; None when it is to count."""
-    given = contract.parameters(request.query, PARAMETERS)
-    if contract.switch(given, b"count_only"):
+    given = codec.parameters(request.query, PARAMETERS)
+    if codec.switch(given, b"count_only"):
         return None
-    prefix = contract.prefix_of(given.get(b"prefix", b""))
-    after = contract.prefix_of(given[b"after"]) if b"after" in given else None
-    reverse = contract.switch(given, b"reverse")
-    delimiter = contract.delimiter_of(given.get(b"delimiter", b""))
-    limit = contract.whole(given, b"limit", DEFAULT, 1, MOST)
-    with_values = contract.switch(given, b"values")
+    prefix = codec.prefix_of(given.get(b"prefix", b""))
+    after = codec.prefix_of(given[b"after"]) if b"after" in given else None
+    reverse = codec.switch(given, b"reverse")
+    delimiter = codec.delimiter_of(given.get(b"delimiter", b""))
+    limit = codec.whole(given, b"limit", DEFAULT, 1, MOST)
+    with_values = codec.switch(given, b"values")
     ranges = _allowed_ranges(request, prefix, with_values)
     if ranges is None:
         found = await context.engine.scan(prefix, after, limit, reverse, delimiter)
@@ -47,18 +47,18 @@ async def page(request: Request, context: Context) -> Answer | None:
     now = context.engine.now()
     answer = KeyPage(
         keys=[_entry(key, record, now, with_values) for key, record in found.entries],
-        next=None if found.next is None else contract.text_of(found.next),
+        next=None if found.next is None else codec.text_of(found.next),
         revision=str(found.revision),
     )
     if delimiter:
-        answer.folders = [contract.text_of(folder) for folder in found.folders]
+        answer.folders = [codec.text_of(folder) for folder in found.folders]
     headers: Headers = JSON_HEADERS
     if ranges is not None:
         answer.filtered = True
         headers += ((b"Keyrack-Filtered", b"true"),)
     if found.next is not None:
         headers += ((b"Link", _next_link(given, found.next)),)
-    return Answer(200, headers, contract.encode(answer))
+    return Answer(200, headers, codec.encode(answer))
 
 
 def _allowed_ranges(
@@ -83,7 +83,7 @@ def _entry(key: bytes, record: Record, now: int, with_value: bool) -> Entry:
         ttl=max(0, record.expires_at - now) / 1000 if record.expires_at else None,
     )
     if with_value:
-        entry.value, entry.encoding = contract.json_value(record)
+        entry.value, entry.encoding = codec.json_value(record)
     return entry
 
 

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import Delete, Refusal, Set, Why
-from keyrack.http import contract, problems
+from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import rights
-from keyrack.http.contract import etag
+from keyrack.http.api import codec, rights
+from keyrack.http.api.codec import etag
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
-from keyrack.http.turn import JSON_HEADERS, NOT_FOUND, SET_OK
+from keyrack.http.tick import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Outcome, Record
@@ -41,8 +41,8 @@ VALUE_HEADERS: Final = (
 
 async def seed_get(request: Request, context: Context) -> Answer:
     """`GET /get/<key>`: the key and its value as JSON."""
-    contract.parameters(request.query, _NO_PARAMETERS)
-    key = contract.key_of(request.path[len(b"/get/") :])
+    codec.parameters(request.query, _NO_PARAMETERS)
+    key = codec.key_of(request.path[len(b"/get/") :])
     return seed_get_answer(key, await context.engine.get(key))
 
 
@@ -50,13 +50,13 @@ def seed_get_answer(key: bytes, record: Record | None) -> Answer:
     """Return the answer to `GET /get/<key>` of what is stored there."""
     if record is None:
         return NOT_FOUND
-    return Answer(200, JSON_HEADERS, contract.shown(key, record))
+    return Answer(200, JSON_HEADERS, codec.shown(key, record))
 
 
 async def seed_set(request: Request, context: Context) -> PendingWrite:
     """`POST /set`: store a value that was sent as JSON."""
-    contract.parameters(request.query, _NO_PARAMETERS)
-    key, value, media_type, ttl = contract.set_request(request)
+    codec.parameters(request.query, _NO_PARAMETERS)
+    key, value, media_type, ttl = codec.set_request(request)
     rights.require(request, Scope.KEYS, Verb.SET, key)
     check_size(value, context.limits)
     return PendingWrite((Set(key, value, media_type, ttl),), seed_set_answer)
@@ -74,7 +74,7 @@ def seed_set_answer(outcome: Outcome) -> Answer:
 
 async def key_get(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`: the value as it was stored."""
-    contract.parameters(request.query, _NO_PARAMETERS)
+    codec.parameters(request.query, _NO_PARAMETERS)
     record = await context.engine.get(_key(request))
     if record is None:
         raise Problem("key-not-found", "There is no such key, or its time is over.")
@@ -91,11 +91,11 @@ def value_answer(record: Record, engine: Engine) -> Answer:
 
 async def key_put(request: Request, context: Context) -> PendingWrite:
     """`PUT /v1/keys/{key}`: store the body."""
-    given = contract.parameters(request.query, PUT_PARAMETERS)
+    given = codec.parameters(request.query, PUT_PARAMETERS)
     _refuse_encoded(request)
     check_size(request.body, context.limits)
-    ttl = contract.ttl_ms(given[b"ttl"]) if b"ttl" in given else 0
-    media_type = contract.media_type_of(request.head.content_type, request.body)
+    ttl = codec.ttl_ms(given[b"ttl"]) if b"ttl" in given else 0
+    media_type = codec.media_type_of(request.head.content_type, request.body)
     operation = Set(_key(request), request.body, media_type, ttl, request.head.condition)
     return PendingWrite((operation,), key_put_answer)
 
@@ -110,7 +110,7 @@ def key_put_answer(outcome: Outcome) -> Answer:
 
 async def key_delete(request: Request, context: Context) -> Answer | PendingWrite:
     """`DELETE /v1/keys/{key}`: remove the key."""
-    contract.parameters(request.query, _NO_PARAMETERS)
+    codec.parameters(request.query, _NO_PARAMETERS)
     operation = Delete(_key(request), request.head.condition)
     return PendingWrite((operation,), key_delete_answer)
 
@@ -134,14 +134,14 @@ def _was_missing(outcome: Outcome) -> bool:
 
 async def healthz(request: Request, context: Context) -> Answer:
     """`GET /healthz`: this process answers, and knows of none that is stuck and not replaced."""
-    contract.parameters(request.query, _NO_PARAMETERS)
+    codec.parameters(request.query, _NO_PARAMETERS)
     if trouble := context.trouble():
         raise Problem("not-well", f"Something is wrong: {trouble}. Restart the service.", _SOON)
     return Answer(200, (_TEXT, _NO_STORE), b"ok\n")
 
 
 def _key(request: Request) -> bytes:
-    return contract.key_of(request.path[len(b"/v1/keys/") :])
+    return codec.key_of(request.path[len(b"/v1/keys/") :])
 
 
 def _record_headers(record: Record, engine: Engine) -> tuple[tuple[bytes, bytes], ...]:
@@ -151,7 +151,7 @@ def _record_headers(record: Record, engine: Engine) -> tuple[tuple[bytes, bytes]
         *VALUE_HEADERS,
     )
     if record.expires_at:
-        left = contract.seconds(max(0, record.expires_at - engine.now()))
+        left = codec.seconds(max(0, record.expires_at - engine.now()))
         headers += ((b"Keyrack-TTL", left),)
     return headers
 

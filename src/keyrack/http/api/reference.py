@@ -10,9 +10,9 @@ import msgspec
 
 from keyrack import __version__
 from keyrack.engines.contract import MAX_KEY_BYTES
+from keyrack.http.api.models import ProblemDocument, Status
 from keyrack.http.api.rights import NEEDS
 from keyrack.http.api.routes import ROUTES
-from keyrack.http.model import ProblemDocument, Status
 from keyrack.http.problems import KINDS, TYPE_PREFIX
 
 if TYPE_CHECKING:

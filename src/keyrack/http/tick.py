@@ -1,8 +1,8 @@
-"""One turn of a worker's event loop: what the requests that arrived in it share.
+"""A tick, one turn of a worker's event loop: what the requests that arrived in it share.
 
-Writes that arrive in the same turn share a transaction, which is what makes them cheap, and their
-answers are sent when it is committed. The clock is read twice in a turn, not twice for a request:
-every answer of a turn counts as having taken until the turn's end, so the histogram shows what a
+Writes that arrive in the same tick share a transaction, which is what makes them cheap, and their
+answers are sent when it is committed. The clock is read twice in a tick, not twice for a request:
+every answer of a tick counts as having taken until the tick's end, so the histogram shows what a
 client waited inside this process, and never less.
 """
 
@@ -37,8 +37,8 @@ _STAMP: Final = b"Server: keyrack\r\nCross-Origin-Resource-Policy: same-origin\r
 _log = logging.getLogger("keyrack.engine")
 
 
-class Turn:
-    """The present turn of one worker. `count` is the worker's slot of the shared counters."""
+class Tick:
+    """The present tick of one worker. `counters` are the worker's slot of the shared ones."""
 
     __slots__ = (
         "_conclusions",
@@ -47,7 +47,7 @@ class Turn:
         "_write_now",
         "_writes",
         "committed",
-        "count",
+        "counters",
         "get_now",
         "not_found",
         "now",
@@ -64,17 +64,17 @@ class Turn:
         self,
         loop: asyncio.AbstractEventLoop,
         engine: Engine,
-        count: memoryview,
+        counters: memoryview,
     ) -> None:
         self._loop = loop
         self._engine = engine
         self.get_now: Callable[[bytes], Record | None] | None = engine.get_now
         self._write_now = engine.write_now
-        self.count = count
+        self.counters = counters
         self.committed: Callable[[], None] = lambda: None
         """Called after commits, so that who waits for changes is told."""
 
-        # This turn
+        # This tick
         self.running = False
         self.started = 0
         """When it began, in ns of the monotonic clock."""
@@ -84,9 +84,9 @@ class Turn:
         self.writes = 0
 
         # This second
-        self.tick()
+        self.refresh()
 
-    def tick(self) -> None:
+    def refresh(self) -> None:
         """Make what holds for a second: the coarse clock and the beginnings of frequent answers."""
         self.now = time.monotonic()
         self.stamp = _STAMP % formatdate(usegmt=True).encode()
@@ -95,20 +95,20 @@ class Turn:
         self.not_found = _json_head(b"404 Not Found", self.stamp) + _framed(NOT_FOUND.body)
 
     def begin(self) -> None:
-        """Begin the turn; call before a request is served, unless it is `running`."""
+        """Begin the tick; call before a request is served, unless it is `running`."""
         self.running = True
         self.started = time.monotonic_ns()
         self._loop.call_soon(self._end)
 
     def submit(self, write: Write, conclude: Conclude) -> None:
-        """Have a write done at the end of this turn, and `conclude` called with its outcome."""
+        """Have a write done at the end of this tick, and `conclude` called with its outcome."""
         if not self.running:
             self.begin()
         self._writes.append(write)
         self._conclusions.append(conclude)
 
     def write(self, write: Write) -> asyncio.Future[Outcome]:
-        """Have a write done at the end of this turn; the future is given its outcome."""
+        """Have a write done at the end of this tick; the future is given its outcome."""
         coming: asyncio.Future[Outcome] = self._loop.create_future()
         self.submit(write, partial(_settle, coming))
         return coming
@@ -155,7 +155,7 @@ class Turn:
         finally:
             self.running = False
             if self._writes:
-                # An outcome led to another write; it belongs to a turn of its own.
+                # An outcome led to another write; it belongs to a tick of its own.
                 self._loop.call_soon(self.begin)
         elapsed = time.monotonic_ns() - self.started
         if self.reads:
@@ -166,7 +166,7 @@ class Turn:
             self.writes = 0
 
     def observe_read(self, started: int) -> None:
-        """Count a read that is answered now; the turn that it came in `started` then (ns)."""
+        """Count a read that is answered now; the tick that it came in `started` then (ns)."""
         self._observe(_READ, time.monotonic_ns() - started, 1)
 
     def observe_wide(self, nanoseconds: int) -> None:
@@ -174,8 +174,8 @@ class Turn:
         self._observe(_WIDE, nanoseconds, 1)
 
     def _observe(self, lane: int, nanoseconds: int, requests: int) -> None:
-        self.count[lane + bucket(nanoseconds)] += requests
-        self.count[lane + BUCKETS] += nanoseconds * requests
+        self.counters[lane + bucket(nanoseconds)] += requests
+        self.counters[lane + BUCKETS] += nanoseconds * requests
 
 
 def _broken(writes: list[Write]) -> list[Outcome]:

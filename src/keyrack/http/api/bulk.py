@@ -15,10 +15,10 @@ from msgspec import UNSET
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
-from keyrack.http import contract
-from keyrack.http.api import rights
-from keyrack.http.listing import refuse_contradiction
-from keyrack.http.model import (
+from keyrack.http.api import codec, rights
+from keyrack.http.api.keys import check_size, refused
+from keyrack.http.api.listing import refuse_contradiction
+from keyrack.http.api.models import (
     Count,
     Deleted,
     ExportedKey,
@@ -27,7 +27,6 @@ from keyrack.http.model import (
     KeyEvents,
 )
 from keyrack.http.problems import Problem
-from keyrack.http.semantics import check_size, refused
 from keyrack.http.watch import messages
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ class Pace:
 async def count(given: dict[bytes, bytes], context: Context) -> Count:
     """Count the keys under a prefix. O(keys under it)."""
     refuse_contradiction(given)
-    prefix = contract.prefix_of(given.get(b"prefix", b""))
+    prefix = codec.prefix_of(given.get(b"prefix", b""))
     revision = (await context.engine.history())[1]
     return Count(await _count(prefix, context), str(revision))
 
@@ -89,13 +88,13 @@ async def _count(prefix: bytes, context: Context) -> int:
 
 async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
     """Delete the keys under a prefix, or say what would be deleted."""
-    prefix = contract.prefix_of(given.get(b"prefix", b""))
-    everything = contract.switch(given, b"all")
+    prefix = codec.prefix_of(given.get(b"prefix", b""))
+    everything = codec.switch(given, b"all")
     if not prefix and not everything:
         raise Problem("bad-parameter", "Without a prefix this deletes everything; say all=true.")
-    if contract.switch(given, b"dry_run"):
+    if codec.switch(given, b"dry_run"):
         page = await context.engine.scan(prefix, None, _SAMPLE)
-        sample = [contract.text_of(key) for key, _ in page.entries]
+        sample = [codec.text_of(key) for key, _ in page.entries]
         revision = (await context.engine.history())[1]
         return Deleted(await _count(prefix, context), str(revision), True, sample)
     # Keys that are set meanwhile, behind where the deletion is, are left alone.
@@ -123,7 +122,7 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
 
 async def _written(writes: list[Write], context: Context) -> list[Outcome]:
     """Have writes done with those of this turn, and return their outcomes."""
-    return await asyncio.gather(*map(context.turn.write, writes))
+    return await asyncio.gather(*map(context.tick.write, writes))
 
 
 async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
@@ -179,11 +178,11 @@ async def _export_step(
 
 
 def _line(key: bytes, record: Record, now: int) -> bytes:
-    value, encoding = contract.json_value(record)
+    value, encoding = codec.json_value(record)
     raw = bytes(value)
     if raw == record.value and not _stays_one_line(raw):
         # JSON with line breaks in it would be several lines, and must come back byte for byte.
-        value, encoding = contract.as_base64(record.value), "base64"
+        value, encoding = codec.as_base64(record.value), "base64"
     line = ExportedKey(key.decode(), value)
     if record.media_type != (TEXT if raw[:1] == b'"' else JSON) or encoding is not UNSET:
         line.type = record.media_type
@@ -191,7 +190,7 @@ def _line(key: bytes, record: Record, now: int) -> bytes:
         line.encoding = encoding
     if record.expires_at:
         line.ttl = max(1, record.expires_at - now) / 1000
-    return contract.encode(line) + b"\n"
+    return codec.encode(line) + b"\n"
 
 
 def _stays_one_line(raw: bytes) -> bool:
@@ -256,16 +255,16 @@ class Import:
         self.report.stopped = self._stop_on_error
 
     def _operation(self, line: bytes) -> Set:
-        given = contract.decoded_line(line, _decode_line)
-        key = contract.checked_key(contract.utf8(given.key))
+        given = codec.decoded_line(line, _decode_line)
+        key = codec.checked_key(codec.utf8(given.key))
         rights.require(self._request, Scope.KEYS, Verb.SET, key)
-        value, media_type = contract.stored(bytes(given.value), line)
+        value, media_type = codec.stored(bytes(given.value), line)
         if given.encoding is not UNSET:
-            value, media_type = contract.from_base64(value), "application/octet-stream"
+            value, media_type = codec.from_base64(value), "application/octet-stream"
         if isinstance(given.type, str):
-            media_type = contract.checked_media_type(given.type)
+            media_type = codec.checked_media_type(given.type)
         check_size(value, self._context.limits)
-        ttl = contract.milliseconds(given.ttl) if isinstance(given.ttl, float) else 0
+        ttl = codec.milliseconds(given.ttl) if isinstance(given.ttl, float) else 0
         return Set(key, value, media_type, ttl)
 
 

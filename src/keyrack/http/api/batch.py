@@ -21,11 +21,12 @@ from keyrack.engines.contract import (
     Touch,
     Why,
 )
-from keyrack.http import contract, problems
+from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import rights
-from keyrack.http.contract import etag
-from keyrack.http.model import (
+from keyrack.http.api import codec, rights
+from keyrack.http.api.codec import etag
+from keyrack.http.api.keys import check_size, refused
+from keyrack.http.api.models import (
     BatchAdd,
     BatchAnswer,
     BatchCheck,
@@ -41,12 +42,11 @@ from keyrack.http.model import (
 )
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
-from keyrack.http.semantics import check_size, refused
-from keyrack.http.turn import JSON_HEADERS
+from keyrack.http.tick import JSON_HEADERS
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Operation, Outcome, Result
-    from keyrack.http.model import BatchOperation
+    from keyrack.http.api.models import BatchOperation
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Limits
 
@@ -59,8 +59,8 @@ _decode_counter: Final = msgspec.json.Decoder(CounterRequest).decode
 
 async def batch(request: Request, context: Context) -> PendingWrite:
     """`POST /v1/batch`: do operations in order, all or none."""
-    contract.parameters(request.query, _NONE)
-    asked = contract.read_json(request, _decode)
+    codec.parameters(request.query, _NONE)
+    asked = codec.read_json(request, _decode)
     write = tuple(
         _operation(request, index, one, context.limits)
         for index, one in enumerate(asked.operations)
@@ -74,7 +74,7 @@ async def batch(request: Request, context: Context) -> PendingWrite:
             return problems.answer(_batch_refused(outcome, asked.operations), request.path)
         pairs = zip(asked.operations, outcome, strict=True)
         answer = BatchAnswer([_result(one, result) for one, result in pairs])
-        return Answer(200, JSON_HEADERS, contract.encode(answer))
+        return Answer(200, JSON_HEADERS, codec.encode(answer))
 
     return PendingWrite(write, conclude)
 
@@ -86,7 +86,7 @@ def _operation(request: Request, index: int, asked: BatchOperation, limits: Limi
         scope = Scope.LOCKS if check.space is Space.LOCKS else Scope.KEYS
         rights.require(request, scope, Verb.READ, check.key, operation=index)
         return check
-    key = contract.checked_key(contract.utf8(asked.key))
+    key = codec.checked_key(codec.utf8(asked.key))
     for verb in _VERBS[type(asked)]:
         rights.require(request, Scope.KEYS, verb, key, operation=index)
     condition = _condition(asked)
@@ -142,18 +142,18 @@ def _condition(asked: Conditional | BatchCheck) -> Condition | None:
 
 def _expected(given: str | msgspec.UnsetType) -> frozenset[int] | None:
     if isinstance(given, str):
-        return ANY if given == "*" else frozenset((contract.integer(given),))
+        return ANY if given == "*" else frozenset((codec.integer(given),))
     return None
 
 
 def _check(asked: BatchCheck) -> Check:
     if isinstance(asked.lock, str) and isinstance(asked.token, str) and asked.key is UNSET:
-        name = contract.checked_key(contract.utf8(asked.lock))
-        held = Condition(match=frozenset((contract.integer(asked.token),)))
+        name = codec.checked_key(codec.utf8(asked.lock))
+        held = Condition(match=frozenset((codec.integer(asked.token),)))
         return Check(name, held, Space.LOCKS)
     condition = _condition(asked)
     if isinstance(asked.key, str) and condition is not None and asked.lock is UNSET:
-        return Check(contract.checked_key(contract.utf8(asked.key)), condition)
+        return Check(codec.checked_key(codec.utf8(asked.key)), condition)
     raise Problem(
         "bad-json", "A check names a key with if_match or if_none_match, or a lock with its token."
     )
@@ -161,24 +161,24 @@ def _check(asked: BatchCheck) -> Check:
 
 def _value(asked: BatchSet, body: bytes) -> tuple[bytes, str]:
     raw = bytes(asked.value)
-    value, media_type = contract.stored(raw, body)
+    value, media_type = codec.stored(raw, body)
     if asked.encoding is not UNSET:
         if raw[:1] != b'"':
             raise Problem("bad-json", "A value in base64 is a string.")
-        value, media_type = contract.from_base64(value), "application/octet-stream"
+        value, media_type = codec.from_base64(value), "application/octet-stream"
     if isinstance(asked.type, str):
-        media_type = contract.checked_media_type(asked.type)
+        media_type = codec.checked_media_type(asked.type)
     return value, media_type
 
 
 def _ttl(given: msgspec.Raw) -> int:
     text = bytes(given)
-    return 0 if text == b"null" else contract.ttl_ms(text)
+    return 0 if text == b"null" else codec.ttl_ms(text)
 
 
 def number(given: str | int) -> int:
     """Return a number of 64 bits that was given as a string, or as a JSON integer."""
-    found = contract.integer(given) if isinstance(given, str) else given
+    found = codec.integer(given) if isinstance(given, str) else given
     if found not in _INT64:
         raise Problem("bad-number", f"{given} is no signed number of 64 bits.")
     return found
@@ -194,7 +194,7 @@ def _result(asked: BatchOperation, result: Result) -> BatchResult:
         made.existed = result.existed
     if result.record is not None:
         made.type = result.record.media_type
-        made.value, made.encoding = contract.json_value(result.record)
+        made.value, made.encoding = codec.json_value(result.record)
     if result.number is not None:
         made.value = msgspec.Raw(b'"%d"' % result.number)
     return made
@@ -227,9 +227,9 @@ def _batch_refused(refusal: Refusal, operations: list[BatchOperation]) -> Proble
 
 async def count(request: Request, context: Context) -> PendingWrite:
     """`POST /v1/counters/{key}`: add to a number, and answer what it is now."""
-    contract.parameters(request.query, _NONE)
-    key = contract.key_of(request.path[len(b"/v1/counters/") :])
-    asked = contract.read_json(request, _decode_counter) if request.body else CounterRequest()
+    codec.parameters(request.query, _NONE)
+    key = codec.key_of(request.path[len(b"/v1/counters/") :])
+    asked = codec.read_json(request, _decode_counter) if request.body else CounterRequest()
     operation = Add(
         key,
         number(asked.delta),
@@ -244,6 +244,6 @@ async def count(request: Request, context: Context) -> PendingWrite:
         (result,) = outcome
         answer = CounterAnswer(key.decode(), str(result.number), str(result.revision))
         headers = (*JSON_HEADERS, (b"ETag", etag(result.revision)))
-        return Answer(200, headers, contract.encode(answer))
+        return Answer(200, headers, codec.encode(answer))
 
     return PendingWrite((operation,), conclude)

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY
-from keyrack.http import contract, semantics
 from keyrack.http.answer import Answer
-from keyrack.http.api import rights
+from keyrack.http.api import codec, keys, rights
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
 from keyrack.http.watch.subscribers import Filter
@@ -32,12 +31,12 @@ async def read(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`, at once or, with `Prefer: wait=`, when it differs."""
     condition = request.head.condition
     if not request.head.prefer or condition is None or condition.none_match is None:
-        return await semantics.key_get(request, context)
-    seconds = contract.wait_seconds(request, context.limits.max_wait)
-    contract.parameters(request.query, _NONE)
-    key = contract.key_of(request.path[len(b"/v1/keys/") :])
+        return await keys.key_get(request, context)
+    seconds = codec.wait_seconds(request, context.limits.max_wait)
+    codec.parameters(request.query, _NONE)
+    key = codec.key_of(request.path[len(b"/v1/keys/") :])
     if not seconds:
-        return await semantics.key_get(request, context)
+        return await keys.key_get(request, context)
     # Whoever names a revision has seen the key; to find it missing is news.
     knows_missing = condition.none_match == ANY or not any(condition.none_match)
     missing = knows_missing and await context.engine.get(key) is None
@@ -56,20 +55,20 @@ async def _news(
     record = await context.engine.get(key)
     if missing:
         if record is not None:
-            return semantics.value_answer(record, context.engine)
+            return keys.value_answer(record, context.engine)
         return Answer(304, ((b"Cache-Control", b"no-store"),)) if last else None
     condition = request.head.condition
     assert condition is not None
     unchanged = record is not None and not condition.holds(record.revision)
-    return await semantics.key_get(request, context) if last or not unchanged else None
+    return await keys.key_get(request, context) if last or not unchanged else None
 
 
 async def watch(request: Request, context: Context) -> Stream:
     """`GET /v1/watch`: changes of keys under some prefixes, as server-sent events."""
-    prefixes, given = contract.watch_parameters(request.query)
+    prefixes, given = codec.watch_parameters(request.query)
     if len(prefixes) > _MOST_PREFIXES:
         raise Problem("bad-parameter", f"At most {_MOST_PREFIXES} prefixes can be watched at once.")
-    values = contract.switch(given, b"values")
+    values = codec.switch(given, b"values")
     since = _since(request, given)
     oldest, newest = await context.engine.history(since)
     if since is not None and not oldest <= since <= newest:
@@ -109,5 +108,5 @@ def _since(request: Request, given: dict[bytes, bytes]) -> int | None:
     """Return where a watcher goes on; what its browser says wins over what its address says."""
     for name, value in request.head.fields:
         if name == b"last-event-id":
-            return contract.revision_of(value, "Last-Event-ID")
-    return contract.revision_of(given[b"since"], "since") if b"since" in given else None
+            return codec.revision_of(value, "Last-Event-ID")
+    return codec.revision_of(given[b"since"], "since") if b"since" in given else None
