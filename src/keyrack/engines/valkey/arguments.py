@@ -32,6 +32,38 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Condition, Operation, Write
 
+OPERATIONS: Final = {
+    "s": ("what", "key", "ttl", "rest"),
+    "d": ("what", "key"),
+    "g": ("what", "key"),
+    "a": ("what", "key", "delta", "initial", "ttl"),
+    "t": ("what", "key", "ttl"),
+    "c": ("what", "key"),
+    "r": ("what", "name", "fingerprint", "ttl"),
+}
+"""What follows one another for each operation, by its letter: the first of `what`. The letter of
+a space and a condition come behind it there."""
+FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
+    "write": ("seen", "*"),
+    "remove": ("seen", "*"),
+    "read": ("*",),
+    "sizes": ("*",),
+    "scan": ("prefix", "after", "limit", "backwards", "delimiter", "most_bytes"),
+    "count": ("prefix", "after", "steps"),
+    "sweep": ("seen", "limit", "me", "lease_ms"),
+    "lease": ("me", "lease_ms"),
+    "due": ("limit",),
+    "trim": ("limit", "kept"),
+    "log": ("limit",),
+    "raise": ("least", "told"),
+    "events": ("after", "limit"),
+    "events_raising": ("after", "limit", "least", "read_before"),
+    "events_of": ("key", "below", "limit", "most"),
+    "state": (),
+}
+"""What each function of the library takes behind the clock, the number of the shard and that of all
+shards; a star is any number of further ones."""
+
 _MOST_REVISION: Final = (1 << 64) - 1
 _COUNT: Final = Struct(">H")
 _MOST_NAMED: Final = 65_535

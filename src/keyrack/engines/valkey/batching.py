@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import struct
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from libvalkey import ReplyError
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Refusal, StoreAway, Why
+from keyrack.engines.contract import Refusal, StoreAway, StoreError, Why
 from keyrack.engines.valkey.arguments import arguments_of, only_removes, outcome_of
 from keyrack.engines.valkey.calls import error_of, is_trouble
 from keyrack.engines.valkey.layout import MOVING
@@ -41,6 +42,7 @@ _CALLS_OF_READS: Final = 2
 _CALLS_OF_WRITES: Final = 1
 """So many calls of a shard may be without a reply; what is asked for meanwhile leaves with the
 next. Under load that makes few large calls of many small ones: one costs as much as ten writes."""
+_UNREADABLE: Final = (struct.error, IndexError, ValueError)
 _WAIT_PART: Final = 0.8
 """Replicas get this part of the deadline to confirm."""
 
@@ -97,7 +99,15 @@ class ReadBatcher:
         return future
 
     def _record(self, raw: bytes | None) -> Record | None:
-        return None if raw is None else self._clock.unless_over(wire.unpack(raw))
+        if raw is None:
+            return None
+        try:
+            record = wire.unpack(raw)
+        except _UNREADABLE:
+            raise StoreError(
+                "A record in Valkey cannot be read: somebody else changed it."
+            ) from None
+        return self._clock.unless_over(record)
 
     def _send(self) -> None:
         if not self._waiting:

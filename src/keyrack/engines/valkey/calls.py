@@ -10,6 +10,7 @@ from libvalkey import ReplyError
 
 from keyrack.engines.contract import StoreAway, StoreError
 from keyrack.engines.valkey import library
+from keyrack.engines.valkey.arguments import FUNCTIONS
 from keyrack.engines.valkey.layout import MOVING
 from keyrack.engines.valkey.moving import MovingShards
 from keyrack.engines.valkey.resp import Call, Lost, code_of, encode
@@ -119,7 +120,10 @@ class Calls:
     def parts(
         self, shard: int, name: str, *arguments: bytes, whole: bool = False
     ) -> tuple[bytes, ...]:
-        """Return a call of a function as a command."""
+        """Return a call of a function as a command; `arguments.FUNCTIONS` names the arguments."""
+        names = FUNCTIONS[name]
+        if len(arguments) != len(names) and "*" not in names:
+            raise TypeError(f"{name} takes {', '.join(names)}: not {len(arguments)} arguments")
         return (
             b"FCALL",
             library.function(name),

@@ -376,7 +376,16 @@ local OPERATIONS = {
   end,
   c = function(_, _, _, head) return head and 1 or 0 end
 }
-local ARGUMENTS = {s = 4, d = 2, g = 2, a = 5, t = 3, c = 2, r = 4}
+-- How many arguments each takes. `arguments.py` has their names, and a test that both agree.
+local ARGUMENTS = {
+  s = 4, -- what, key, ttl, rest
+  d = 2, -- what, key
+  g = 2, -- what, key
+  a = 5, -- what, key, delta, initial, ttl
+  t = 3, -- what, key, ttl
+  c = 2, -- what, key
+  r = 4, -- what, name, fingerprint, ttl
+}
 
 -- A read without condition: nearly every operation of a batch that reads.
 local function get_plainly(shard, key)
@@ -513,12 +522,13 @@ local function write_once(shard, args, at, count)
   return outcome
 end
 
--- Arguments: a revision that all of this is to be above, then operations.
+-- `seen` is a revision that all of this is to be above. Operations follow.
 -- Reply: clock, last revision, then an outcome for each write.
 local function write(keys, args)
   local shard = open(keys, args)
-  local reply, at = {shard.now, 0}, 5
-  go_above(shard, tonumber(args[4]))
+  local seen, at = args[4], 5
+  local reply = {shard.now, 0}
+  go_above(shard, tonumber(seen))
   while args[at] do
     local count, outcome = 1, nil
     if byte(args[at], 1) == 35 then
@@ -587,12 +597,13 @@ local function live(shard, key)
   return raw
 end
 
--- Arguments: prefix, after, limit, 1 for backwards, delimiter, most bytes.
+-- `after` is empty at the beginning, `backwards` 1 for the other direction.
 -- Reply: clock, last revision, where to go on, folders, then keys and records in turn.
 local function scan(keys, args)
   local shard = open(keys, args)
-  local prefix, after, limit = args[4], args[5], tonumber(args[6])
-  local reverse, delimiter, most_bytes = args[7] == '1', args[8], tonumber(args[9])
+  local prefix, after, limit, backwards, delimiter, most_bytes = unpack(args, 4)
+  local reverse = backwards == '1'
+  limit, most_bytes = tonumber(limit), tonumber(most_bytes)
   local command = reverse and 'ZREVRANGEBYLEX' or 'ZRANGEBYLEX'
   local start, stop = bounds(prefix, after, reverse, delimiter)
   local folders, reply = {}, {shard.now, shard.last, false, false}
@@ -642,11 +653,12 @@ local function scan(keys, args)
   return reply
 end
 
--- Arguments: prefix, after, most steps. Reply: clock, number, where to go on.
+-- Reply: clock, number, where to go on.
 -- With few ended keys about, all are counted at once: the index knows its ranks.
 local function count(keys, args)
   local shard = open(keys, args)
-  local prefix, after, steps = args[4], args[5], tonumber(args[6])
+  local prefix, after, steps = unpack(args, 4)
+  steps = tonumber(steps)
   local start, stop = bounds(prefix, after, false, '')
   local index, ends = shard.base .. 'i', shard.base .. 'x'
   local ended = call('ZCOUNT', ends, '-inf', shard.now)
@@ -683,18 +695,19 @@ local function ended(shard, kind, limit)
     'WITHSCORES', 'LIMIT', 0, limit)
 end
 
--- Arguments: a revision that all of this is to be above, limit, who sweeps, ms for which the others
--- leave it to them. Reply: clock, number of keys and locks that were removed, when the next one ends,
+-- `seen` is a revision that all of this is to be above, `me` who sweeps, `lease_ms` for how long the
+-- others leave it to them. Reply: clock, number of keys and locks that were removed, when the next one ends,
 -- last revision.
 local function sweep(keys, args)
   local shard = open(keys, args)
-  local limit, me, lease = tonumber(args[5]), args[6], args[7]
-  go_above(shard, tonumber(args[4]))
+  local seen, limit, me, lease_ms = unpack(args, 4)
+  limit = tonumber(limit)
+  go_above(shard, tonumber(seen))
   local due = next_due(shard)
   if not due or due > shard.now then return {shard.now, 0, due, shard.last} end
   local sweeper = call('GET', shard.base .. 'w')
   if sweeper and sweeper ~= me then return {shard.now, 0, due, shard.last} end
-  call('SET', shard.base .. 'w', me, 'PX', lease)
+  call('SET', shard.base .. 'w', me, 'PX', lease_ms)
   local removed = 0
   for _, kind in ipairs({'k', 'l'}) do
     local page = ended(shard, kind, limit - removed)
@@ -712,22 +725,24 @@ local function sweep(keys, args)
   return {shard.now, removed, due, shard.last}
 end
 
--- Arguments: who wants to see to the whole store, ms for which the others leave it to them.
+-- `me` is who wants to see to the whole store, `lease_ms` for how long the others leave it to them.
 -- Reply: whether they have it.
 local function lease(keys, args)
+  local me, lease_ms = unpack(args, 4)
   local name = string.sub(keys[1], 1, -2) .. 'w'
   local holder = redis.call('GET', name)
-  if holder and holder ~= args[4] then return 0 end
-  redis.call('SET', name, args[4], 'PX', args[5])
+  if holder and holder ~= me then return 0 end
+  redis.call('SET', name, me, 'PX', lease_ms)
   return 1
 end
 
--- Argument: limit. Reply: clock, when the next one ends, then the ends of those that are over.
+-- Reply: clock, when the next one ends, then the ends of those that are over.
 local function due(keys, args)
   local shard = open(keys, args)
+  local limit = unpack(args, 4)
   local reply = {shard.now, next_due(shard)}
   for _, kind in ipairs({'k', 'l'}) do
-    local page = ended(shard, kind, tonumber(args[4]))
+    local page = ended(shard, kind, tonumber(limit))
     for i = 2, #page, 2 do reply[#reply + 1] = tonumber(page[i]) end
   end
   return reply
@@ -741,10 +756,11 @@ local function size_of(entry)
   return (unpack_struct('>I4', entry[2][2], 9))
 end
 
--- Arguments: how many entries at most, how many events are kept at least. Reply: entries removed.
+-- `limit` is of entries, `kept` how many events are kept at least. Reply: entries removed.
 local function trim(keys, args)
   local shard = open(keys, args)
-  local limit, kept = tonumber(args[4]), tonumber(args[5])
+  local limit, kept = unpack(args, 4)
+  kept = tonumber(kept)
   local ids = {}
   if shard.events <= kept then return 0 end
   for _, entry in ipairs(oldest(shard, limit)) do
@@ -761,11 +777,12 @@ local function trim(keys, args)
   return #ids
 end
 
--- Argument: limit. Reply: for each of the oldest entries its revision and its number of events.
+-- Reply: for each of the oldest entries its revision and its number of events.
 local function log(keys, args)
   local shard = open(keys, args)
+  local limit = unpack(args, 4)
   local reply = {}
-  for _, entry in ipairs(oldest(shard, tonumber(args[4]))) do
+  for _, entry in ipairs(oldest(shard, limit)) do
     reply[#reply + 1] = tonumber(string.match(entry[1], '^%d+'))
     reply[#reply + 1] = size_of(entry)
   end
@@ -793,17 +810,18 @@ local function is_known(shard, revision)
   return ahead % shard.step == 0 and ahead / shard.step < size_of(entry)
 end
 
--- Arguments: a revision, than which whatever this shard does from now on gets a greater one, and the
+-- Whatever this shard does from now on gets a greater revision than `least`; `told` is the
 -- revision of an event. Reply: clock, last revision, revision up to which events are gone, whether
 -- that event is known.
 local function raise(keys, args)
   local shard = open(keys, args)
-  local known = is_known(shard, tonumber(args[5]))
-  raise_to(shard, tonumber(args[4]))
+  local least, told = unpack(args, 4)
+  local known = is_known(shard, tonumber(told))
+  raise_to(shard, tonumber(least))
   return {shard.now, shard.last, shard.gone, known and 1 or 0}
 end
 
--- Arguments: names of records, without what all names of the shard have in common. Reply: records.
+-- Arguments are names of records, without what all names of the shard have in common. Reply: records.
 local function read(keys, args)
   local shard = open(keys, args)
   local reply = {}
@@ -816,25 +834,26 @@ local function read(keys, args)
   return reply
 end
 
--- Arguments: a revision, limit.
--- Reply: clock, last revision, then id and events of the oldest entries after the revision.
+-- Reply: clock, last revision, then id and events of the oldest entries after a revision.
 local function events(keys, args)
   local shard = open(keys, args)
+  local after, limit = unpack(args, 4)
   local reply = {shard.now, shard.last}
-  local start = format('%.0f', tonumber(args[4]) + 1)
-  for _, entry in ipairs(call('XRANGE', shard.base .. 'e', start, '+', 'COUNT', args[5])) do
+  local start = format('%.0f', tonumber(after) + 1)
+  for _, entry in ipairs(call('XRANGE', shard.base .. 'e', start, '+', 'COUNT', limit)) do
     reply[#reply + 1] = tonumber(string.match(entry[1], '^%d+'))
     reply[#reply + 1] = entry[2][2]
   end
   return reply
 end
 
--- The same; other arguments are a revision to raise the shard to, and that of an event that was read
--- before. Where this is not known, all events of before count as gone, whoever asks for them.
+-- The same. The shard is raised to `least`; `read_before` is the revision of an event that was read
+-- before. Where it is not known, all events of before count as gone, whoever asks for them.
 local function events_raising(keys, args)
   local shard = open(keys, args)
-  local known = is_known(shard, tonumber(args[7]))
-  raise_to(shard, tonumber(args[6]))
+  local _, _, least, read_before = unpack(args, 4)
+  local known = is_known(shard, tonumber(read_before))
+  raise_to(shard, tonumber(least))
   if not known then
     shard.gone = shard.last
     save(shard)
@@ -842,14 +861,15 @@ local function events_raising(keys, args)
   return events(keys, args)
 end
 
--- Arguments: a key, a revision to stay below (empty: none), limit, how many entries to read at most.
+-- `below` is a revision to stay below (empty: none), `most` how many entries to read at most.
 -- Reply: what to stay below to go on, then revision, change and time of each event, newest first.
 local function events_of(keys, args)
   local shard = open(keys, args)
-  local key, limit, most = args[4], tonumber(args[6]), tonumber(args[7])
-  local stream, start, before = shard.base .. 'e', '+', tonumber(args[5])
+  local key, below, limit, most = unpack(args, 4)
+  limit, most = tonumber(limit), tonumber(most)
+  local stream, start, before = shard.base .. 'e', '+', tonumber(below)
   if before then
-    local first = call('XRANGE', stream, args[5], '+', 'COUNT', 1)[1]
+    local first = call('XRANGE', stream, below, '+', 'COUNT', 1)[1]
     start = first and first[1] or '+'
   end
   local entries, reply = call('XREVRANGE', stream, start, '-', 'COUNT', most), {false}
@@ -890,7 +910,7 @@ local function state(keys, args)
     call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x')}
 end
 
--- Reply: how many bytes the record of each key has, 0 where there is none.
+-- Arguments are keys. Reply: how many bytes the record of each key has, 0 where there is none.
 local function sizes(keys, args)
   local shard, reply = open(keys, args), {}
   for i = 4, #args do reply[i - 3] = call('STRLEN', shard.base .. 'k' .. args[i]) end
