@@ -233,7 +233,15 @@ def kill_between(source: Server, target: Server, slot: int) -> None:
 
 
 @pytest.mark.skipif(not CLI, reason="neither valkey-cli nor redis-cli is installed")
-@pytest.mark.parametrize("killed", [False, True], ids=["whole", "killed in between"])
+@pytest.mark.parametrize(
+    "killed",
+    [
+        pytest.param(False, id="whole"),
+        pytest.param(
+            True, id="killed in between", marks=[pytest.mark.slow, pytest.mark.timeout(300)]
+        ),
+    ],
+)
 def test_a_reshard_there_and_back_under_load_breaks_nothing(
     six: ClusterOfSix, killed: bool
 ) -> None:

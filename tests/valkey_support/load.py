@@ -68,13 +68,13 @@ class Load:
             (Set(key, new, condition=NEW), new, before is not None),
             (Delete(key), None, False),
             (Add(key, 1), added, False),
-            (Set(key, b"me", condition=NEW, space=Space.LOCKS), before, False),
+            (Set(key, b"me", ttl_ms=600_000, condition=NEW, space=Space.LOCKS), before, False),
         ))  # fmt: skip
         outcome = await self._attempt(operation)
         if isinstance(outcome, tuple):
             assert not held, f"{key!r} was set anew, and held {before!r}"
             self.values[key] = after
-            if operation == Set(key, b"me", condition=NEW, space=Space.LOCKS):
+            if operation == Set(key, b"me", ttl_ms=600_000, condition=NEW, space=Space.LOCKS):
                 await self._release(key)
             else:
                 assert outcome[0].existed == (before is not None), (operation, before)
@@ -95,7 +95,7 @@ class Load:
 
     async def _release(self, name: bytes) -> None:
         """Take the lock's second owner's part, who must not get it, and give it back."""
-        other = Set(name, b"another", condition=NEW, space=Space.LOCKS)
+        other = Set(name, b"another", ttl_ms=600_000, condition=NEW, space=Space.LOCKS)
         second = await self._attempt(other)
         assert isinstance(second, Refusal), f"the lock {name!r} has two owners"
         while isinstance(await self._attempt(Delete(name, space=Space.LOCKS)), Refusal):

@@ -141,8 +141,11 @@ class ReadBatcher:
         asked = (self._calls.ask(reads.shard, b"MGET", name) for name in reads.names)
         try:
             replies = await asyncio.gather(*asked)
-        except BaseException as error:
-            reads.conclude(_told(error))
+        except Exception as error:
+            reads.conclude(error)
+            return
+        except asyncio.CancelledError:
+            reads.conclude(StoreAway("The service ends."))
             raise
         self._replied(reads, [raw for (raw,) in replies])
 
@@ -152,8 +155,10 @@ class ReadBatcher:
         names = (name[base:] for name in reads.names)
         try:
             reply: Any = await self._calls.function(reads.shard, "read", *names)
-        except BaseException as error:
-            reads.conclude(_told(error))
+        except Exception as error:
+            reply = error
+        except asyncio.CancelledError:
+            reads.conclude(StoreAway("The service ends."))
             raise
         reads.conclude(reply)
 
@@ -194,10 +199,6 @@ def _fail(futures: list[asyncio.Future[Record | None]], error: Exception) -> Non
     for future in futures:
         if not future.done():
             future.set_exception(error)
-
-
-def _told(error: BaseException) -> Exception:
-    return error if isinstance(error, Exception) else StoreAway("The service ends.")
 
 
 class _Written:
