@@ -49,6 +49,21 @@ def file_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] % (1 << 63)  # unlimited is -1
 
 
+def file_size_limit() -> int:
+    """Return how many bytes a file of this process may have."""
+    return resource.getrlimit(resource.RLIMIT_FSIZE)[0] % (1 << 63)  # unlimited is -1
+
+
+def missing_parent(path: str) -> str | None:
+    """Return the directory that something is to be made in, if that does not exist.
+
+    Of a path that somebody has typed only the last part is made: a slip further up would begin
+    something empty somewhere else, and nobody would notice.
+    """
+    parent = os.path.dirname(os.path.abspath(path))
+    return None if os.path.isdir(parent) else parent
+
+
 def raise_file_limit() -> int:
     """Raise the number of files this process may have open to what it is allowed; return it."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

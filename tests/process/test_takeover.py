@@ -420,6 +420,7 @@ def test_the_store_s_name_may_be_longer_than_that_of_a_unix_socket(
     address: Address, directory: str
 ) -> None:
     deep = Path(directory, "d" * 100, "e" * 100)
+    deep.parent.mkdir()
     with Generations(address, str(deep)) as generations:
         old = generations.start()
         generations.start()

@@ -21,6 +21,7 @@ _OWN_FILES: Final = 48
 """Descriptors that a worker needs for itself, besides one for each worker and each listener; some
 are for the connections that are just being turned away."""
 _LEAST: Final = 8
+_FILES_OF_A_START: Final = 32
 _PAUSE: Final = 10.0
 """Seconds between two lines in the log about connections that were turned away."""
 
@@ -30,6 +31,11 @@ _log = logging.getLogger("keyrack.connections")
 def most_connections(files: int, workers: int, listeners: int) -> int:
     """Return how many connections a worker can hold that may have so many files open."""
     return max(_LEAST, files - _OWN_FILES - workers - listeners)
+
+
+def least_files(workers: int) -> int:
+    """Return how many files a process of a service must at least be able to open."""
+    return _FILES_OF_A_START + 2 * workers
 
 
 class ConnectionLimit:

@@ -17,6 +17,8 @@ import stat
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from keyrack.system import missing_parent
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -298,6 +300,11 @@ def _unix(path: str) -> socket.socket:
         raise ListenError(
             f"The path {path!r} is too long for a Unix socket, which may have "
             f"{_LONGEST_UNIX_PATH} bytes. Give --uds a shorter one."
+        )
+    if (missing := missing_parent(path)) is not None:
+        raise ListenError(
+            f"No Unix socket can be made at --uds {path}: {missing} does not exist. Make it, or "
+            "mend the path."
         )
     try:
         _remove_stale(path)

@@ -147,7 +147,11 @@ class WorkerProcesses:
         try:
             slot.pid = os.fork()
         except OSError as error:
-            _log.error("no process can be started for worker %d: %s", slot.number, error.strerror)
+            _log.error(
+                "no process can be started for worker %d: %s (see `ulimit -u`, pids.max)",
+                slot.number,
+                error.strerror,
+            )
             self._delay(slot)
             return
         if slot.pid == 0:

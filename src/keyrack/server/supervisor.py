@@ -32,6 +32,7 @@ from keyrack.engines.contract import StoreError
 from keyrack.server import logs, signals, stores
 from keyrack.server.access_keeper import AccessKeeper
 from keyrack.server.banner import banner, facts
+from keyrack.server.connection_limit import least_files
 from keyrack.server.listeners import ListenError, open_listeners
 from keyrack.server.liveness import INTERVAL
 from keyrack.server.processes import PATIENCE, Patience, Shared, WorkerProcesses
@@ -64,7 +65,15 @@ def run(
     patience: Patience = PATIENCE,
 ) -> int:
     """Serve until told to end, and return the exit code. Signals stay blocked: exit after it."""
-    raise_file_limit()
+    if (files := raise_file_limit()) < (needed := least_files(settings.workers)):
+        _log.error(
+            "This process may have %d files open, and a service with %d workers needs %d. Raise "
+            "the limit (`ulimit -n`, or LimitNOFILE of systemd).",
+            files,
+            settings.workers,
+            needed,
+        )
+        return 1
     try:
         certificates = read_certificates(settings)
     except TlsError as error:

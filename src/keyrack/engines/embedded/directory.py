@@ -16,10 +16,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import lmdb
+
 from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSmall, WhenFull
 from keyrack.engines.embedded.engine import EmbeddedEngine
 from keyrack.engines.embedded.eviction import frequency
 from keyrack.engines.embedded.locking import lock_patiently, owner_of, sign, try_lock
+from keyrack.system import file_size_limit, missing_parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability import DurabilityConfig
 
 MINIMUM: Final = 8 << 20
+_FILE_SIZES: Final = "`ulimit -f`, or LimitFSIZE of systemd"
 _PREFIX: Final = "keyrack-"
 _UNNAMED: Final = "unnamed"
 _SHARED_MEMORY: Final = Path("/dev/shm")
@@ -117,7 +121,14 @@ def prepare(
 
 
 def _open_once(place: Place, events: int, when_full: WhenFull) -> None:
-    engine = EmbeddedEngine(place.path, place.memory, events, when_full=when_full)
+    try:
+        engine = EmbeddedEngine(place.path, place.memory, events, when_full=when_full)
+    except (lmdb.MemoryError, MemoryError):
+        raise StoreTooSmall(
+            f"a store of {_mib(place.memory)} does not fit into what this process may have in "
+            "memory. Raise the limit (`ulimit -v` and `ulimit -d`, or LimitAS and LimitDATA of "
+            "systemd), or use a smaller --memory."
+        ) from None
     try:
         engine.begin_life()
     finally:
@@ -174,6 +185,10 @@ def unnamed_stores(parent: Path | None = None) -> list[Path]:
 
 def _take_named(store: str) -> tuple[str, int]:
     path = os.path.abspath(store)
+    if (missing := missing_parent(path)) is not None:
+        raise StoreFormatUnknown(
+            f"--store {path} cannot be made: {missing} does not exist. Make it, or mend the path."
+        )
     with _named_store(path):
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = set(os.listdir(path))
@@ -220,7 +235,7 @@ def _limit(path: str, memory: int | None, available: int, notes: list[str]) -> i
     total, free = _capacity(path)
     room = free + held
     if memory is None:
-        return _automatic(path, available, total, room, notes)
+        return _within_file_sizes(_automatic(path, available, total, room, notes), notes)
     _refuse_more_than(
         memory,
         room,
@@ -233,12 +248,34 @@ def _limit(path: str, memory: int | None, available: int, notes: list[str]) -> i
         f"this machine or container allows {_mib(available)}",
         f"Use less than --memory {available >> 20}m",
     )
+    _refuse_more_than(
+        memory,
+        file_size_limit(),
+        f"a file of this process may have {_mib(file_size_limit())} ({_FILE_SIZES})",
+        f"Raise that, or use --memory {file_size_limit() >> 20}m",
+    )
     if held > memory:
         raise StoreTooSmall(
             f"the store in {path} already takes {_mib(held)}, more than --memory {memory >> 20}m. "
             "Give it at least that."
         )
     return memory
+
+
+def _within_file_sizes(limit: int, notes: list[str]) -> int:
+    largest = file_size_limit() // (1 << 20) * (1 << 20)
+    if limit <= largest:
+        return limit
+    if largest < MINIMUM:
+        raise StoreTooSmall(
+            f"a file of this process may have {_mib(largest)} ({_FILE_SIZES}), and a store needs "
+            f"{_mib(MINIMUM)}. Raise that."
+        )
+    notes.append(
+        f"The store is limited to {_mib(largest)} by how large a file may be ({_FILE_SIZES}), "
+        f"though {_mib(limit)} of memory would be there."
+    )
+    return largest
 
 
 def _automatic(path: str, available: int, total: int, room: int, notes: list[str]) -> int:

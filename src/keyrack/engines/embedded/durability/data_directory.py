@@ -23,6 +23,7 @@ from keyrack.engines.contract import StoreError, StoreFormatUnknown, StoreInUse
 from keyrack.engines.embedded.clock import boot_id
 from keyrack.engines.embedded.durability.files import FILES
 from keyrack.engines.embedded.locking import lock_patiently
+from keyrack.system import missing_parent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -153,6 +154,11 @@ def take(path: str, files: Files = FILES) -> tuple[DataDirectory, int]:
     Raises `StoreInUse`, `StoreFormatUnknown`, or `StoreError` where it cannot be used.
     """
     path = os.path.abspath(path)
+    if (missing := missing_parent(path)) is not None:
+        raise StoreError(
+            f"--data-dir {path} cannot be made: {missing} does not exist. Make it, or mend the "
+            "path."
+        )
     try:
         os.makedirs(path, mode=0o700, exist_ok=True)
         lock = lock_patiently(path)
