@@ -110,6 +110,7 @@ def test_a_leftover_that_is_named_is_kept_from_then_on(shm: Path) -> None:
 
 
 def test_a_named_store_is_kept_and_found_again(shm: Path) -> None:
+    (shm / "below").mkdir()
     place = named(shm / "below" / "store")
     engine = use(place)
     last = put(engine, b"k", b"here").revision

@@ -120,6 +120,27 @@ def test_a_store_without_a_name_is_found_by_its_address_and_removed_by_the_last(
         assert len(unconcerned.log_lines()) == 1
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["of this version", "of an earlier version"])
+def test_a_service_at_another_address_that_does_not_answer_is_passed_over(told: bool) -> None:
+    """Wherever it stands in the order in which stores without a name are found."""
+    port = str(free_port())
+    others = [Server("--port", str(free_port()), memory="16m") for _ in range(2)]
+    with Server("--port", port, memory="16m") as old:
+        try:
+            for other in others:
+                os.kill(other.process.pid, signal.SIGSTOP)
+                (store,) = {line["store"] for line in other.log_lines() if "store" in line}
+                if not told:
+                    Path(store, "address").unlink()
+            with Server("--port", port, "--takeover", memory="16m") as new:
+                assert old.process.wait(20) == 0
+                assert any(line.get("event") == "taking_over" for line in new.log_lines())
+        finally:
+            for other in others:
+                os.kill(other.process.pid, signal.SIGCONT)
+                other.stop()
+
+
 def test_without_a_running_service_it_starts_as_usual(generations: Generations) -> None:
     only = generations.start()
     assert "there is no running service" in only.log()

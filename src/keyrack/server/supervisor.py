@@ -119,7 +119,7 @@ def _prepared(settings: Settings, stack: contextlib.ExitStack) -> Inheritance:
     control = None
     if store.takeover is not None:
         try:
-            control = open_control(store.path)
+            control = open_control(store.path, settings)
         except OSError as error:
             _log.warning("This service cannot be taken over: %s.", error.strerror)
     return Inheritance(listeners, store, control, None)

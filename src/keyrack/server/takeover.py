@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import logging
 import os
 import socket
 import struct
@@ -40,8 +41,12 @@ if TYPE_CHECKING:
     from keyrack.server.store import Store, TakeoverHandle
 
 _NAME: Final = "control"
+_ADDRESS_FILE: Final = "address"
+"""Beside the control socket: at which address its service is, so that no other one is asked."""
 _PROTOCOL: Final = 1
 _ANSWER_SECONDS: Final = 10.0
+_PASSING_SECONDS: Final = 2.0
+"""How long an earlier version may take that does not tell whether it is the one that is meant."""
 _POLITE_SECONDS: Final = 0.2
 _READY_SECONDS: Final = 60.0
 """How long the new service may take from its question until all its workers serve."""
@@ -51,6 +56,9 @@ _MOST_BYTES: Final = 1 << 16
 _ADDRESS: Final = ("host", "port", "uds")
 _FREE: Final = frozenset(("store", "memory", "events", "snapshot_interval", "snapshot_keep"))
 """Settings of the store that the services may differ in, or that are compared otherwise."""
+
+
+_log = logging.getLogger("keyrack.supervisor")
 
 
 class TakeoverRefused(Exception):
@@ -118,8 +126,9 @@ class LinkEnded(Exception):
 class SupervisorLink:
     """A connection between two supervisors that carries whole messages and descriptors."""
 
-    def __init__(self, connected: socket.socket) -> None:
+    def __init__(self, connected: socket.socket, answer_seconds: float = _ANSWER_SECONDS) -> None:
         self._socket = connected
+        self._answer_seconds = answer_seconds
 
     def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
         """Send a message. Raises `LinkEnded`."""
@@ -148,7 +157,7 @@ class SupervisorLink:
 
     def expect(self) -> tuple[Message, list[int]]:
         """Return the next message, which is due. Raises `LinkEnded`."""
-        found = self.receive(_ANSWER_SECONDS)
+        found = self.receive(self._answer_seconds)
         if found is None:
             raise LinkEnded
         return found
@@ -181,8 +190,9 @@ def _address(store: str) -> Iterator[str]:
         os.close(directory)
 
 
-def open_control(store: str) -> socket.socket:
+def open_control(store: str, settings: Settings) -> socket.socket:
     """Make the control socket of a store whose lock is held. Raises `OSError`."""
+    Path(store, _ADDRESS_FILE).write_bytes(msgspec.json.encode(_address_of(settings)))
     made = _new_socket()
     mask = os.umask(0o177)
     try:
@@ -200,17 +210,17 @@ def open_control(store: str) -> socket.socket:
     return made
 
 
-def _connect(store: str) -> SupervisorLink | None:
+def _connect(store: str, seconds: float = _ANSWER_SECONDS) -> SupervisorLink | None:
     """Connect to the service that has a store; None when there is none."""
     made = _new_socket()
-    made.settimeout(_ANSWER_SECONDS)
+    made.settimeout(seconds)
     try:
         with _address(store) as address:
             made.connect(address)
     except OSError:
         made.close()
         return None
-    return SupervisorLink(made)
+    return SupervisorLink(made, seconds)
 
 
 # The running service
@@ -430,19 +440,43 @@ def inherit(settings: Settings, parent: Path | None = None) -> Inheritance | Non
     if settings.store is not None:
         return _inherit_from(os.path.abspath(settings.store), settings)
     for path in unnamed_stores(parent):
-        with contextlib.suppress(_Elsewhere):
-            if (found := _inherit_from(str(path), settings)) is not None:
+        told = _address_told(path)
+        if told is not None and told != _address_of(settings):
+            continue
+        try:
+            seconds = _ANSWER_SECONDS if told is not None else _PASSING_SECONDS
+            if (found := _inherit_from(str(path), settings, seconds)) is not None:
                 return found
+        except _Elsewhere:
+            continue
+        except TakeoverRefused as refused:
+            if told is not None:
+                raise
+            # An earlier version does not tell where it is: it may well be another service.
+            _log.info("%s It is passed over.", refused)
     return None
 
 
-def _inherit_from(store: str, settings: Settings) -> Inheritance | None:
-    link = _connect(store)
+def _address_of(settings: Settings) -> dict[str, str]:
+    return {name: str(getattr(settings, name)) for name in _ADDRESS}
+
+
+def _address_told(store: Path) -> dict[str, str] | None:
+    try:
+        return msgspec.json.decode((store / _ADDRESS_FILE).read_bytes(), type=dict[str, str])
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _inherit_from(
+    store: str, settings: Settings, seconds: float = _ANSWER_SECONDS
+) -> Inheritance | None:
+    link = _connect(store, seconds)
     if link is None:
         return None
     descriptors: list[int] = []
     try:
-        address = {name: str(getattr(settings, name)) for name in _ADDRESS}
+        address = _address_of(settings)
         link.send(Ask(_PROTOCOL, __version__, os.getpid(), FORMAT.decode(), address))
         offer = _offered(link)
         while len(descriptors) < offer.descriptors:

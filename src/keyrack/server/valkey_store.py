@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
+from importlib import metadata
 from typing import TYPE_CHECKING, Final
 
 import uvloop
@@ -106,13 +108,25 @@ def _engine(settings: Settings) -> ValkeyEngine:
     except ModuleNotFoundError as error:
         raise StoreError(
             f"{error.name} is missing, which a store in Valkey needs: "
-            "pip install 'keyrack[valkey]'."
+            f"pip install '{_requirement(error.name or '')}'."
         ) from None
     address = _address(settings)
     tls = _tls(settings) if address.tls else None
     login = Login(address.user, address.password, tls, settings.engine_timeout)
     options = Options(settings.events, settings.valkey_wait, settings.valkey_may_evict)
     return ValkeyEngine(address, login, options)
+
+
+def _requirement(package: str) -> str:
+    """Return a package and its version as our own metadata ask for it.
+
+    Not as an extra of ours: this package itself need not be on an index.
+    """
+    for line in metadata.requires("keyrack") or ():
+        wanted = line.partition(";")[0].strip()
+        if re.fullmatch(rf"{re.escape(package)}\b.*", wanted):
+            return wanted
+    return package
 
 
 def _tls(settings: Settings) -> ssl.SSLContext:

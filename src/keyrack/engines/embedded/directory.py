@@ -37,7 +37,17 @@ _SHARED_MEMORY: Final = Path("/dev/shm")
 _SLACK: Final = 1 << 20
 """Bytes of a directory that an automatic limit leaves to others, and at least a twentieth of it."""
 _FILES: Final = frozenset(
-    ("data.mdb", "lock.mdb", "words", frequency.FILE, "lock", "sync", "control", _UNNAMED)
+    (
+        "data.mdb",
+        "lock.mdb",
+        "words",
+        frequency.FILE,
+        "lock",
+        "sync",
+        "control",
+        "address",
+        _UNNAMED,
+    )
 )
 
 
