@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import uvicorn
 
+from keyrack.http import tracing_fields
 from keyrack.http.client_memory import ClientMemory, Holder
 from keyrack.http.gate import Gate
+from keyrack.http.protocol.head import MAX_FIELDS
 
 if TYPE_CHECKING:
     import asyncio
@@ -91,7 +93,17 @@ class WorkerContext:
         if len(self.heads) >= _MAX_KNOWN_HEADS:
             for first in list(itertools.islice(self.heads, _FORGOTTEN)):
                 del self.heads[first]
+        if len(head.fields) + tracing_fields.MOST <= MAX_FIELDS:
+            raw = tracing_fields.without(raw) or raw
         self.heads[raw] = head
+
+    def recognise(self, section: bytes) -> Head | None:
+        """Find a header section that is not known as it is, without the fields that trace it.
+
+        The head has not these fields: only for requests that are answered from their key alone.
+        """
+        rest = tracing_fields.without(section)
+        return None if rest is None else self.heads.get(rest)
 
     def forget_expired(self, now: float) -> None:
         """Forget the header sections whose grants are over; `now` in seconds since 1970."""

@@ -193,7 +193,8 @@ class Connection(asyncio.Protocol):
         if self._known:
             line = _GET_LINE(data)
             if line is not None:
-                head = self._heads.get(data[line.end() :])
+                section = data[line.end() :]
+                head = self._heads.get(section) or self.worker.recognise(section)
                 if head is not None and head.content_length == 0:
                     reads = (head.grant or self.grant).reads
                     if reads is None or reads(line[1]):
@@ -201,7 +202,8 @@ class Connection(asyncio.Protocol):
                         return
             elif data.startswith(_SET_LINE):
                 end = data.find(b"\r\n\r\n", len(_SET_LINE) - 2) + 4
-                head = self._heads.get(data[len(_SET_LINE) : end])
+                section = data[len(_SET_LINE) : end]
+                head = self._heads.get(section) or self.worker.recognise(section)
                 if (
                     head is not None
                     and len(data) - end == head.content_length
@@ -260,40 +262,48 @@ class Connection(asyncio.Protocol):
                 break
             after = line.end()
             end = data.find(b"\r\n\r\n", after - 2) + 4
-            head = self._heads.get(data[after:end])
+            section = data[after:end]
+            head = self._heads.get(section)
+            is_whole = head is not None
+            if head is None:
+                head = self.worker.recognise(section)
             if head is None or size - end < head.content_length:
                 break
-            position = end + head.content_length
-            self._serve_known(line[1], line[2], head, data[end:position])
+            body_end = end + head.content_length
+            method, target, body = line[1], line[2], data[end:body_end]
+            if not self._serve_hot(method, target, head, body):
+                if not is_whole:
+                    break
+                grant = head.grant or self.grant
+                self._accept(Request(method, target, head, body, grant, keep_alive=True))
+            position = body_end
         return position
 
-    def _serve_known(self, method: bytes, target: bytes, head: Head, body: bytes) -> None:
+    def _serve_hot(self, method: bytes, target: bytes, head: Head, body: bytes) -> bool:
+        """Serve one of the four hot requests in its most frequent shape; say if it was one."""
         tick = self.tick
         if not tick.running:
             tick.begin()
         self._used = tick.now
         grant = head.grant or self.grant
         if target == b"/set":
-            if method == b"POST" and self._hot_set(head, body):
-                return
-        elif target.startswith(b"/v1/keys/"):
+            return method == b"POST" and self._hot_set(head, body)
+        if target.startswith(b"/v1/keys/"):
             key = target[9:]
-            if _PLAIN_KEY(key):
-                if method == b"GET":
-                    if (grant.reads is None or grant.reads(key)) and self._hot_key_get(key):
-                        return
-                elif (
-                    method == b"PUT"
-                    and (grant.sets is None or grant.sets(key))
-                    and self._hot_key_put(key, head, body)
-                ):
-                    return
-        elif method == b"GET" and target.startswith(b"/get/") and _PLAIN_KEY(target[5:]):
+            if not _PLAIN_KEY(key):
+                return False
+            if method == b"GET":
+                if grant.reads is None or grant.reads(key):
+                    return self._hot_key_get(key)
+            elif method == b"PUT" and (grant.sets is None or grant.sets(key)):
+                return self._hot_key_put(key, head, body)
+            return False
+        if method == b"GET" and target.startswith(b"/get/") and _PLAIN_KEY(target[5:]):
             key = target[5:]
             if grant.reads is None or grant.reads(key):
                 self._hot_get(key)
-                return
-        self._accept(Request(method, target, head, body, grant, keep_alive=True))
+                return True
+        return False
 
     def _hot_get(self, key: bytes) -> None:
         """`GET /get/<key>` as `keys.seed_get` has it, for the most frequent shape."""
