@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from keyrack.client import say
 from keyrack.client.errors import KeyrackError, LockLost
 from keyrack.client.leases import Lease
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from keyrack.client.async_sending import AsyncSender
     from keyrack.client.calls import Requests
 
-_log = logging.getLogger("keyrack.client")
 _RETRY_SHARE: Final = 10
 """A renewal that failed is tried again after this part of the lock's time."""
 
@@ -86,7 +85,7 @@ class AsyncLock(Lease):
             await self.release()
         except KeyrackError as failure:
             # What the block raised is more important; the lock ends by itself.
-            _log.warning("The lock %r could not be given back: %s", self.name, failure)
+            say.warning("The lock %r could not be given back: %s", self.name, failure)
         if lost and error is None:
             raise LockLost(f"The lock {self.name!r} was lost before its block had ended.")
 
@@ -98,8 +97,8 @@ class AsyncLock(Lease):
             try:
                 await self.renew()
             except LockLost as error:
-                _log.warning("%s", error)
+                say.warning("%s", error)
                 return
             except KeyrackError as error:
-                _log.warning("The lock %r could not be renewed yet: %s", self.name, error)
+                say.warning("The lock %r could not be renewed yet: %s", self.name, error)
                 pause = self.ttl / _RETRY_SHARE

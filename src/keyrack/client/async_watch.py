@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from keyrack.client import say
 from keyrack.client.attempt import NoAnswer, fed
 from keyrack.client.errors import HistoryGone, KeyrackError, ProtocolError, Refused, Timeout
 from keyrack.client.mirroring import MirrorState
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from keyrack.client.async_sending import AsyncSender
-
-_log = logging.getLogger("keyrack.client")
 
 
 class AsyncWatch(AsyncIterator[WatchItem]):
@@ -86,9 +84,9 @@ class AsyncWatch(AsyncIterator[WatchItem]):
             except Refused as error:
                 if ends_a_watch(error):
                     raise
-                _log.info("A watch is asked for again: %s", error)
+                say.info("A watch is asked for again: %s", error)
             except KeyrackError as error:
-                _log.info("A watch goes on after its connection broke: %s", error)
+                say.info("A watch goes on after its connection broke: %s", error)
             await asyncio.sleep(self._watching.backoff())
 
     async def _listing(self) -> AsyncIterator[WatchItem]:
@@ -191,6 +189,6 @@ class AsyncMirror(Mapping[str, Any]):
                 if self._state.apply(item):
                     self._news.set()
         except Exception as error:
-            _log.error("A mirror has ended, and stays as it is: %s", error)
+            say.warning("A mirror has ended, and stays as it is: %s", error)
             self._failure = error
             self._news.set()

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import uuid
+import binascii
 from typing import TYPE_CHECKING, Any, Final
 
-from keyrack.client import json_text
+from keyrack.client import chance, json_text
 from keyrack.client.calls import ApiCall, json_response, ttl_text
 from keyrack.client.errors import BatchRefused, LockLost, ProtocolError
 from keyrack.client.serializers import AUTO, BINARY, JSON, TEXT, essence
@@ -166,7 +165,7 @@ class Operations:
         fields = _JSON_FIELD
         if self._writes:
             # What only reads can be repeated as it is, and need not be remembered.
-            fields += b"Idempotency-Key: %b\r\n" % uuid.uuid4().hex.encode()
+            fields += b"Idempotency-Key: %b\r\n" % chance.new_id()
         data = self._keys.requests.request(b"POST", b"/v1/batch", fields, body)
         return ApiCall("batch", data, self._read, True)
 
@@ -215,7 +214,7 @@ def _value(body: bytes, kind: str, media_type: str | None, members: dict[str, An
     members["encoding"] = "base64"
     if kind not in (BINARY, ""):
         members["type"] = kind
-    return b'"%b"' % base64.b64encode(body)
+    return b'"%b"' % binascii.b2a_base64(body, newline=False)
 
 
 def loaded(keys: KeyCalls, shown: dict[str, Any], key: bytes) -> Any:
@@ -223,7 +222,7 @@ def loaded(keys: KeyCalls, shown: dict[str, Any], key: bytes) -> Any:
     value, media_type = shown["value"], str(shown.get("type", TEXT))
     try:
         if shown.get("encoding") == "base64":
-            return keys.loads(base64.b64decode(value, validate=True), media_type, key)
+            return keys.loads(binascii.a2b_base64(value, strict_mode=True), media_type, key)
     except ValueError:
         raise ProtocolError("A value of the answer is no base64.") from None
     if essence(media_type) != JSON:

@@ -11,10 +11,9 @@ import math
 import os
 import threading
 import time
-import uuid
 from typing import TYPE_CHECKING, Any, Final
 
-from keyrack.client import wire
+from keyrack.client import chance, wire
 from keyrack.client.calls import ApiCall, json_body, json_response, ttl_text
 from keyrack.client.errors import KeyrackError, LockHeld, LockLost, ProtocolError, Refused
 from keyrack.client.refusals import refused
@@ -113,7 +112,7 @@ class Lease:
         if wait >= 0.5:
             fields = b"Prefer: wait=%d\r\n" % round(wait)
         else:
-            fields = b"Idempotency-Key: %b\r\n" % uuid.uuid4().hex.encode()
+            fields = b"Idempotency-Key: %b\r\n" % chance.new_id()
         asked = {"owner": self.owner, "ttl": float(ttl_text(self.ttl))}
         call = self._posted(asked, fields)
         return call._replace(wait=max(0.0, wait))

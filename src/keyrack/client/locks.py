@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Final
 from weakref import WeakSet
 
+from keyrack.client import say
 from keyrack.client.errors import KeyrackError, LockLost
 from keyrack.client.leases import Lease
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from keyrack.client.calls import Requests
     from keyrack.client.sending import Sender
 
-_log = logging.getLogger("keyrack.client")
 _RETRY_SHARE: Final = 10
 """A renewal that failed is tried again after this part of the lock's time."""
 
@@ -89,7 +88,7 @@ class Lock(Lease):
             self.release()
         except KeyrackError as failure:
             # What the block raised is more important; the lock ends by itself.
-            _log.warning("The lock %r could not be given back: %s", self.name, failure)
+            say.warning("The lock %r could not be given back: %s", self.name, failure)
         if lost and error is None:
             raise LockLost(f"The lock {self.name!r} was lost before its block had ended.")
 
@@ -146,10 +145,10 @@ class Renewals:
         try:
             lock.renew()
         except LockLost as error:
-            _log.warning("%s", error)
+            say.warning("%s", error)
             self.remove(lock)
         except KeyrackError as error:
-            _log.warning("The lock %r could not be renewed yet: %s", lock.name, error)
+            say.warning("The lock %r could not be renewed yet: %s", lock.name, error)
             return False
         return True
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import uuid
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keyrack.client import wire
+from keyrack.client import chance, wire
 from keyrack.client.batching import MOST_OPERATIONS, Operations, loaded
 from keyrack.client.calls import ApiCall, json_body, json_response, ttl_text
 from keyrack.client.errors import ProtocolError, Refused, TooLarge
@@ -288,8 +287,6 @@ def incr(
     if ttl is not None:
         asked["ttl"] = float(ttl_text(ttl))
     path = b"/v1/counters/" + wire.key_path(requests.key(key))
-    fields = b"Content-Type: application/json\r\nIdempotency-Key: %b\r\n" % (
-        uuid.uuid4().hex.encode()
-    )
+    fields = b"Content-Type: application/json\r\nIdempotency-Key: %b\r\n" % (chance.new_id())
     data = requests.request(b"POST", path, fields, json_body(asked))
     return ApiCall("incr", data, lambda response: int(_member(response, "value")), True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING, Final
 
+from keyrack.client import chance
 from keyrack.client.errors import Ambiguous, KeyrackError, RateLimited, Unavailable, Unreachable
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class Retry:
             raise failure
         # Full jitter: clients that failed together do not come back together.
         longest = min(_LONGEST_DELAY_SECONDS, _FIRST_DELAY_SECONDS * 2**self.made)
-        delay = random.uniform(0, longest)
+        delay = chance.uniform(0, longest)
         if isinstance(failure, RateLimited | Unavailable):
             delay += failure.retry_after or 0.0
         if time.monotonic() + delay >= self.deadline:

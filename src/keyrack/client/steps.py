@@ -6,11 +6,11 @@ An error of a call is raised where it was yielded. `Sender.run` and `AsyncSender
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from keyrack.client import chance
 from keyrack.client.calls import ApiCall
 from keyrack.client.errors import Conflict, Timeout
 from keyrack.client.keys import UNCHANGED, Keep, Unchanged, Value
@@ -49,7 +49,7 @@ def update(
     for attempt in range(attempts):
         if attempt:
             # Jitter lets those that met once go on one after the other.
-            yield Pause(random.uniform(0, _FIRST_PAUSE_SECONDS * 2 ** min(attempt, 7)))
+            yield Pause(chance.uniform(0, _FIRST_PAUSE_SECONDS * 2 ** min(attempt, 7)))
         stored: Value | None = yield keys.get_value(key, None, None)
         name = keys.requests.key(key)
         before = None if stored is None else keys.loads(stored.data, stored.media_type, name)

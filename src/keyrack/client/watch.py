@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from keyrack.client import say
 from keyrack.client.attempt import NoAnswer, fed
 from keyrack.client.errors import HistoryGone, KeyrackError, ProtocolError, Refused, Timeout
 from keyrack.client.mirroring import MirrorState
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from keyrack.client.pool import SyncConnection
     from keyrack.client.sending import Sender
-
-_log = logging.getLogger("keyrack.client")
 
 
 class Watch(Iterator[WatchItem]):
@@ -82,9 +80,9 @@ class Watch(Iterator[WatchItem]):
             except Refused as error:
                 if ends_a_watch(error):
                     raise
-                _log.info("A watch is asked for again: %s", error)
+                say.info("A watch is asked for again: %s", error)
             except KeyrackError as error:
-                _log.info("A watch goes on after its connection broke: %s", error)
+                say.info("A watch goes on after its connection broke: %s", error)
             self._closed.wait(self._watching.backoff())
 
     def _listing(self) -> Iterator[WatchItem]:
@@ -183,7 +181,7 @@ class Mirror(Mapping[str, Any]):
                     with self._news:
                         self._news.notify_all()
         except Exception as error:
-            _log.error("A mirror has ended, and stays as it is: %s", error)
+            say.warning("A mirror has ended, and stays as it is: %s", error)
             with self._news:
                 self._failure = error
                 self._news.notify_all()

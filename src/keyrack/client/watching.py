@@ -6,10 +6,9 @@ there, and turns what comes into events, each once and in order.
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from keyrack.client import json_text, many, wire
+from keyrack.client import chance, json_text, many, wire
 from keyrack.client.batching import loaded
 from keyrack.client.errors import HistoryGone, ProtocolError, Refused
 
@@ -190,7 +189,7 @@ class Watching:
         """Return how long to wait before the next try, after one that failed."""
         longest = min(_LONGEST_BACKOFF_SECONDS, _LEAST_BACKOFF_SECONDS * 2**self._failures)
         self._failures = min(self._failures + 1, 16)
-        return random.uniform(longest / 2, longest)
+        return chance.uniform(longest / 2, longest)
 
     # The listing
 

@@ -152,11 +152,11 @@ def _framed(match: re.Match[bytes], data: bytes, bodyless: bool) -> tuple[int, b
     digits = lengths[0].strip(b" \t") if lengths else b"0"
     if len(lengths) > 1 or not digits.isdigit() or len(digits) > 15:
         raise ProtocolError("The answer's Content-Length cannot be read.")
+    if coding and (lengths or coding.strip(b" \t,").lower() != b"chunked" or match[1] == b"0"):
+        raise ProtocolError("The answer's Transfer-Encoding cannot be read.")
     if bodyless or status < b"200" or status == b"204" or status == b"304":
         return 0, closes
     if coding:
-        if lengths or coding.strip(b" \t,").lower() != b"chunked" or match[1] == b"0":
-            raise ProtocolError("The answer's Transfer-Encoding cannot be read.")
         return CHUNKED, closes
     if not lengths:
         if status < b"400":
