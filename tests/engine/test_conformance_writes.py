@@ -323,3 +323,26 @@ def test_a_life_goes_on_from_its_last_revision_when_the_wall_clock_is_behind(
     monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)
     world.restart()
     assert put(world.engine, b"k").revision > last
+
+
+def test_locks_are_listed_in_pages_by_their_prefix(world: World) -> None:
+    engine = world.engine
+    for number in range(25):
+        done(engine, Set(b"a/%02d" % number, b"owner", ttl_ms=60_000, space=Space.LOCKS))
+    done(engine, Set(b"b", b"another", ttl_ms=60_000, space=Space.LOCKS))
+    done(engine, Set(b"a/ends", b"short", ttl_ms=1000, space=Space.LOCKS))
+    put(engine, b"a/key")
+    world.clock.advance(2000)
+    names, after = [], None
+    while True:
+        page = engine.scan_locks(b"a/", after, 10)
+        assert len(page.entries) <= 10
+        names += [name for name, _ in page.entries]
+        after = page.next
+        if after is None:
+            break
+    assert names == [b"a/%02d" % number for number in range(25)]
+    ((name, record),) = engine.scan_locks(b"b").entries
+    assert name == b"b"
+    assert record == engine.lock_of(b"b")
+    assert [name for name, _ in engine.scan_locks(after=b"a/23").entries] == [b"a/24", b"b"]

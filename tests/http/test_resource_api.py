@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import time
 from typing import TYPE_CHECKING
 
@@ -538,3 +539,27 @@ def test_a_full_store_refuses_writes_and_serves_the_rest() -> None:
         for number in range(full):
             assert wire.ask(request("DELETE", f"/v1/keys/{number}")).status == 204
         assert wire.ask(request("PUT", "/v1/keys/more", b"x" * 500_000)).status == 201
+
+
+@pytest.mark.skipif(ON_VALKEY, reason="the memory is Valkey's")
+def test_a_batch_and_a_lock_for_which_there_is_no_room_say_how_much_they_need() -> None:
+    with Server(memory="8m") as tight, tight.connect() as wire:
+        for number in range(10):
+            assert wire.ask(request("PUT", f"/v1/keys/{number}", b"x" * 500_000)).status == 201
+        value = "x" * 20_000
+        batch = [{"op": "set", "key": f"{number}", "value": value} for number in range(200)]
+        body = json.dumps({"operations": batch}).encode()
+        answer = wire.ask(request("POST", "/v1/batch", body, Content_Type="application/json"))
+        assert_problem(answer, 507, "store-full")
+        assert answer.json["actual"] > 4_000_000 > answer.json["limit"] > 1_000_000
+        assert str(answer.json["actual"]) in answer.json["detail"]
+        body = json.dumps({"owner": "o" * 500, "ttl": 3600}).encode()
+        for number in range(3000):
+            path = f"/v1/locks/{number}"
+            answer = wire.ask(request("POST", path, body, Content_Type="application/json"))
+            if answer.status != 201:
+                break
+        assert_problem(answer, 507, "store-full")
+        assert answer.json["actual"] > answer.json["limit"] == 1 << 20
+        assert "lock" in answer.json["detail"]
+        assert wire.ask(request("PUT", "/v1/keys/a", b"v")).status == 201

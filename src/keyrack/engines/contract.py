@@ -186,6 +186,10 @@ class Why(enum.Enum):
     """The server that the store is on has no room for it; deletes still work."""
     UNSAFE = "unsafe"
     """The server that the store is on is set to remove keys by itself. Nothing was done."""
+    LOCKS_FULL = "locks full"
+    """Locks take all of the memory that they may. None is ever evicted."""
+    ANSWERS_FULL = "answers full"
+    """Outcomes that are remembered take all of the memory that they may. None is ever evicted."""
     DISK_FULL = "disk full"
     """The disk that the store is kept on has no room for it. Nothing was done."""
     DISK = "disk"
@@ -210,10 +214,10 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     holder: Record | None = None
     """Who held the lock that was to be taken, where the engine knows: it may be free by now."""
     needed: int = 0
-    """With `Why.FULL`: how many bytes a write of several operations may need, 0 where that is not
-    known."""
+    """With `FULL`: how many bytes a write of many operations may need, 0 where that is not known.
+    With `LOCKS_FULL` and `ANSWERS_FULL`: how many bytes these would take."""
     available: int = 0
-    """How many there are for it."""
+    """How many bytes there are for it."""
 
 
 Outcome: TypeAlias = tuple[Result, ...] | Refusal
@@ -360,6 +364,14 @@ class Engine(Protocol):
 
     async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
+
+    async def scan_locks(
+        self, prefix: bytes = b"", after: bytes | None = None, limit: int = 100
+    ) -> Page:
+        """Return a page of the locks that are held, in order of their names.
+
+        The records are what `lock_of` returns.
+        """
 
     async def scan(
         self,

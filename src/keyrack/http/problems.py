@@ -278,7 +278,10 @@ KINDS: Final[Mapping[str, Kind]] = {
         "The store is full",
         "Nothing was written. Reads and deletes go on; writes work again when there is room, or "
         "with a larger `--memory` (of a store in Valkey: a larger `maxmemory` there). With "
-        "`--when-full evict` room is made by evicting keys.",
+        "`--when-full evict` room is made by evicting keys. Locks may take an eighth of the "
+        "memory, and so may answers that are kept for `Idempotency-Key`; neither is evicted. "
+        "Where they are known, the members `actual` and `limit` say how many bytes would be "
+        "needed and how many there are.",
     ),
 }
 

@@ -10,6 +10,7 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number, read_due
+from keyrack.engines.embedded.database import count_taken
 from keyrack.engines.embedded.pieces import Pieces, piece_owner
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class EmbeddedAudit:
         for (_, key), (revision, change) in self._latest.items():
             if change in _MAKES.values():
                 yield f"event {revision} set {key!r}, and there is no such record"
+        yield from self._share_problems()
         yield from self._index_problems()
         yield from self._piece_problems()
 
@@ -116,6 +118,13 @@ class EmbeddedAudit:
                 yield f"the pieces of {number} have {length} bytes, and {key!r} says {size}"
         for (_, number), (size, key) in self._long.items():
             yield f"{key!r} says that {size} bytes are in the pieces of {number}; there are none"
+
+    def _share_problems(self) -> Iterator[str]:
+        for space in (Space.LOCKS, Space.ANSWERS):
+            tree = self._spaces[space]
+            found, said = count_taken(self._txn, tree), self._txn.taken(tree)
+            if found != said:
+                yield f"records of {space.name} take {found} bytes, and the store says {said}"
 
     def _index_problems(self) -> Iterator[str]:
         for entry, key in self._txn.cursor(self._expiry):

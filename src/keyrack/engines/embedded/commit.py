@@ -27,6 +27,7 @@ from keyrack.engines.contract import (
     Why,
     Write,
 )
+from keyrack.engines.embedded.database import bytes_taken
 from keyrack.engines.embedded.demand import CHECK_EVERY, Growth
 from keyrack.engines.embedded.eventlog import Draft
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter
@@ -217,7 +218,8 @@ class Commit:
                 self._undo = None
                 self._roll_back(undo)
                 self.draft.back_to(mark)
-                return Refusal(step.why, index, self._revision(operation), step.holder)
+                revision = self._revision(operation)
+                return msgspec.structs.replace(step, index=index, revision=revision)
             results.append(step)
         self._undo = None
         self._drop_long(undo.left)
@@ -250,6 +252,9 @@ class Commit:
             if fingerprint != name.fingerprint:
                 return Refusal(Why.REUSED)
             return refusal or results or ()
+        full = self._beyond_share(Space.ANSWERS, Why.ANSWERS_FULL, 1)
+        if full is not None:
+            return full
         outcome = self.apply(write)
         if isinstance(outcome, Refusal):
             kept = _encode_outcome((name.fingerprint, None, outcome))
@@ -271,6 +276,11 @@ class Commit:
             refusal = self._refused(key, operation.condition, space)
             if refusal is not None:
                 return refusal
+        if space is Space.LOCKS:
+            more = bytes_taken(key, _packed(operation, 0, self.now))
+            full = self._beyond_share(space, Why.LOCKS_FULL, more)
+            if full is not None:
+                return full
         draft = self.draft
         revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
         ends = self._end_of(key, space) if ttl == KEEP_END else self.now + ttl if ttl else 0
@@ -404,6 +414,12 @@ class Commit:
         if raw is None or (wire.has_ttl(raw) and wire.expires_at(raw) <= self.now):
             return None
         return raw
+
+    def _beyond_share(self, space: Space, why: Why, more: int) -> Refusal | None:
+        """Refuse what makes the records of a space take more than they may."""
+        needed = self.txn.taken(self._spaces[space]) + more
+        share = self.txn.database.share
+        return Refusal(why, needed=needed, available=share) if needed > share else None
 
     def _end_of(self, key: bytes, space: Space) -> int:
         raw = self._present(key, space)

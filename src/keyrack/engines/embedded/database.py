@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 import lmdb
 
+from keyrack.engines import record
 from keyrack.engines.contract import Space, StoreAway, StoreFormatUnknown, Usage
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.clock import Anchor, steady_ns
@@ -53,6 +54,13 @@ _STATE_NOTE: Final = b"keyrack:state"
 _STATE: Final = Struct(">QQQ")
 _EVICTED_NOTE: Final = b"keyrack:evicted"
 _POSITION_NOTE: Final = b"keyrack:journal"
+_TAKEN_NOTE: Final = b"keyrack:taken"
+_TAKEN: Final = Struct(">QQ")
+"""Bytes of the locks and of the answers, with what belongs to them."""
+_SHARE_PART: Final = 8
+"""Locks may take this part of the memory, and so may answers."""
+_BYTES_BESIDE: Final = 64
+"""What a record takes besides itself and twice its key: its end, the heads of both entries."""
 
 _NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"pieces", b"events"))
 _MOST_READERS: Final = 1022
@@ -81,6 +89,8 @@ class Tree(NamedTuple):
     handle: lmdb._Database
     place: int = -1
     """What a journal calls it; -1 for what it leaves out, because it follows from the records."""
+    counted: int = -1
+    """The place of its bytes among those that are counted, -1 where they are not."""
 
 
 class Cursor(Protocol):
@@ -213,6 +223,14 @@ class ReadTransaction:
         """Return how many keys were evicted; a note of its own, for stores that began without."""
         return int.from_bytes(self.note(_EVICTED_NOTE) or b"", "big")
 
+    def taken(self, tree: Tree) -> int:
+        """Return how many bytes the records of a tree that is counted take."""
+        return self._read_taken()[tree.counted]
+
+    def _read_taken(self) -> list[int]:
+        raw = self.note(_TAKEN_NOTE)
+        return [0, 0] if raw is None else list(_TAKEN.unpack(raw))
+
     def position(self) -> Position:
         """Return where the journal is."""
         return Position.unpack(self.note(_POSITION_NOTE))
@@ -242,6 +260,10 @@ class Maintenance(ReadTransaction):
         """Write a note."""
         self._raw.put(name, value, db=self.database.notes.handle)
 
+    def drop_note(self, name: bytes) -> None:
+        """Remove a note."""
+        self._raw.delete(name, db=self.database.notes.handle)
+
     def put_state(self, revision: int, events: int, size: int) -> None:
         """Write the last revision, and the number and the bytes of the events."""
         state = _STATE.pack(revision, events, size)
@@ -250,6 +272,10 @@ class Maintenance(ReadTransaction):
     def count_evicted(self, keys: int) -> None:
         """Add to the number of keys that were evicted."""
         self.put_note(_EVICTED_NOTE, (self.evicted() + keys).to_bytes(8, "big"))
+
+    def put_taken(self, taken: list[int]) -> None:
+        """Write how many bytes locks and answers take."""
+        self.put_note(_TAKEN_NOTE, _TAKEN.pack(*taken))
 
     def put_position(self, position: Position) -> None:
         """Write where the journal is."""
@@ -275,9 +301,12 @@ class Maintenance(ReadTransaction):
 
 
 class WriteTransaction(Maintenance):
-    """Changes records and what belongs to them, and has the journal told of all of it."""
+    """Changes records and what belongs to them, and has the journal told of all of it.
 
-    __slots__ = ("_change_log", "_changes")
+    It also counts the bytes of locks and answers, whatever way they come and go.
+    """
+
+    __slots__ = ("_change_log", "_changes", "_taken")
 
     def __init__(
         self, database: Database, raw: lmdb.Transaction[bytes], change_log: ChangeLog | None
@@ -287,12 +316,15 @@ class WriteTransaction(Maintenance):
         self._change_log = change_log
         self._changes: dict[tuple[int, bytes], bytes | None] | None
         self._changes = None if change_log is None else {}
+        self._taken: list[int] | None = None
 
     def commit(self) -> None:
         """End it, and have what was changed. Raises `JournalFailed`, and nothing is changed then.
 
         `lmdb.MapFullError` is raised before as well as here.
         """
+        if self._taken is not None:
+            self.put_taken(self._taken)
         if self._change_log is None or self._changes is None:
             self._raw.commit()
         else:
@@ -312,6 +344,9 @@ class WriteTransaction(Maintenance):
 
     def put(self, key: bytes, value: bytes, tree: Tree, append: bool = False) -> None:
         """Store an entry; with `append` its key is greater than all that are there."""
+        if tree.counted >= 0:
+            self.replace(key, value, tree)
+            return
         if self._changes is not None and tree.place >= 0:
             self._changes[tree.place, key] = value
         self._raw.put(key, value, append=append, db=tree.handle)
@@ -325,7 +360,20 @@ class WriteTransaction(Maintenance):
         """Store an entry and return the one before."""
         if self._changes is not None and tree.place >= 0:
             self._changes[tree.place, key] = value
-        return self._raw.replace(key, value, tree.handle)
+        old = self._raw.replace(key, value, tree.handle)
+        if tree.counted >= 0:
+            self._count(tree, bytes_taken(key, value) - bytes_taken(key, old))
+        return old
+
+    def _count(self, tree: Tree, more: int) -> None:
+        if self._taken is None:
+            self._taken = self._read_taken()
+        # Never below nothing, whatever a version that did not count has left.
+        self._taken[tree.counted] = max(0, self._taken[tree.counted] + more)
+
+    def taken(self, tree: Tree) -> int:
+        """Return how many bytes the records of a tree that is counted take."""
+        return (self._taken or self._read_taken())[tree.counted]
 
     def replacing_keys(self) -> Callable[[bytes, bytes], bytes | None]:
         """Return `replace` for the records of keys, to be called many times: the quickest there is.
@@ -347,12 +395,26 @@ class WriteTransaction(Maintenance):
         old = self._raw.pop(key, tree.handle)
         if self._changes is not None and old is not None and tree.place >= 0:
             self._changes[tree.place, key] = None
+        if tree.counted >= 0:
+            self._count(tree, -bytes_taken(key, old))
         return old
 
     def deleting(self, tree: Tree) -> DeletingCursor:
-        """Return a cursor that can remove entries."""
+        """Return a cursor that can remove entries. Not for what is counted."""
+        assert tree.counted < 0, "what is counted is removed by `pop`"
         changes = self._changes if tree.place >= 0 else None
         return DeletingCursor(self._raw.cursor(tree.handle), tree.place, changes)
+
+
+def bytes_taken(key: bytes, raw: bytes | None) -> int:
+    """Return about how many bytes a record takes, with what belongs to it; 0 where it is none."""
+    return 0 if raw is None else 2 * len(key) + record.size(raw) + _BYTES_BESIDE
+
+
+def count_taken(txn: ReadTransaction, tree: Tree) -> int:
+    """Return what `taken` should be, by looking at every record of a tree."""
+    with txn.cursor(tree) as cursor:
+        return sum(bytes_taken(key, raw) for key, raw in cursor)
 
 
 class ChangeLog(Protocol):
@@ -401,7 +463,7 @@ class Database:
         self._refuse_others()
         self.notes = Tree(self._env.open_db())
         self.spaces = tuple(
-            Tree(self._env.open_db(name), place)
+            Tree(self._env.open_db(name), place, place - 1)
             for place, name in enumerate((b"records", b"locks", b"answers"))
         )
         """The records of each space."""
@@ -448,6 +510,7 @@ class Database:
                     f"the store in {self.path} has the format {found!r}, and this version "
                     f"of Keyrack reads {FORMAT!r}. Use the one that made it, or another --store."
                 )
+            self._count_anew(txn)
             anchor = Anchor.unpack(txn.note(_ANCHOR_NOTE) or b"")
             if anchor.boot == Anchor.here_and_now(self._steady).boot:
                 return anchor
@@ -460,7 +523,14 @@ class Database:
         txn.put_note(_FORMAT_NOTE, FORMAT)
         txn.put_note(_ANCHOR_NOTE, anchor.pack())
         txn.put_state(_microseconds(), 0, 0)
+        txn.put_taken([0, 0])
         return anchor
+
+    def _count_anew(self, txn: Maintenance) -> None:
+        """Count the bytes of locks and answers of a store whose earlier versions did not."""
+        if txn.note(_TAKEN_NOTE) is None:
+            counted = self.spaces[Space.LOCKS], self.spaces[Space.ANSWERS]
+            txn.put_taken([count_taken(txn, tree) for tree in counted])
 
     def _last_time(self, txn: ReadTransaction) -> int:
         with txn.cursor(self.events) as cursor:
@@ -608,6 +678,12 @@ class Database:
         with self.maintain() as txn:
             txn.drop((*self.spaces, self.expiry, self.pieces, self.events))
             txn.put_state(txn.state()[0], 0, 0)
+            txn.put_taken([0, 0])
+
+    @property
+    def share(self) -> int:
+        """How many bytes locks may take; and answers as many."""
+        return self._limit // _SHARE_PART
 
     @property
     def most_live_pages(self) -> int:

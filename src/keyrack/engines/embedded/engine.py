@@ -198,6 +198,17 @@ class EmbeddedEngine:
             entries, folders, following = scan.page(limit, most_bytes)
             return Page(entries, folders, following, txn.state()[0])
 
+    async def scan_locks(
+        self, prefix: bytes = b"", after: bytes | None = None, limit: int = 100
+    ) -> Page:
+        """Return a page of the locks that are held, in order of their names."""
+        database = self.database
+        with database.read() as txn, txn.cursor(database.spaces[Space.LOCKS]) as cursor:
+            pieces = Pieces(txn)
+            scan = Scan(cursor, pieces, prefix, after, False, b"", self.now(), Space.LOCKS)
+            entries, _, following = scan.page(limit, PAGE_BYTES)
+            return Page(entries, [], following, txn.state()[0])
+
     async def count(
         self, prefix: bytes, after: bytes | None, steps: int
     ) -> tuple[int, bytes | None]:

@@ -28,6 +28,7 @@ class Scan:
         reverse: bool,
         delimiter: bytes,
         now: int,
+        space: Space = Space.KEYS,
     ) -> None:
         self._cursor = cursor
         self._pieces = pieces
@@ -35,6 +36,7 @@ class Scan:
         self._reverse = reverse
         self._delimiter = delimiter
         self._now = now
+        self._space = space
         self._found = self._seek_before(after) if reverse else self._seek_after(after)
 
     def _seek_after(self, after: bytes | None) -> bool:
@@ -88,7 +90,7 @@ class Scan:
                 last = folder
                 self._found = self._leave(folder)
                 continue
-            record = self._pieces.record(Space.KEYS, raw)
+            record = self._pieces.record(self._space, raw)
             entries.append((key, record))
             size += len(record.value)
             last = key

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libvalkey import ReplyError
 
-from keyrack.engines.contract import PAGE_BYTES, Capabilities, Refusal, Space, StoreError, Why
+from keyrack.engines.contract import PAGE_BYTES, Capabilities, Page, Refusal, Space, StoreError, Why
 from keyrack.engines.valkey.batching import ReadBatcher, WriteBatcher
 from keyrack.engines.valkey.calls import Calls
 from keyrack.engines.valkey.clock import StoreClock
@@ -27,7 +27,7 @@ from keyrack.engines.valkey.upkeep import Upkeep
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Event, Outcome, Page, Record, Sweep, Usage, Write
+    from keyrack.engines.contract import Event, Outcome, Record, Sweep, Usage, Write
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.clock import Clock
     from keyrack.engines.valkey.servers import Login, Servers
@@ -210,6 +210,23 @@ class ValkeyEngine:
         each had in one moment, and watching after its revision misses nothing.
         """
         return await self._lists.page(prefix, after, limit, reverse, delimiter, most_bytes)
+
+    async def scan_locks(
+        self, prefix: bytes = b"", after: bytes | None = None, limit: int = 100
+    ) -> Page:
+        """Return a page of the locks that are held, in order of their names.
+
+        The names of all locks are read for it: those of a shard are in the order of their ends.
+        """
+        names = await self._lists.locks(prefix, after)
+        _, revision = await self.history()
+        records = await asyncio.gather(*map(self.lock_of, names[:limit]))
+        entries = [
+            (name, record)
+            for name, record in zip(names, records, strict=False)
+            if record is not None
+        ]
+        return Page(entries, [], names[limit - 1] if len(names) > limit else None, revision)
 
     async def count(
         self, prefix: bytes, after: bytes | None, steps: int

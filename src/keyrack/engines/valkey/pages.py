@@ -10,7 +10,8 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Page
+from keyrack.engines.contract import Page, Space
+from keyrack.engines.valkey.layout import ENDS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -54,6 +55,22 @@ class Lists:
         if self._shards == 1:
             return await pages.of_one(after, limit)
         return await pages.of_many(after, limit, await self._closed())
+
+    async def locks(self, prefix: bytes, after: bytes | None) -> list[bytes]:
+        """Return the names of the locks that are held and begin with a prefix, in their order."""
+        layout, now = self._calls.layout, b"(%d" % self._calls.clock.now()
+        found = await asyncio.gather(
+            *(
+                self._calls.ask(shard, b"ZRANGEBYSCORE", base + ENDS[Space.LOCKS], now, b"+inf")
+                for shard, base in enumerate(layout.bases)
+            )
+        )
+        return sorted(
+            name
+            for names in found
+            for name in names
+            if name.startswith(prefix) and (after is None or name > after)
+        )
 
     async def count(
         self, prefix: bytes, after: bytes | None, steps: int

@@ -196,12 +196,29 @@ def too_large(what: str, actual: int | None, limit: int, setting: str) -> Proble
     )
 
 
+_FULL: Final = {
+    Why.FULL: "There is no room for this{}. Delete keys, or start with more --memory.",
+    Why.LOCKS_FULL: "There is no room for another lock{}. Give locks back, or let them end.",
+    Why.ANSWERS_FULL: "There is no room to remember another answer{}. Use Idempotency-Key for "
+    "fewer requests, a shorter --idempotency-ttl, or start with more --memory.",
+}
+
+
+def _full(refusal: Refusal) -> Problem:
+    """Return the problem of a write that there is no room for."""
+    detail, needed, available = _FULL[refusal.why], refusal.needed, refusal.available
+    if not needed:
+        return Problem("store-full", detail.format(""))
+    sizes = f": {needed} bytes are needed for it, and there are {available}"
+    if refusal.why is not Why.FULL:
+        sizes = f": together they would take {needed} bytes, and may take {available}"
+    return Problem("store-full", detail.format(sizes), limit=available, actual=needed)
+
+
 def refused(refusal: Refusal) -> Problem:
     """Return the problem of a write that the engine refused."""
-    if refusal.why is Why.FULL:
-        return Problem(
-            "store-full", "There is no room for this. Delete keys, or start with more --memory."
-        )
+    if refusal.why in _FULL:
+        return _full(refusal)
     if refusal.why is Why.SERVER_FULL:
         return Problem(
             "store-full",
