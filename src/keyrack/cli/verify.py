@@ -28,7 +28,7 @@ _SECONDS: Final = 10.0
 """How long to wait for an answer."""
 
 
-class Answer(NamedTuple):
+class _Answer(NamedTuple):
     """What is expected or was answered; the media type is empty when there is none."""
 
     status: int
@@ -36,33 +36,33 @@ class Answer(NamedTuple):
     body: str
 
 
-class Check(NamedTuple):
+class _Check(NamedTuple):
     """A request and the only answer that is right."""
 
     what: str
-    expected: Answer
+    expected: _Answer
     method: str
     path: str
     body: str | None = None
 
 
-def checks(key: str) -> tuple[Check, ...]:
+def checks(key: str) -> tuple[_Check, ...]:
     """Return all checks, in order; they use the one key and remove it at the end."""
     path, resource = f"/get/{key}", f"/v1/keys/{key}"
-    stored, missing = Answer(200, _JSON, _STORED), Answer(404, _JSON, _MISSING)
+    stored, missing = _Answer(200, _JSON, _STORED), _Answer(404, _JSON, _MISSING)
     text = f'{{"key":"{key}","value":"value_1"}}'
     number = f'{{"key":"{key}","value":{{"n":[1,2.50]}}'
     return (
-        Check("a missing key is not found", missing, "GET", path),
-        Check("a key is set", stored, "POST", "/set", text),
-        Check("the key is got", Answer(200, _JSON, text), "GET", path),
-        Check("the key is set again", stored, "POST", "/set", number + ',"ttl":60}'),
-        Check("a JSON value comes back as it was", Answer(200, _JSON, number + "}"), "GET", path),
-        Check("the key is deleted", Answer(204, "", ""), "DELETE", resource),
-        Check("a deleted key is not found", missing, "GET", path),
-        Check(
+        _Check("a missing key is not found", missing, "GET", path),
+        _Check("a key is set", stored, "POST", "/set", text),
+        _Check("the key is got", _Answer(200, _JSON, text), "GET", path),
+        _Check("the key is set again", stored, "POST", "/set", number + ',"ttl":60}'),
+        _Check("a JSON value comes back as it was", _Answer(200, _JSON, number + "}"), "GET", path),
+        _Check("the key is deleted", _Answer(204, "", ""), "DELETE", resource),
+        _Check("a deleted key is not found", missing, "GET", path),
+        _Check(
             "the service is healthy",
-            Answer(200, "text/plain; charset=utf-8", "ok\n"),
+            _Answer(200, "text/plain; charset=utf-8", "ok\n"),
             "GET",
             "/healthz",
         ),
@@ -70,7 +70,7 @@ def checks(key: str) -> tuple[Check, ...]:
 
 
 def run(arguments: list[str]) -> int:
-    """Check the service, print each check, and return the exit code of the first difference."""
+    """_Check the service, print each check, and return the exit code of the first difference."""
     given = _parser().parse_args(arguments)
     if not _is_url(given.url):
         return complain(f"{given.url!r} is not a URL like {DEFAULT_URL}.", MISUSED)
@@ -93,7 +93,7 @@ def run(arguments: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="keyrack verify",
-        description="Check a running service from outside: the seed API, to the letter.",
+        description="_Check a running service from outside: the seed API, to the letter.",
         epilog="exit codes: 0 all is right, 1 an answer is not, 2 misused, 3 no answer",
         allow_abbrev=False,
     )
@@ -144,7 +144,7 @@ def _compare(url: str, token: str | None) -> int:
     return OK
 
 
-def _difference(url: str, check: Check, answered: Answer) -> Iterator[str]:
+def _difference(url: str, check: _Check, answered: _Answer) -> Iterator[str]:
     yield f"FAIL  {check.what}: {check.method} {url}{check.path}"
     for name, answer in (("expected", check.expected), ("answered", answered)):
         yield f"      {name} {answer.status} {answer.media_type or '(no media type)'}"
@@ -166,7 +166,7 @@ def _ready(url: str, seconds: float) -> bool:
 
 def _ask(
     url: str, method: str, path: str, body: str | None = None, token: str | None = None
-) -> Answer:
+) -> _Answer:
     """Ask on a connection of its own: behind a Service each question may meet another pod."""
     parts = urlsplit(url)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
@@ -178,6 +178,6 @@ def _ask(
         connection.request(method, parts.path + path, body, headers)
         response = connection.getresponse()
         text = response.read().decode("utf-8", "backslashreplace")
-        return Answer(response.status, response.headers.get("Content-Type", ""), text)
+        return _Answer(response.status, response.headers.get("Content-Type", ""), text)
     finally:
         connection.close()

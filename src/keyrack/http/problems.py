@@ -24,7 +24,7 @@ _log = logging.getLogger("keyrack.http")
 TYPE_PREFIX: Final = "/docs/problems/"
 
 
-class Kind(NamedTuple):
+class ProblemKind(NamedTuple):
     """A kind of failure; `explanation` is its page in the documentation."""
 
     status: int
@@ -34,86 +34,86 @@ class Kind(NamedTuple):
     """The connection cannot be used after it: where the message ends is not known."""
 
 
-KINDS: Final[Mapping[str, Kind]] = {
-    "malformed-message": Kind(
+KINDS: Final[Mapping[str, ProblemKind]] = {
+    "malformed-message": ProblemKind(
         400,
         "The HTTP message is malformed",
         "The request does not follow RFC 9112, or could be read in two ways. The connection is "
         "closed, because where the next request begins is not known.",
         closes=True,
     ),
-    "bad-host": Kind(
+    "bad-host": ProblemKind(
         400,
         "The Host field is missing, repeated or malformed",
         "An HTTP/1.1 request names its host exactly once.",
         closes=True,
     ),
-    "bad-target": Kind(
+    "bad-target": ProblemKind(
         400,
         "The request target is malformed",
         "A target is a path of visible ASCII characters, with any other byte percent-encoded.",
     ),
-    "bad-key": Kind(
+    "bad-key": ProblemKind(
         400,
         "The key cannot be used",
         f"A key is 1 to {MAX_KEY_BYTES} bytes of UTF-8. In a path it is percent-decoded exactly "
         "once and is the whole rest of the path, slashes included.",
     ),
-    "bad-parameter": Kind(
+    "bad-parameter": ProblemKind(
         400,
         "A query parameter is unknown, repeated or has a bad value",
         "Parameters that are not known are refused rather than ignored, so that a misspelt one "
         "does not do something else than was meant.",
     ),
-    "bad-ttl": Kind(
+    "bad-ttl": ProblemKind(
         400,
         "The TTL cannot be used",
         f"A TTL is a decimal number of seconds between 0.001 and {MAX_TTL_MS // 1000} (ten "
         "years), without a sign or an exponent.",
     ),
-    "bad-condition": Kind(
+    "bad-condition": ProblemKind(
         400,
         "A precondition is malformed",
         "If-Match and If-None-Match hold `*` or a list of entity tags in double quotes.",
     ),
-    "bad-json": Kind(
+    "bad-json": ProblemKind(
         400,
         "The body is not the JSON that was expected",
         "The body is one JSON text in UTF-8, with the members that the operation names.",
     ),
-    "unauthenticated": Kind(
+    "unauthenticated": ProblemKind(
         401,
         "Who sends this is not known",
         "Access is controlled here, and what is asked for is not open to everybody. Send a token: "
         "`Authorization: Bearer krk_...`, or as the password of Basic with any user name.",
     ),
-    "invalid-token": Kind(
+    "invalid-token": ProblemKind(
         401,
         "The token does not count",
         "It is incomplete, expired, revoked, or not known; where that can be told, the detail says "
         "which. Nothing was done.",
     ),
-    "forbidden": Kind(
+    "forbidden": ProblemKind(
         403,
         "The sender may not do this",
         "The member `verb` says what would have been needed and `rule` which of the sender's rules "
         "decided, null where none allows it; `token` is the public id of the sender's token. "
         "Whether the key exists is not told. `POST /v1/auth/check` tells the same beforehand.",
     ),
-    "rate-limited": Kind(
+    "rate-limited": ProblemKind(
         429,
         "There are too many requests",
         "The sender's token has a rate and has used it up, or too many log-ins from its address "
         "have failed. Retry after the seconds that Retry-After names.",
     ),
-    "cross-site": Kind(
+    "cross-site": ProblemKind(
         403,
         "A page of another site may not do this",
         "The request comes from a web page of another origin, which may link to this server, and "
         "not write, embed or fetch. Programs that are no browsers do not send the fields that this "
         "is judged by.",
     ),
-    "host-not-allowed": Kind(
+    "host-not-allowed": ProblemKind(
         403,
         "This server is not known by the name that was called",
         "A request must name the server by an IP address, localhost, this machine's name, `--host` "
@@ -122,96 +122,100 @@ KINDS: Final[Mapping[str, Kind]] = {
         "always, and of every client where the service listens on loopback only or "
         "`--allowed-hosts` is given.",
     ),
-    "bad-number": Kind(
+    "bad-number": ProblemKind(
         400,
         "A number cannot be used",
         "Numbers of 64 bits are decimal digits with an optional minus, best sent as a string.",
     ),
-    "not-found": Kind(
+    "not-found": ProblemKind(
         404,
         "There is nothing at this path",
         "No operation has this path. The home page lists the common ones.",
     ),
-    "key-not-found": Kind(404, "Key not found", "The key was never set, was deleted, or ended."),
-    "method-not-allowed": Kind(
+    "key-not-found": ProblemKind(
+        404, "Key not found", "The key was never set, was deleted, or ended."
+    ),
+    "method-not-allowed": ProblemKind(
         405,
         "The method is not allowed here",
         "The path exists, the method does not. The Allow field lists those that do.",
     ),
-    "request-timeout": Kind(
+    "request-timeout": ProblemKind(
         408,
         "The request did not arrive in time",
         "Header and body each have a deadline as a whole, which single bytes do not extend: "
         "`--head-timeout` and `--body-timeout`.",
         closes=True,
     ),
-    "batch-refused": Kind(
+    "batch-refused": ProblemKind(
         409,
         "An operation of the batch was refused, so none was done",
         "The members `operation` (counted from 0) and `reason` say which and why.",
     ),
-    "lock-held": Kind(
+    "lock-held": ProblemKind(
         409,
         "Somebody else holds the lock",
         "The members `owner` and `ttl` say who and for how many seconds yet; Retry-After says it "
         "too. With `Prefer: wait=30` the request waits for the lock instead.",
     ),
-    "not-a-number": Kind(
+    "not-a-number": ProblemKind(
         409, "The value is not a number", "Only a decimal number of 64 bits can be added to."
     ),
-    "no-snapshots": Kind(
+    "no-snapshots": ProblemKind(
         409,
         "This service takes no snapshots",
         "Nothing is kept on a disk unless the service is started with `--durability snapshot` or "
         "`commit`. `GET /v1/export` works in any mode.",
     ),
-    "not-json": Kind(
+    "not-json": ProblemKind(
         409, "The value is not JSON", "Only a value of type `application/json` can be patched."
     ),
-    "overflow": Kind(409, "The sum has more than 64 bits", "The counter was left as it was."),
-    "lock-not-held": Kind(
+    "overflow": ProblemKind(
+        409, "The sum has more than 64 bits", "The counter was left as it was."
+    ),
+    "lock-not-held": ProblemKind(
         404, "Nobody holds the lock", "It was never taken, was given back, or its time was over."
     ),
-    "history-gone": Kind(
+    "history-gone": ProblemKind(
         410,
         "The history does not reach back to there",
         "Events are kept up to a number (`--events`). List the keys, which names a revision, and "
         "watch from that one.",
     ),
-    "precondition-failed": Kind(
+    "precondition-failed": ProblemKind(
         412,
         "A precondition does not hold",
         "The key is not in the state that If-Match or If-None-Match asked for. The ETag of this "
         "answer is its present one; without an ETag the key is missing.",
     ),
-    "too-large": Kind(
+    "too-large": ProblemKind(
         413,
         "The body or the value is too large",
         "The members `limit` and `actual` are in bytes. The limits are settings: `--max-value` "
         "and `--max-body`.",
         closes=True,
     ),
-    "target-too-long": Kind(
+    "target-too-long": ProblemKind(
         414, "The request target is too long", "The member `limit` is in bytes.", closes=True
     ),
-    "unsupported-media-type": Kind(
+    "unsupported-media-type": ProblemKind(
         415,
         "The media type or encoding of the body is not supported",
         "The operation names the media type that it takes; values are stored without a content "
         "encoding.",
     ),
-    "expectation-failed": Kind(
+    "expectation-failed": ProblemKind(
         417,
         "The expectation is not known",
         "The only expectation that is supported is `100-continue`.",
         closes=True,
     ),
-    "idempotency-key-reused": Kind(
+    "idempotency-key-reused": ProblemKind(
         422,
         "The Idempotency-Key belongs to another request",
         "A key names one request, body included. A retry repeats it exactly.",
     ),
-    "keys-in-several-shards": Kind(
+    "keys-in-several-shards": ProblemKind(
         422,
         "The keys are in several shards",
         "A store in a Valkey cluster is spread over shards, and only keys of the same shard can be "
@@ -219,61 +223,61 @@ KINDS: Final[Mapping[str, Kind]] = {
         "`{order:17}/state` and `{order:17}/lines` are always in the same one. "
         "`atomic_across_keys` under `/v1/info` says whether a store is spread.",
     ),
-    "head-too-large": Kind(
+    "head-too-large": ProblemKind(
         431,
         "The header section is too large",
         "The member `limit` says how many fields or bytes are taken.",
         closes=True,
     ),
-    "internal": Kind(
+    "internal": ProblemKind(
         500,
         "Something went wrong inside the server",
         "This is a defect of the server; its log has the details.",
     ),
-    "method-not-implemented": Kind(
+    "method-not-implemented": ProblemKind(
         501,
         "The method is not known",
         "No operation has this method. They are GET, HEAD, PUT, POST, DELETE, PATCH and OPTIONS, "
         "in capitals.",
         closes=True,
     ),
-    "version-not-supported": Kind(
+    "version-not-supported": ProblemKind(
         505,
         "The version of HTTP is not supported",
         "Requests are HTTP/1.1 or HTTP/1.0. Every later HTTP/1 is served as HTTP/1.1.",
         closes=True,
     ),
-    "unavailable": Kind(
+    "unavailable": ProblemKind(
         503,
         "The store cannot be reached right now",
         "Retry after the seconds that Retry-After names.",
     ),
-    "client-memory-full": Kind(
+    "client-memory-full": ProblemKind(
         503,
         "The service holds as much for its clients as it may",
         "Bodies that are arriving and answers that are not taken share one budget, "
         "`--client-memory`. Retry after the seconds that Retry-After names. While the budget is "
         "nearly used up, clients that take nothing are cut, the greediest first.",
     ),
-    "not-well": Kind(
+    "not-well": ProblemKind(
         503,
         "The service does not work as it should",
         "A process of it is stuck, and nobody has replaced it. Its log says more; restart it.",
     ),
-    "ending": Kind(
+    "ending": ProblemKind(
         503,
         "The service is about to end",
         "It was told to, and answers what is under way. Other services, and this one after its "
         "restart, take new requests.",
     ),
-    "too-many-connections": Kind(
+    "too-many-connections": ProblemKind(
         503,
         "There are too many connections",
         "The service holds as many as `--max-connections` or its limit of open files lets it. "
         "Use fewer with more requests each (keep-alive), or raise the limit.",
         closes=True,
     ),
-    "store-full": Kind(
+    "store-full": ProblemKind(
         507,
         "The store is full",
         "Nothing was written. Reads and deletes go on; writes work again when there is room, or "

@@ -21,8 +21,8 @@ from keyrack.engines.valkey.layout import KINDS, Layout, slot_of
 from keyrack.engines.valkey.notices import Notices
 from keyrack.engines.valkey.pages import Lists
 from keyrack.engines.valkey.servers import Cluster, Single
-from keyrack.engines.valkey.store import Store
-from keyrack.engines.valkey.upkeep import Upkeep
+from keyrack.engines.valkey.store import ValkeyStore
+from keyrack.engines.valkey.upkeep import ValkeyUpkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -96,8 +96,8 @@ class ValkeyEngine:
         self.writes = WriteBatcher(self.calls, writers, options.wait)
         self._events = EventReader(self.calls, self._notice)
         self._lists = Lists(self.calls, self._events.closed)
-        self.upkeep = Upkeep(self.calls, max(1, options.events))
-        self.store = Store(self.calls, address, options.may_evict)
+        self.upkeep = ValkeyUpkeep(self.calls, max(1, options.events))
+        self.store = ValkeyStore(self.calls, address, options.may_evict)
         self._notices = Notices(self._login, servers, self.layout, self._notice)
         try:
             await servers.find()

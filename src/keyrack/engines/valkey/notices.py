@@ -14,7 +14,7 @@ from libvalkey import ProtocolError, Reader, ReplyError
 
 from keyrack.engines.contract import StoreAway
 from keyrack.engines.valkey.layout import CHANNEL
-from keyrack.engines.valkey.resp import Connection, Lost, encode
+from keyrack.engines.valkey.resp import Lost, ValkeyConnection, encode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ _BEAT: Final = 5.0
 _PING: Final = encode((b"PING",))
 
 
-class _Listener(Connection):
+class _Listener(ValkeyConnection):
     """A connection that is told things without asking."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, told: Callable[[], None]) -> None:

@@ -54,7 +54,7 @@ class Call:
         """Whether the asker asks in parts when the keys are at several servers."""
 
 
-class Connection(asyncio.Protocol):
+class ValkeyConnection(asyncio.Protocol):
     """A connection; `replied` is given every reply with its call, in order."""
 
     def __init__(self, replied: Callable[[Call, Any], None], lost: Callable[[], None]) -> None:

@@ -21,7 +21,7 @@ from libvalkey import ReplyError
 
 from keyrack.engines.contract import StoreAway
 from keyrack.engines.valkey import library
-from keyrack.engines.valkey.resp import Call, Connection, Lost, code_of, encode
+from keyrack.engines.valkey.resp import Call, Lost, ValkeyConnection, code_of, encode
 
 if TYPE_CHECKING:
     import ssl
@@ -50,7 +50,7 @@ _LOAD: Final = encode((b"FUNCTION", b"LOAD", library.SOURCE))
 _log = logging.getLogger("keyrack.valkey")
 
 
-class Refused(Exception):
+class ServerUnfit(Exception):
     """A server was reached, and cannot be used."""
 
 
@@ -71,7 +71,9 @@ class Login:
         self.timeout = timeout
         self._secret = [part.encode() for part in (user, password) if part]
 
-    async def enter(self, place: Place, connection: Connection, name: bytes = b"keyrack") -> None:
+    async def enter(
+        self, place: Place, connection: ValkeyConnection, name: bytes = b"keyrack"
+    ) -> None:
         """Connect to a server and say who we are."""
         loop = asyncio.get_running_loop()
         host = place[0] if self.tls else None
@@ -80,7 +82,7 @@ class Login:
             await ask(connection, b"AUTH", *self._secret)
         await ask(connection, b"CLIENT", b"SETNAME", name)
 
-    async def ask_sentinel(self, connection: Connection, *parts: bytes) -> Any:
+    async def ask_sentinel(self, connection: ValkeyConnection, *parts: bytes) -> Any:
         """Ask a Sentinel, with the server's password if it wants one.
 
         Many want none though the server does, and would refuse one: it is not offered unasked. The
@@ -95,7 +97,7 @@ class Login:
         return await ask(connection, *parts)
 
 
-async def ask(connection: Connection, *parts: bytes) -> Any:
+async def ask(connection: ValkeyConnection, *parts: bytes) -> Any:
     """Send one command on a connection that nobody else uses yet, and return the reply."""
     loop = asyncio.get_running_loop()
     reply: asyncio.Future[Any] = loop.create_future()
@@ -134,7 +136,7 @@ class Link:
         self._servers = servers
         self._loop = asyncio.get_running_loop()
         self._waiting: deque[Call] = deque()
-        self._connection: Connection | None = None
+        self._connection: ValkeyConnection | None = None
         self._away_since = self._loop.time()
         self.keeper = self._loop.create_task(self._connect())
         self._closed = False
@@ -207,12 +209,12 @@ class Link:
                 async with asyncio.timeout(self._login.timeout):
                     await self._enter()
                     return
-            except (OSError, TimeoutError, Lost, ReplyError, Refused, StoreAway) as error:
+            except (OSError, TimeoutError, Lost, ReplyError, ServerUnfit, StoreAway) as error:
                 self.trouble = str(error) or f"no connection in {self._login.timeout:g} seconds"
                 self._servers.unreachable(self)
 
     async def _enter(self) -> None:
-        connection = Connection(self._replied, self._lost_before_use)
+        connection = ValkeyConnection(self._replied, self._lost_before_use)
         try:
             self.place = await self._locate()
             await self._login.enter(self.place, connection)
@@ -225,7 +227,7 @@ class Link:
     def _lost_before_use(self) -> None:
         """Nobody uses it yet: those that wait in `_enter` are told by their calls."""
 
-    def _use(self, connection: Connection) -> None:
+    def _use(self, connection: ValkeyConnection) -> None:
         now = self._loop.time()
         connection.lost = self._lost
         self._connection = connection
@@ -291,8 +293,8 @@ class Servers(abc.ABC):
         """Return all servers."""
 
     @abc.abstractmethod
-    async def check(self, connection: Connection) -> None:
-        """Raise `Refused` when the server at the other end cannot be used now."""
+    async def check(self, connection: ValkeyConnection) -> None:
+        """Raise `ServerUnfit` when the server at the other end cannot be used now."""
 
     def connected(self, link: Link) -> None:
         """Take note that a server was found, again."""
@@ -390,15 +392,15 @@ class Single(Servers):
         """Return the only one."""
         return (self._link,)
 
-    async def check(self, connection: Connection) -> None:
+    async def check(self, connection: ValkeyConnection) -> None:
         """Refuse a replica, a server that still loads, and a member of a cluster."""
         facts = information(await ask(connection, b"INFO"))
         if facts.get("loading") == "1":
-            raise Refused("it still loads its data")
+            raise ServerUnfit("it still loads its data")
         if facts.get("role") != "master":
-            raise Refused("it is a replica, not the primary")
+            raise ServerUnfit("it is a replica, not the primary")
         if facts.get("cluster_enabled") == "1":
-            raise Refused("it is part of a cluster; say valkey-cluster://")
+            raise ServerUnfit("it is part of a cluster; say valkey-cluster://")
 
     async def _look_around(self) -> None:
         """Leave a primary that is none any more, though it may not know: it may be cut off."""
@@ -406,7 +408,7 @@ class Single(Servers):
             await asyncio.sleep(_LOOK)
             try:
                 place = await self._ask_sentinels()
-            except Refused:
+            except ServerUnfit:
                 continue
             if self._link.connected and place != self._link.place:
                 self._link.drop(f"Sentinel says that {place[0]}:{place[1]} is the primary")
@@ -427,12 +429,12 @@ class Single(Servers):
             try:
                 async with asyncio.timeout(self._login.timeout / 2):
                     return await self._ask_sentinel(place)
-            except (OSError, TimeoutError, Lost, ReplyError, Refused) as error:
+            except (OSError, TimeoutError, Lost, ReplyError, ServerUnfit) as error:
                 trouble = f"{place[0]}:{place[1]}: {error or 'no answer'}"
-        raise Refused(f"no Sentinel names the primary ({trouble})")
+        raise ServerUnfit(f"no Sentinel names the primary ({trouble})")
 
     async def _ask_sentinel(self, place: Place) -> Place:
-        connection = Connection(reply_to, lambda: None)
+        connection = ValkeyConnection(reply_to, lambda: None)
         try:
             loop = asyncio.get_running_loop()
             host = place[0] if self._login.tls else None
@@ -445,7 +447,7 @@ class Single(Servers):
         finally:
             connection.close()
         if reply is None:
-            raise Refused(f"it knows no {self._address.master!r}")
+            raise ServerUnfit(f"it knows no {self._address.master!r}")
         return reply[0].decode(), int(reply[1])
 
 
@@ -485,11 +487,11 @@ class Cluster(Servers):
         self._retired = [link for link in self._retired if link.connected]
         return [*self._links.values(), *self._retired]
 
-    async def check(self, connection: Connection) -> None:
+    async def check(self, connection: ValkeyConnection) -> None:
         """Refuse a server without a cluster. Whose slots it has, its replies tell."""
         facts = information(await ask(connection, b"INFO"))
         if facts.get("cluster_enabled") != "1":
-            raise Refused("it is not part of a cluster; say valkey://")
+            raise ServerUnfit("it is not part of a cluster; say valkey://")
 
     def unreachable(self, link: Link) -> None:
         """Look who has its slots now."""
@@ -550,7 +552,7 @@ class Cluster(Servers):
         return await self._ask_at(place, b"CLUSTER", b"SLOTS")
 
     async def _ask_at(self, place: Place, *parts: bytes) -> Any:
-        connection = Connection(reply_to, lambda: None)
+        connection = ValkeyConnection(reply_to, lambda: None)
         try:
             await self._login.enter(place, connection)
             return await ask(connection, *parts)

@@ -30,7 +30,7 @@ _KEEPS: Final = "noeviction"
 _log = logging.getLogger("keyrack.valkey")
 
 
-class Store:
+class ValkeyStore:
     """The store at an address. `may_evict` allows servers that remove keys of their own accord."""
 
     def __init__(self, calls: Calls, address: Address, may_evict: bool) -> None:

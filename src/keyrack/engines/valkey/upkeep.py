@@ -22,7 +22,7 @@ _SWEEP_LEASE_MS: Final = b"200"
 _STORE_LEASE_MS: Final = b"500"
 
 
-class Upkeep:
+class ValkeyUpkeep:
     """Removes what is over. `events_kept` is how many events stay at least."""
 
     def __init__(self, calls: Calls, events_kept: int) -> None:
