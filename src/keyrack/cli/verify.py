@@ -70,7 +70,7 @@ def checks(key: str) -> tuple[_Check, ...]:
 
 
 def run(arguments: list[str]) -> int:
-    """_Check the service, print each check, and return the exit code of the first difference."""
+    """Check the service, print each check, and return the exit code of the first difference."""
     given = _parser().parse_args(arguments)
     if not _is_url(given.url):
         return complain(f"{given.url!r} is not a URL like {DEFAULT_URL}.", MISUSED)
