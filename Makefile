@@ -128,7 +128,7 @@ test-wheel: wheel
 .PHONY: docs
 docs: $(VENV)/.dev
 	$(BIN)/python -m keyrack.settings > docs/settings.md
-	$(BIN)/python -m keyrack.http.reference docs/http-api.md
+	$(BIN)/python -m keyrack.http.api.reference docs/http-api.md
 
 ## bench: measure Keyrack and its peers side by side (ARGS="--quick" for under a minute)
 .PHONY: bench
