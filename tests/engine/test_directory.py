@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import tempfile
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,8 @@ from keyrack.engines.embedded import directory, locking
 from keyrack.engines.embedded.directory import MINIMUM, prepare, remove_leftovers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyrack.engines.embedded.directory import Place
 
 AVAILABLE = 1 << 30
@@ -303,3 +306,40 @@ def test_a_store_that_is_not_in_memory_is_noted(shm: Path, kind: str, notes: int
     directory._note_file_system(str(shm), found, lambda: mounts)
     assert len(found) == notes
     assert all(f"is on {kind}, not in memory" in note for note in found)
+
+
+def as_somebody_else(work: Callable[[], object]) -> str:
+    """Return what work returns, or the error it raises, in a process of another user."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setresuid(54321, 54321, 54321)
+            os.write(writing, repr(work()).encode())
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, encoding="utf-8") as pipe:
+        said = pipe.read()
+    os.waitpid(pid, 0)
+    return said
+
+
+@pytest.mark.parametrize("shut", ["directory", "mark", "lock"])
+def test_leftovers_of_somebody_else_are_passed_over(shut: str) -> None:
+    """Anybody may make such directories in shared memory, with whatever rights."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
+        parent = Path(name)
+        parent.chmod(0o777)
+        other = parent / "keyrack-other"
+        other.mkdir(mode=0o755)
+        (other / "unnamed").touch(mode=0o600)
+        (other / "lock").touch(mode=0o000)
+        {"directory": other, "mark": other / "unnamed", "lock": other / "lock"}[shut].chmod(0)
+        assert as_somebody_else(lambda: remove_leftovers(parent)) == "[]"
+        made = as_somebody_else(lambda: directory._make_unnamed(parent)[0])
+        assert made.startswith(repr(str(parent / "keyrack-"))[:-1])
+        other.chmod(0o700)

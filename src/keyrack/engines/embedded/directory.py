@@ -173,7 +173,10 @@ def remove_leftovers(parent: Path) -> list[str]:
     """Remove unnamed stores whose service is dead, and return which."""
     removed = []
     for path in unnamed_stores(parent):
-        lock = try_lock(str(path))
+        try:
+            lock = try_lock(str(path))
+        except OSError:
+            continue
         if lock is not None:
             shutil.rmtree(path, ignore_errors=True)
             os.close(lock)
@@ -188,8 +191,8 @@ def unnamed_stores(parent: Path | None = None) -> list[Path]:
         try:
             if (path / _UNNAMED).stat().st_uid == os.geteuid():
                 found.append(path)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        except OSError:
+            continue  # it is gone, or somebody else's: anybody may make such a directory there
     return found
 
 
