@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from engine_support.world import MIB, EmbeddedWorld, blocks, drop, history, put
+import pytest
+from engine_support.world import MIB, EmbeddedWorld, attempt, blocks, drop, history, put
 
-from keyrack.engines.contract import Set
+from keyrack.engines.contract import Refusal, Set
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,3 +90,14 @@ def test_a_hundred_thousand_small_keys_take_about_as_much_as_promised(shm: Path)
     used = world.engine.usage().used
     world.close()
     assert used < 110 * 100_000
+
+
+@pytest.mark.parametrize("memory", [8, 64])
+def test_a_full_store_has_no_more_free_than_what_is_kept(shm: Path, memory: int) -> None:
+    world = EmbeddedWorld(shm, memory * MIB, events=100_000)
+    number = 0
+    while not isinstance(attempt(world.engine, Set(b"%08d" % number, bytes(1000))), Refusal):
+        number += 1
+    usage = world.engine.usage()
+    assert 128 * PAGE <= usage.kept_free <= usage.free < usage.kept_free + 128 * PAGE
+    world.close()

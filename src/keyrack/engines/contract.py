@@ -281,6 +281,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """What the files have claimed from the system so far; it only grows, up to the limit."""
     reclaimable: int = 0
     """The part of `free` that held something before, and is used again first."""
+    kept_free: int = 0
+    """The part of `free` that only deletes and the log of events may use: a full store has it."""
     evicted: int = 0
     """How many keys were evicted in the store's life."""
 

@@ -257,6 +257,7 @@ class Application:
                     "used": usage.used,
                     "free": usage.free,
                     "reclaimable": usage.reclaimable,
+                    "kept_free": usage.kept_free,
                     "reserved": usage.reserved,
                 },
                 "client_memory": {

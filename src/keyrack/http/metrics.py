@@ -195,6 +195,11 @@ class Metrics(Collector):
             ("store_used_bytes", usage.used, "Memory in use: records, indexes, events."),
             ("store_free_bytes", usage.free, "Memory that can still be used."),
             ("store_reclaimable_bytes", usage.reclaimable, "The part of it that was used before."),
+            (
+                "store_kept_free_bytes",
+                usage.kept_free,
+                "The part of it that only deletes and the event log may use.",
+            ),
             ("store_reserved_bytes", usage.reserved, "Memory claimed from the system."),
         ):
             yield GaugeMetricFamily(f"keyrack_{name}", text, value)

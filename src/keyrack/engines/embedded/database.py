@@ -712,7 +712,9 @@ class Database:
             keys_with_ttl = txn.entries(self.expiry) - sum(others)
             taken = self._env.info()["last_pgno"] + 1
             evicted = txn.evicted()
+            kept = RESERVE + max(0, self.log_pages - txn.pages(self.events))
         used = live * PAGE + self._beside
+        free = max(0, self._limit - used)
         return Usage(
             keys=keys,
             keys_with_ttl=keys_with_ttl,
@@ -720,8 +722,9 @@ class Database:
             revision=revision,
             limit=self._limit,
             used=used,
-            free=max(0, self._limit - used),
+            free=free,
             reclaimable=max(0, taken - live) * PAGE,
+            kept_free=min(free, kept * PAGE),
             reserved=int(self.words[PAGES_CLAIMED]) * PAGE + self._beside,
             evicted=evicted,
         )
