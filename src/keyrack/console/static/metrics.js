@@ -10,6 +10,11 @@ const KEPT = 900;
 
 /** @typedef {{at: number, values: Map<string, number>}} Sample */
 
+/** A rate, with a decimal where it is small. @param {number} value */
+function rateText(value) {
+  return value < 100 ? value.toFixed(1) : count(Math.round(value));
+}
+
 /** What was polled, kept while the page lives. @type {Sample[]} */
 const samples = [];
 
@@ -75,7 +80,7 @@ function quantile(a, b, lane, share) {
 
 /** @type {{title: string, unit: (value: number) => string, lines: {label: string, value: (a: Sample, b: Sample) => number | null}[]}[]} */
 const PLOTS = [
-  { title: "Requests a second", unit: count, lines: [
+  { title: "Requests a second", unit: rateText, lines: [
     { label: "reads", value: (a, b) => rate(a, b, "keyrack_http_requests_total", /operation="(get|key_get)"/) },
     { label: "writes", value: (a, b) => rate(a, b, "keyrack_http_requests_total", /operation="(set|key_put|key_patch|key_delete|batch|counter)"/) },
     { label: "all", value: (a, b) => rate(a, b, "keyrack_http_requests_total") }] },
@@ -83,13 +88,13 @@ const PLOTS = [
     { label: "p50", value: (a, b) => quantile(a, b, "read", 0.5) }, { label: "p99", value: (a, b) => quantile(a, b, "read", 0.99) }] },
   { title: "Latency of writes, ms", unit: (value) => value.toFixed(2), lines: [
     { label: "p50", value: (a, b) => quantile(a, b, "write", 0.5) }, { label: "p99", value: (a, b) => quantile(a, b, "write", 0.99) }] },
-  { title: "Hits and misses a second", unit: count, lines: [
+  { title: "Hits and misses a second", unit: rateText, lines: [
     { label: "hits", value: (a, b) => rate(a, b, "keyrack_key_hits_total") }, { label: "misses", value: (a, b) => rate(a, b, "keyrack_key_misses_total") }] },
   { title: "Memory", unit: size, lines: [
     { label: "used", value: (_, b) => sum(b.values, "keyrack_store_used_bytes") }, { label: "limit", value: (_, b) => sum(b.values, "keyrack_store_limit_bytes") }] },
   { title: "Keys", unit: count, lines: [
     { label: "all", value: (_, b) => sum(b.values, "keyrack_keys") }, { label: "with TTL", value: (_, b) => sum(b.values, "keyrack_keys_with_ttl") }] },
-  { title: "Ended and evicted a second", unit: count, lines: [
+  { title: "Ended and evicted a second", unit: rateText, lines: [
     { label: "ended", value: (a, b) => rate(a, b, "keyrack_keys_expired_total") }, { label: "evicted", value: (a, b) => rate(a, b, "keyrack_keys_evicted_total") }] },
   { title: "Connections and workers", unit: count, lines: [
     { label: "connections", value: (_, b) => sum(b.values, "keyrack_connections") }, { label: "workers", value: (_, b) => sum(b.values, "keyrack_workers") }] },
