@@ -16,6 +16,7 @@ import tomllib
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from keyrack.shared.units import TIME_UNITS, shown_seconds, shown_size
 from keyrack.system import effective_cpus
 
 if TYPE_CHECKING:
@@ -75,9 +76,8 @@ def _whole(low: int, high: int) -> Kind:
     return Kind(f"a whole number from {low} to {high}", parse)
 
 
-_UNITS: Final = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _TIME: Final = re.compile(
-    "".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in _UNITS), re.IGNORECASE
+    "".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in TIME_UNITS), re.IGNORECASE
 )
 
 
@@ -87,7 +87,7 @@ def _seconds(low: float, high: float) -> Kind:
         if match is None:
             number = _number(given, r"[0-9]{1,9}(\.[0-9]{1,9})?")
         else:
-            parts = zip(match.groups(), _UNITS.values(), strict=True)
+            parts = zip(match.groups(), TIME_UNITS.values(), strict=True)
             number = sum(float(part) * unit for part, unit in parts if part is not None)
         _need(low <= number <= high)
         return float(number)
@@ -98,14 +98,6 @@ def _seconds(low: float, high: float) -> Kind:
         parse,
         shown_seconds,
     )
-
-
-def shown_seconds(seconds: float) -> str:
-    """Return a time as a setting is written: `5m`, or seconds where no longer unit fits."""
-    for unit in ("d", "h", "m"):
-        if seconds and seconds % _UNITS[unit] == 0:
-            return f"{seconds / _UNITS[unit]:g}{unit}"
-    return f"{seconds:g}s"
 
 
 _SIZE: Final = re.compile(
@@ -128,15 +120,6 @@ def _size(low: int, high: int = 1 << 50) -> Kind:
         parse,
         shown_size,
     )
-
-
-def shown_size(size: int) -> str:
-    """Return a size as a setting is written: `64m`, `1.5g`, or plain bytes where no unit fits."""
-    for shift, unit in ((30, "g"), (20, "m"), (10, "k")):
-        tenths, rest = divmod(size * 10, 1 << shift)
-        if size >= 1 << shift and not rest and (unit != "k" or tenths % 10 == 0):
-            return f"{tenths / 10:g}{unit}"
-    return str(size)
 
 
 def _one_of(*choices: str) -> Kind:

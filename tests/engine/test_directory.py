@@ -198,7 +198,7 @@ def test_other_files_are_no_store_though_one_is_called_lock(shm: Path) -> None:
 
 def test_a_file_is_no_store(shm: Path) -> None:
     (shm / "file").touch()
-    with pytest.raises(StoreFormatUnknown, match=r"cannot be used: .*Name a directory"):
+    with pytest.raises(StoreFormatUnknown, match=r"file is a file. Name a directory"):
         named(shm / "file")
 
 
@@ -231,7 +231,7 @@ def test_a_file_that_is_no_database_is_refused_and_left_alone(shm: Path, content
 
 
 def test_memory_beyond_what_the_service_may_use_is_refused(shm: Path) -> None:
-    with pytest.raises(StoreTooSmall, match=r"--memory 2048m .* allows 1024 MiB.*--memory 1024m"):
+    with pytest.raises(StoreTooSmall, match=r"--memory 2g .* allows 1024 MiB.*--memory 1g"):
         unnamed(shm, memory=2 << 30)
 
 
@@ -343,3 +343,19 @@ def test_leftovers_of_somebody_else_are_passed_over(shut: str) -> None:
         made = as_somebody_else(lambda: directory._make_unnamed(parent)[0])
         assert made.startswith(repr(str(parent / "keyrack-"))[:-1])
         other.chmod(0o700)
+
+
+@pytest.mark.parametrize("damage", [b"\xff" * 4096, b"\x7f" * 4096, bytes(4096), b"short"])
+def test_words_that_say_nonsense_keep_no_store_from_being_used(shm: Path, damage: bytes) -> None:
+    place = named(shm / "store")
+    engine = use(place)
+    put(engine, b"k", b"here")
+    engine.close()
+    place.close()
+    (shm / "store" / "words").write_bytes(damage)
+    again = named(shm / "store")
+    engine = use(again)
+    assert value_of(engine, b"k") == b"here"
+    put(engine, b"l", b"there")
+    engine.close()
+    again.close()

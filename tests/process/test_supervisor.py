@@ -168,7 +168,8 @@ def test_a_service_whose_workers_end_at_once_ends_too(start: Any) -> None:
     service = start("broken", "1")
     assert service.rest() == 1
     assert len(service.all("started")) == 3
-    assert "RuntimeError: this worker is broken" in service.all("worker 0 failed")[0]["exception"]
+    failed = service.all("worker 0 failed: RuntimeError: this worker is broken")
+    assert "stand_in.py" in failed[0]["exception"]
     assert service.told[-1]["level"] == "error"
     assert "end as soon as they are started" in service.told[-1]["message"]
 

@@ -13,6 +13,7 @@ import pytest
 from keyrack import settings
 from keyrack.access import tokens
 from keyrack.settings import ROWS, Settings, SettingsError, load
+from keyrack.shared import units
 
 ROOT = Path(__file__).parents[2]
 
@@ -149,7 +150,7 @@ def test_what_is_no_time_or_too_long_is_refused(text: str) -> None:
     [(1536 << 20, "1.5g"), (64 << 20, "64m"), (1 << 30, "1g"), (1280, "1280"), (100_000, "100000")],
 )
 def test_a_size_is_told_as_one_would_write_it(size: int, text: str) -> None:
-    assert settings.shown_size(size) == text
+    assert units.shown_size(size) == text
 
 
 @pytest.mark.parametrize(
@@ -157,7 +158,7 @@ def test_a_size_is_told_as_one_would_write_it(size: int, text: str) -> None:
     [(90.0, "90s"), (300.0, "5m"), (0.0, "0s"), (0.05, "0.05s"), (3600.0, "1h"), (86400.0, "1d")],
 )
 def test_a_time_is_told_as_one_would_write_it(seconds: float, text: str) -> None:
-    assert settings.shown_seconds(seconds) == text
+    assert units.shown_seconds(seconds) == text
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.http import eager
 from keyrack.http.api.counting import OPERATIONS, request_word
-from keyrack.settings import shown_size
+from keyrack.shared.units import shown_size
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Usage

@@ -155,10 +155,10 @@ class WorkerProcesses:
             self._delay(slot)
             return
         if slot.pid == 0:
-            self._be_worker(slot.number)
+            self._be_worker(slot)
 
-    def _be_worker(self, number: int) -> NoReturn:
-        code = 1
+    def _be_worker(self, slot: _Slot) -> NoReturn:
+        code, number = 1, slot.number
         try:
             self._listeners.keep_only(number)
             self.become_child()
@@ -177,8 +177,16 @@ class WorkerProcesses:
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
-        except BaseException:
-            _log.exception("worker %d failed", number)
+        except BaseException as error:
+            _log.error(
+                "worker %d failed: %s: %s",
+                number,
+                type(error).__name__,
+                error,
+                # Where it goes on like that, the first lines have it.
+                exc_info=slot.young_deaths < self._patience.deaths,
+                extra={"event": "worker_failed"},
+            )
         finally:
             with contextlib.suppress(Exception):
                 sys.stdout.flush()
@@ -215,7 +223,7 @@ class WorkerProcesses:
             "worker %d %s%s",
             slot.number,
             _how_it_ended(status),
-            "; it is replaced" if self.replacing else "",
+            self._replacement(slot),
             extra={
                 "event": "worker_ended",
                 "worker_pid": slot.pid,
@@ -225,6 +233,12 @@ class WorkerProcesses:
         slot.pid = 0
         if slot.young_deaths > 1 and self.replacing and not self.shares_sockets:
             self._take_out(slot)
+
+    def _replacement(self, slot: _Slot) -> str:
+        if not self.replacing:
+            return ""
+        pause = slot.due - time.monotonic()
+        return "; it is replaced" if pause <= 0 else f"; it is replaced in {pause:.1f} s"
 
     def _take_out(self, slot: _Slot) -> None:
         """Let nobody wait for a worker that ends as soon as it is started."""

@@ -33,7 +33,8 @@ from keyrack.engines.embedded.database import FORMAT
 from keyrack.engines.embedded.directory import Place, unnamed_stores
 from keyrack.server.embedded_store import EmbeddedStore
 from keyrack.server.listeners import Listeners
-from keyrack.settings import ROWS, Settings, flag, shown_size
+from keyrack.settings import ROWS, Settings, flag
+from keyrack.shared.units import shown_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -192,10 +193,10 @@ def _address(store: str) -> Iterator[str]:
 
 def open_control(store: str, settings: Settings) -> socket.socket:
     """Make the control socket of a store whose lock is held. Raises `OSError`."""
-    Path(store, _ADDRESS_FILE).write_bytes(msgspec.json.encode(_address_of(settings)))
     made = _new_socket()
     mask = os.umask(0o177)
     try:
+        Path(store, _ADDRESS_FILE).write_bytes(msgspec.json.encode(_address_of(settings)))
         # Whoever had the lock before is gone, and so is whatever listened here.
         Path(store, _NAME).unlink(missing_ok=True)
         with _address(store) as address:

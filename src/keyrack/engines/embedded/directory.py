@@ -22,6 +22,7 @@ from keyrack.engines.contract import StoreFormatUnknown, StoreInUse, StoreTooSma
 from keyrack.engines.embedded.engine import EmbeddedEngine
 from keyrack.engines.embedded.eviction import frequency
 from keyrack.engines.embedded.locking import lock_patiently, owner_of, sign, try_lock
+from keyrack.shared.units import shown_size
 from keyrack.system import file_size_limit, missing_parent
 
 if TYPE_CHECKING:
@@ -202,6 +203,8 @@ def _take_named(store: str) -> tuple[str, int]:
         raise StoreFormatUnknown(
             f"--store {path} cannot be made: {missing} does not exist. Make it, or mend the path."
         )
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise StoreFormatUnknown(f"--store {path} is a file. Name a directory.")
     with _named_store(path):
         os.makedirs(path, mode=0o700, exist_ok=True)
         found = set(os.listdir(path))
@@ -253,24 +256,24 @@ def _limit(path: str, memory: int | None, available: int, notes: list[str]) -> i
         memory,
         room,
         f"{path} can hold {_mib(room)}",
-        f"Use --memory {room >> 20}m, or {_enlarge()}",
+        f"Use --memory {shown_size(room >> 20 << 20)}, or {_enlarge()}",
     )
     _refuse_more_than(
         memory,
         available,
         f"this machine or container allows {_mib(available)}",
-        f"Use less than --memory {available >> 20}m",
+        f"Use less than --memory {shown_size(available >> 20 << 20)}",
     )
     _refuse_more_than(
         memory,
         file_size_limit(),
         f"a file of this process may have {_mib(file_size_limit())} ({_FILE_SIZES})",
-        f"Raise that, or use --memory {file_size_limit() >> 20}m",
+        f"Raise that, or use --memory {shown_size(file_size_limit() >> 20 << 20)}",
     )
     if held > memory:
         raise StoreTooSmall(
-            f"the store in {path} already takes {_mib(held)}, more than --memory {memory >> 20}m. "
-            "Give it at least that."
+            f"the store in {path} already takes {_mib(held)}, more than --memory "
+            f"{shown_size(memory)}. Give it at least that."
         )
     return memory
 
@@ -310,7 +313,7 @@ def _automatic(path: str, available: int, total: int, room: int, notes: list[str
 
 def _refuse_more_than(memory: int, bound: int, why: str, advice: str) -> None:
     if memory > bound:
-        raise StoreTooSmall(f"--memory {memory >> 20}m is not possible: {why}. {advice}.")
+        raise StoreTooSmall(f"--memory {shown_size(memory)} is not possible: {why}. {advice}.")
 
 
 def _enlarge() -> str:

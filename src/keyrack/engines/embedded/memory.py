@@ -90,7 +90,8 @@ class Memory:
         """Claim anew what an earlier life has claimed: files may be copied with holes since."""
         claimed = int(self._words[PAGES_CLAIMED])
         self._words[PAGES_CLAIMED] = self._words[PAGES_LEFT] = 0
-        self._back(claimed)
+        # The words are advice, and a file that was damaged may say anything.
+        self._back(min(max(claimed, 0), self.limit))
 
     def _claim_more(self, pages: int, grows: bool) -> bool:
         taken = self._env.info()["last_pgno"] + 1
