@@ -23,7 +23,7 @@ from keyrack.engines.embedded.directory import MINIMUM, prepare, remove_leftover
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyrack.engines.embedded.directory import Place
+    from keyrack.engines.embedded.directory import StoreDirectory
 
 AVAILABLE = 1 << 30
 
@@ -33,11 +33,13 @@ def _little_patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locking, "_PATIENCE_SECONDS", 0.1)
 
 
-def unnamed(parent: Path, memory: int | None = MINIMUM, available: int = AVAILABLE) -> Place:
+def unnamed(
+    parent: Path, memory: int | None = MINIMUM, available: int = AVAILABLE
+) -> StoreDirectory:
     return prepare(None, memory, available, 100, parent)
 
 
-def named(path: Path, memory: int | None = MINIMUM, available: int = AVAILABLE) -> Place:
+def named(path: Path, memory: int | None = MINIMUM, available: int = AVAILABLE) -> StoreDirectory:
     return prepare(str(path), memory, available, 100)
 
 
@@ -45,7 +47,7 @@ def with_file_system(monkeypatch: pytest.MonkeyPatch, total: int, free: int) -> 
     monkeypatch.setattr(directory, "_capacity", lambda path: (total, free))
 
 
-def use(place: Place) -> Driven:
+def use(place: StoreDirectory) -> Driven:
     return embedded(place.path, place.memory)
 
 

@@ -30,7 +30,7 @@ from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_JOURNAL, open_w
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from keyrack.engines.embedded.directory import Place
+    from keyrack.engines.embedded.directory import StoreDirectory
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
 
@@ -44,23 +44,25 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _log = logging.getLogger("keyrack.snapshots")
 
 
-def prepare(settings: Settings, place: Place, *, running: bool = False) -> Durability | None:
+def prepare(
+    settings: Settings, directory: StoreDirectory, *, running: bool = False
+) -> Durability | None:
     """Bring the store and its data directory together; None where it is not kept on a disk.
 
     `running`: they are together already, in a service that is being taken over, and that goes on to
     take the snapshots until it is gone. Raises `StoreError`.
     """
     if settings.durability == "none" or settings.data_dir is None:
-        if place.named and not running:
-            _end_journal(settings, place)
+        if directory.named and not running:
+            _end_journal(settings, directory)
         return None
     strict = settings.durability == "commit"
     if running:
-        place.kept = DurabilityConfig(data_directory.look(settings.data_dir), strict)
-        return Durability(settings, place, place.kept, None)
+        directory.kept = DurabilityConfig(data_directory.look(settings.data_dir), strict)
+        return Durability(settings, directory, directory.kept, None)
     data, lock = data_directory.take(settings.data_dir)
-    place.kept = DurabilityConfig(data, strict)
-    durability = Durability(settings, place, place.kept, lock)
+    directory.kept = DurabilityConfig(data, strict)
+    durability = Durability(settings, directory, directory.kept, lock)
     try:
         durability.start()
     except BaseException:
@@ -69,19 +71,21 @@ def prepare(settings: Settings, place: Place, *, running: bool = False) -> Durab
     return durability
 
 
-def _end_journal(settings: Settings, place: Place) -> None:
+def _end_journal(settings: Settings, directory: StoreDirectory) -> None:
     """What changes in this life is not written down: a later one must not think that it was."""
-    with contextlib.closing(open_store(settings, place, None)) as engine:
+    with contextlib.closing(open_store(settings, directory, None)) as engine:
         database = engine.database
         if database.position().on:
             database.move(lambda position: position._replace(on=False))
 
 
-def open_store(settings: Settings, place: Place, kept: DurabilityConfig | None) -> EmbeddedEngine:
+def open_store(
+    settings: Settings, directory: StoreDirectory, kept: DurabilityConfig | None
+) -> EmbeddedEngine:
     """Open a service's store: all of its processes do so in the same way."""
     return EmbeddedEngine(
-        place.path,
-        place.memory,
+        directory.path,
+        directory.memory,
         settings.events,
         kept=kept,
         when_full=WhenFull(settings.when_full),
@@ -92,13 +96,17 @@ class Durability:
     """A service's data directory, and the snapshots in it. Times are of the monotonic clock."""
 
     def __init__(
-        self, settings: Settings, place: Place, kept: DurabilityConfig, lock: int | None
+        self,
+        settings: Settings,
+        directory: StoreDirectory,
+        kept: DurabilityConfig,
+        lock: int | None,
     ) -> None:
         self._settings = settings
-        self._place = place
+        self._directory = directory
         self._kept = kept
         self._lock = lock
-        self._words = open_words(place.path)
+        self._words = open_words(directory.path)
         self._child = 0
         self._ticket = self._answered = 0
         self._due = time.monotonic() + settings.snapshot_interval
@@ -127,7 +135,7 @@ class Durability:
             _log.error("%s", trouble)
 
     def _open(self) -> EmbeddedEngine:
-        return open_store(self._settings, self._place, self._kept)
+        return open_store(self._settings, self._directory, self._kept)
 
     # While the service runs
 
@@ -227,7 +235,7 @@ class Durability:
             size = os.stat(data.journal(data.journals()[-1])).st_size
         except (OSError, IndexError):
             return False  # whoever writes is told what is wrong with the directory
-        return size > max(_LONG_JOURNAL_BYTES, self._place.memory)
+        return size > max(_LONG_JOURNAL_BYTES, self._directory.memory)
 
     def _begin(self, become_child: Callable[[], None], work: Callable[[], None]) -> None:
         try:

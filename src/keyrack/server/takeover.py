@@ -30,7 +30,7 @@ import msgspec
 
 from keyrack import __version__
 from keyrack.engines.embedded.database import FORMAT
-from keyrack.engines.embedded.directory import Place, unnamed_stores
+from keyrack.engines.embedded.directory import StoreDirectory, unnamed_stores
 from keyrack.server.embedded_store import EmbeddedStore
 from keyrack.server.listeners import Listeners
 from keyrack.settings import ROWS, Settings, flag
@@ -534,11 +534,11 @@ def _adopted(
     sockets = [socket.socket(fileno=descriptor) for descriptor in listening]
     listeners = Listeners.inherited(sockets, settings.workers, offer.urls, settings.uds)
     listeners.hand_over()
-    place = Place(offer.store, lock, offer.memory, offer.named, [])
-    place.hand_over()
+    directory = StoreDirectory(offer.store, lock, offer.memory, offer.named, [])
+    directory.hand_over()
     return Inheritance(
         listeners,
-        EmbeddedStore(settings, place),
+        EmbeddedStore(settings, directory),
         socket.socket(fileno=control),
         Predecessor(link, offer),
     )

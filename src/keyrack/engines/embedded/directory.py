@@ -52,7 +52,7 @@ _FILES: Final = frozenset(
 )
 
 
-class Place:
+class StoreDirectory:
     """A store's directory, held by this service. `memory` is the store's limit in bytes."""
 
     def __init__(self, path: str, lock: int, memory: int, named: bool, notes: list[str]) -> None:
@@ -108,7 +108,7 @@ def prepare(
     events: int,
     default_directory: Path | None = None,
     when_full: WhenFull = WhenFull.REJECT,
-) -> Place:
+) -> StoreDirectory:
     """Take or make the store's directory, and check that it can hold its limit.
 
     `memory` is the limit that was asked for, None for an automatic one; `available` is the memory
@@ -120,23 +120,23 @@ def prepare(
     else:
         path, lock = _take_named(store)
     notes: list[str] = []
-    place = Place(path, lock, 0, store is not None, notes)
+    directory = StoreDirectory(path, lock, 0, store is not None, notes)
     try:
-        place.memory = _limit(path, memory, available, notes)
+        directory.memory = _limit(path, memory, available, notes)
         _note_file_system(path, notes)
-        _open_once(place, events, when_full)
+        _open_once(directory, events, when_full)
     except BaseException:
-        place.close()
+        directory.close()
         raise
-    return place
+    return directory
 
 
-def _open_once(place: Place, events: int, when_full: WhenFull) -> None:
+def _open_once(directory: StoreDirectory, events: int, when_full: WhenFull) -> None:
     try:
-        engine = EmbeddedEngine(place.path, place.memory, events, when_full=when_full)
+        engine = EmbeddedEngine(directory.path, directory.memory, events, when_full=when_full)
     except (lmdb.MemoryError, MemoryError):
         raise StoreTooSmall(
-            f"a store of {_mib(place.memory)} does not fit into what this process may have in "
+            f"a store of {_mib(directory.memory)} does not fit into what this process may have in "
             "memory. Raise the limit (`ulimit -v` and `ulimit -d`, or LimitAS and LimitDATA of "
             "systemd), or use a smaller --memory."
         ) from None
