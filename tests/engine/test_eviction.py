@@ -36,7 +36,7 @@ from keyrack.engines.contract import (
     WhenFull,
     Why,
 )
-from keyrack.engines.embedded.eviction.frequency import FILE, YOUNG
+from keyrack.engines.embedded.eviction.frequency import FILE, SMALL_QUEUE_SETS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -269,8 +269,8 @@ def test_a_step_that_finds_nothing_cold_takes_the_least_warm(engine: Driven) -> 
     keys = stream(engine, 18_000, 200)
     for _ in range(3):
         use(engine, keys)
-    heat = evictor_of(engine).heat
-    while heat.words[YOUNG] > 1800:
+    frequency = evictor_of(engine).frequency
+    while frequency.words[SMALL_QUEUE_SETS] > 1800:
         evictor_of(engine).evict(1, frozenset(keys))
     for _ in range(3):
         use(engine, keys)
@@ -284,7 +284,7 @@ def grown_up(engine: Driven) -> list[bytes]:
     """Fill a store with keys that have proved themselves and are cold since."""
     keys = stream(engine, FIT, name=b"grown-up")
     use(engine, keys)
-    while evictor_of(engine).heat.words[YOUNG] > FIT // 10:
+    while evictor_of(engine).frequency.words[SMALL_QUEUE_SETS] > FIT // 10:
         evictor_of(engine).evict(1, frozenset(keys))
     return [key for key in keys if present(engine, [key])]
 

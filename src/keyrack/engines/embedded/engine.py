@@ -83,11 +83,12 @@ class EmbeddedEngine:
         self.log = EventLog(self.database, events, size, steady)
         self.evictor = None
         if evicting:
-            self.evictor = Evictor(self.database, self.log, frequency.Heat(directory, limit))
+            accesses = frequency.AccessFrequency(directory, limit)
+            self.evictor = Evictor(self.database, self.log, accesses)
         self._writer = StoreWriter(self.database, self.log, self.evictor)
         self._upkeep = EngineUpkeep(self.database, self.log, steady)
         self._lookup = self.database.lookup
-        self._heat = self.evictor.heat if self.evictor else None
+        self._frequency = self.evictor.frequency if self.evictor else None
         self._group_commit: GroupCommit | None = None
 
     # Life
@@ -110,8 +111,8 @@ class EmbeddedEngine:
         """Let go of the store. Data stays."""
         if self.journal is not None:
             self.journal.close()
-        if self._heat is not None:
-            self._heat.close()
+        if self._frequency is not None:
+            self._frequency.close()
         self.database.close()
 
     def now(self) -> int:
@@ -133,9 +134,9 @@ class EmbeddedEngine:
             pieces = Pieces(txn)
             raws = [self._live(txn, key) for key in keys]
             found = [None if raw is None else pieces.record(Space.KEYS, raw) for raw in raws]
-        if self._heat is not None:
+        if self._frequency is not None:
             for key in keys:
-                self._heat.warm(key)
+                self._frequency.record_access(key)
         return found
 
     async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
@@ -161,8 +162,8 @@ class EmbeddedEngine:
             return self._read_long(key, Space.KEYS)
         if record.expires_at and record.expires_at <= self.now():
             return None
-        if self._heat is not None:
-            self._heat.warm(key)
+        if self._frequency is not None:
+            self._frequency.record_access(key)
         return record
 
     async def lock_of(self, name: bytes) -> Record | None:
@@ -177,8 +178,8 @@ class EmbeddedEngine:
             if raw is None or 0 < wire.expires_at(raw) <= self.now():
                 return None
             record = Pieces(txn).record(space, raw)
-        if space is Space.KEYS and self._heat is not None:
-            self._heat.warm(key)
+        if space is Space.KEYS and self._frequency is not None:
+            self._frequency.record_access(key)
         return record
 
     async def scan(
