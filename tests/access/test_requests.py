@@ -52,8 +52,24 @@ REQUESTS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "docs": ("GET", "/docs", None, {}),
     "home": ("GET", "/", None, {}),
 }  # fmt: skip
+for _name, _method, _path, _body in (
+    ("auth_tokens_list", "GET", "/v1/auth/tokens", None),
+    ("auth_token_create", "POST", "/v1/auth/tokens", b'{"name":"made"}'),
+    ("auth_token_show", "GET", "/v1/auth/tokens/AAAAAAAA", None),
+    ("auth_token_change", "PATCH", "/v1/auth/tokens/AAAAAAAA", b"{}"),
+    ("auth_token_revoke", "DELETE", "/v1/auth/tokens/AAAAAAAA", None),
+    ("auth_token_rotate", "POST", "/v1/auth/tokens/AAAAAAAA/rotate", b"{}"),
+    ("auth_policies_list", "GET", "/v1/auth/policies", None),
+    ("auth_policy_put", "PUT", "/v1/auth/policies/made", b'{"rules":[]}'),
+    ("auth_policy_delete", "DELETE", "/v1/auth/policies/nothing", None),
+    ("auth_self", "GET", "/v1/auth/self", None),
+    ("auth_check", "POST", "/v1/auth/check", b'{"checks":[{"verb":"read","key":"a"}]}'),
+    ("auth_ticket_create", "POST", "/v1/auth/tickets", b'{"rules":["deny read keys:a"]}'),
+    ("auth_tickets_rotate", "POST", "/v1/auth/tickets/rotate", None),
+):
+    REQUESTS[_name] = (_method, _path, _body, JSON if _body else {})
 _OPEN = {"healthz", "readyz", "openapi", "docs", "home"}
-_ANY = {"info", "limits", "batch"}
+_ANY = {"info", "limits", "batch", "auth_self", "auth_check", "auth_ticket_create"}
 _READS = {"get", "key_get", "keys_list", "lock_show", "watch", "key_events", "export"}
 _WRITES = {"set", "key_put", "key_delete", "key_patch", "keys_delete", "import"}
 # Who may do what. Whoever is not named may do nothing but what is open.

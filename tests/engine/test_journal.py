@@ -107,8 +107,8 @@ def test_a_journal_of_version_1_is_read(kept: KeptStore) -> None:
 def test_another_version_is_refused_with_a_sentence(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "VERSION", 3)
-    with pytest.raises(StoreFormatUnknown, match=r"has the format 2, and this version .* reads 3"):
+    monkeypatch.setattr(journal, "VERSION", 4)
+    with pytest.raises(StoreFormatUnknown, match=r"has the format 3, and this version .* reads 4"):
         journal.JournalReader(kept.data, 1)
 
 

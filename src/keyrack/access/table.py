@@ -142,12 +142,18 @@ class Table:
         return [known.token.id for known in self.tokens if policy in known.token.policies]
 
     def other_admin(self, token_id: str, now: float) -> bool:
-        """Tell whether a token other than this one administers, so that it may go."""
-        return any(
-            self.rights_of(known.token).admin
-            for known in self.tokens
-            if known.token.id != token_id and _counts(known.token, now)
-        )
+        """Tell whether somebody else than this token administers, so that it may go."""
+        access = self.access
+        given = [
+            *((one.policies, one.rules) for one in access.certificates),
+            *((one.policies, one.rules) for one in access.peers),
+            *(
+                (known.token.policies, known.token.rules)
+                for known in self.tokens
+                if known.token.id != token_id and _counts(known.token, now)
+            ),
+        ]
+        return any(self.rights(*one).admin for one in dict.fromkeys(given))
 
     # Logging in
 

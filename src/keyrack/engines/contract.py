@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MAX_KEY_BYTES: Final = 511
+MAX_TOKEN_BYTES: Final = 3500
+"""The longest value in `Space.TOKENS`: one that is never cut into pieces."""
 MAX_MEDIA_TYPE_BYTES: Final = 255
 PAGE_BYTES: Final = 4 << 20
 """Bytes of values, all together, after which a page ends early."""
@@ -76,6 +78,8 @@ class Space(enum.IntEnum):
     """Who holds which lock; the record's revision is the fencing token."""
     ANSWERS = 2
     """Outcomes that were remembered, so that a retry gets the first one again. No events."""
+    TOKENS = 3
+    """Who may log in. No events, no revisions, no TTL, and no value beyond `MAX_TOKEN_BYTES`."""
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
@@ -354,6 +358,12 @@ class Engine(Protocol):
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over. O(log keys)."""
+
+    async def token(self, key: bytes) -> bytes | None:
+        """Return a value of `Space.TOKENS`."""
+
+    async def all_of(self, space: Space) -> dict[bytes, bytes]:
+        """Return the values of a space, by their keys; `Space.TOKENS` alone is few enough."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         """Return what `get` returns for each key, all as of one moment; of each shard's keys."""

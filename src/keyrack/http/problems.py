@@ -100,6 +100,37 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "decided, null where none allows it; `token` is the public id of the sender's token. "
         "Whether the key exists is not told. `POST /v1/auth/check` tells the same beforehand.",
     ),
+    "bad-token": ProblemKind(
+        400,
+        "A token, policy or ticket cannot be made like this",
+        "A rule, a rate, a name or a network is malformed, a policy is missing, or there would be "
+        "too many. The detail says which.",
+    ),
+    "token-not-found": ProblemKind(
+        404, "There is no such token or policy", "It was never made, or was removed."
+    ),
+    "token-in-file": ProblemKind(
+        409,
+        "It is in the operator's file",
+        "What the file of `--auth` says, or KEYRACK_TOKEN, is changed there. The service notices.",
+    ),
+    "policy-in-use": ProblemKind(
+        409,
+        "Tokens have this policy",
+        "Change or remove those tokens first; the detail names them.",
+    ),
+    "last-admin": ProblemKind(
+        409,
+        "Nobody could administer the service then",
+        "The last token with the rule `admin` stays. Make another one first, or name one in the "
+        "operator's file.",
+    ),
+    "no-access-control": ProblemKind(
+        409,
+        "There is no access control here",
+        "Without `--auth`, KEYRACK_TOKEN or `--token-file` everybody may do everything, and there "
+        "is nothing that tokens could say.",
+    ),
     "rate-limited": ProblemKind(
         429,
         "There are too many requests",

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from keyrack.engines.contract import Engine, Outcome, Write
+    from keyrack.http.access_control import AccessControl
     from keyrack.http.answer import Headers
     from keyrack.http.key_locks import KeyLocks
     from keyrack.http.tick import Tick
@@ -42,6 +43,7 @@ class Context(NamedTuple):
     """Patches of one key go one after the other."""
     trouble: Callable[[], str] = _healthy
     """Says what is wrong with the service as a whole; empty when nothing is."""
+    access: AccessControl | None = None
 
 
 Conclude: TypeAlias = "Callable[[Outcome], Answer | Coroutine[Any, Any, Answer]]"

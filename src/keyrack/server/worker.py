@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import signal
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from keyrack.http.access_control import AccessControl
 from keyrack.http.app import Application
 from keyrack.http.client_memory import ClientMemory
 from keyrack.http.key_locks import KeyLocks
@@ -22,7 +22,6 @@ from keyrack.http.tick import Tick
 from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import logs
-from keyrack.server.access_control import AccessControl, forget_expired
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.full_store import FullStore
@@ -78,7 +77,7 @@ class Worker:
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
-        self._access = AccessControl(spec.access, slot)
+        self._access = AccessControl(spec.access, slot, counters, engine, self._tick)
         self._context = self._make_context()
         data = spec.store.data
         application = Application(
@@ -101,7 +100,7 @@ class Worker:
                 self._server.look_after_listeners,
                 logs.Drops(self._count_log_dropped).look,
                 self._look_after_held,
-                partial(forget_expired, self._context),
+                self._access.tick,
             ),
         )
         self._other_service = OtherService(loop, counters, self._hub)
@@ -118,6 +117,7 @@ class Worker:
             self._hub,
             KeyLocks(),
             lambda: self._heartbeat.trouble,
+            self._access,
         )
         timeouts = Timeouts(
             keep_alive=settings.keep_alive,
@@ -151,7 +151,7 @@ class Worker:
         counters.slot(slot)[STARTS] += 1
         self._loop.add_reader(counters.wakeups[slot], self._woken)
         self._loop.add_reader(self._spec.lifeline, self._orphaned)
-        self._access.follow(self._context)
+        await self._access.begin(self._context)
         self._upkeep.start()
         self._other_service.look()
         try:
@@ -175,7 +175,7 @@ class Worker:
     def _woken(self) -> None:
         """Another worker has committed something, or the supervisor has changed a word."""
         self._counters.woken(self._spec.slot)
-        self._access.follow(self._context)
+        self._access.follow()
         self._hub.wake()
         self._other_service.look()
         if self._tls is not None:

@@ -1,7 +1,7 @@
 """The store's database: an LMDB environment, its trees, and the only ways to read and change it.
 
 The trees, which LMDB calls databases: one of records for each space (`records`, `locks`,
-`answers`), `expiry` (end and revision of a record to its key), `pieces` (long values, see
+`answers`, `tokens`), `expiry` (end and revision of a record to its key), `pieces` (long values, see
 `pieces`), `events` (see `eventlog`), and the unnamed one, which holds notes: the format, the
 clock's anchor, the state (last revision, number and bytes of the events), how many keys were
 evicted, where the journal is.
@@ -32,7 +32,7 @@ from keyrack.engines import record
 from keyrack.engines.contract import Space, StoreAway, StoreFormatUnknown, Usage
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.clock import Anchor, steady_ns
-from keyrack.engines.embedded.durability.changes import EVENTS
+from keyrack.engines.embedded.durability.changes import EVENTS, place_of
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, RESERVE, Memory
 from keyrack.engines.embedded.position import Position
 from keyrack.engines.embedded.shared_words import PAGES_CLAIMED, claim_readers, open_words
@@ -62,7 +62,10 @@ _SHARE_PART: Final = 8
 _BYTES_BESIDE: Final = 64
 """What a record takes besides itself and twice its key: its end, the heads of both entries."""
 
-_NAMES: Final = frozenset((b"records", b"locks", b"answers", b"expiry", b"pieces", b"events"))
+_SPACES: Final = (b"records", b"locks", b"answers", b"tokens")
+_SHARES: Final = {Space.LOCKS: 0, Space.ANSWERS: 1}
+"""The places of the bytes that are counted: `_TAKEN`."""
+_NAMES: Final = frozenset((*_SPACES, b"expiry", b"pieces", b"events"))
 _MOST_READERS: Final = 1022
 _SMALL_FILES_BYTES: Final = (1 << 16) + (1 << 14)
 """The table of readers, the words, the lock."""
@@ -463,8 +466,8 @@ class Database:
         self._refuse_others()
         self.notes = Tree(self._env.open_db())
         self.spaces = tuple(
-            Tree(self._env.open_db(name), place, place - 1)
-            for place, name in enumerate((b"records", b"locks", b"answers"))
+            Tree(self._env.open_db(name), place_of(space), _SHARES.get(space, -1))
+            for space, name in zip(Space, _SPACES, strict=True)
         )
         """The records of each space."""
         self.expiry = Tree(self._env.open_db(b"expiry"))
@@ -707,9 +710,11 @@ class Database:
         with self.read() as txn:
             revision, events, _ = txn.state()
             live = self.pages(txn)
-            keys, *others = map(txn.entries, self.spaces)
+            keys = txn.entries(self.spaces[Space.KEYS])
             # Locks and answers have a TTL, every one of them.
-            keys_with_ttl = txn.entries(self.expiry) - sum(others)
+            others = txn.entries(self.spaces[Space.LOCKS])
+            others += txn.entries(self.spaces[Space.ANSWERS])
+            keys_with_ttl = txn.entries(self.expiry) - others
             taken = self._env.info()["last_pgno"] + 1
             evicted = txn.evicted()
             kept = RESERVE + max(0, self.log_pages - txn.pages(self.events))

@@ -170,6 +170,16 @@ class EmbeddedEngine:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
         return self._read_long(name, Space.LOCKS)
 
+    async def token(self, key: bytes) -> bytes | None:
+        """Return a value of `Space.TOKENS`."""
+        record = self._read_long(key, Space.TOKENS)
+        return None if record is None else record.value
+
+    async def all_of(self, space: Space) -> dict[bytes, bytes]:
+        """Return the values of a space, by their keys."""
+        with self.database.read() as txn, txn.cursor(self.database.spaces[space]) as cursor:
+            return {key: wire.unpack(raw).value for key, raw in cursor}
+
     def _read_long(self, key: bytes, space: Space) -> Record | None:
         """Return a record whose value may be in pieces, all as of one moment."""
         database = self.database

@@ -32,7 +32,7 @@ LONGEST_WHOLE: Final = PIECE - wire.MOST_HEAD
 
 _KEY: Final = Struct(">BQI")
 # Answers have a hash for a revision, and come first; the others can then be appended.
-_PART: Final = {Space.ANSWERS: 0, Space.KEYS: 1, Space.LOCKS: 1}
+_PART: Final = {Space.ANSWERS: 0, Space.TOKENS: 0, Space.KEYS: 1, Space.LOCKS: 1}
 
 
 def piece_owner(space: Space, number: int) -> tuple[int, int]:

@@ -48,6 +48,7 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "remove": ("seen", "*"),
     "read": ("*",),
     "sizes": ("*",),
+    "tokens": (),
     "scan": ("prefix", "after", "limit", "backwards", "delimiter", "most_bytes"),
     "count": ("prefix", "after", "steps"),
     "sweep": ("seen", "limit", "me", "lease_ms"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libvalkey import ReplyError
 
+from keyrack.engines import record as wire
 from keyrack.engines.contract import PAGE_BYTES, Capabilities, Page, Refusal, Space, StoreError, Why
 from keyrack.engines.valkey.batching import ReadBatcher, WriteBatcher
 from keyrack.engines.valkey.calls import Calls
@@ -174,6 +175,25 @@ class ValkeyEngine:
         for some, records in zip(shards.values(), await asyncio.gather(*asked), strict=True):
             found.update(zip(some, records, strict=True))
         return [found[key] for key in keys]
+
+    async def token(self, key: bytes) -> bytes | None:
+        """Return a value of `Space.TOKENS`."""
+        shard = self.layout.shard_of(key)
+        base = self.layout.bases[shard]
+        record = await self._reads.read(shard, base + KINDS[Space.TOKENS] + key)
+        return None if record is None else record.value
+
+    async def all_of(self, space: Space) -> dict[bytes, bytes]:
+        """Return the values of `Space.TOKENS`, by their keys: no other space has a list of them."""
+        assert space is Space.TOKENS
+        shards = range(self.layout.shards)
+        asked = (self.calls.function(shard, "tokens") for shard in shards)
+        found: dict[bytes, bytes] = {}
+        for flat in await asyncio.gather(*asked):
+            for name, raw in zip(flat[::2], flat[1::2], strict=True):
+                if raw is not None:
+                    found[name] = wire.unpack(raw).value
+        return found
 
     async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
         """Return about how many bytes the record of each key has, 0 where there is none."""

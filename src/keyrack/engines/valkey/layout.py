@@ -36,7 +36,7 @@ META: Final = b"{meta}m"
 INDEX: Final = b"i"
 EVENTS: Final = b"e"
 CHANNEL: Final = b"n"
-KINDS: Final = {Space.KEYS: b"k", Space.LOCKS: b"l", Space.ANSWERS: b"a"}
+KINDS: Final = {Space.KEYS: b"k", Space.LOCKS: b"l", Space.ANSWERS: b"a", Space.TOKENS: b"t"}
 ENDS: Final = {Space.KEYS: b"x", Space.LOCKS: b"y"}
 
 

@@ -45,7 +45,8 @@ local SETS = {k = SET, l = LOCK}
 local DELETES = {k = DELETE, l = UNLOCK}
 local EXPIRES = {k = EXPIRE, l = UNLOCK}
 local ENDS = {k = 'x', l = 'y'}
-local NAMED = {k = 'i', l = 'y', a = 'z'} -- where a record is named besides, in a cluster
+local NEVER_ENDS = '9000000000000000' -- ms, later than any end
+local NAMED = {k = 'i', l = 'y', a = 'z', t = 'u'} -- where a record is named besides, in a cluster
 local STATE = '>I8I8I8I2I2'
 local STATE_SIZE = 28
 local KEEP = '-1' -- in place of a TTL: the end that the key has
@@ -229,12 +230,14 @@ local function put(shard, kind, key, raw, ends, existed)
     if any_ends(shard, kind) then call('ZREM', shard.base .. ENDS[kind], key) end
   end
   if kind == 'k' and not existed then call('ZADD', shard.base .. 'i', '0', key) end
+  if kind == 't' and not existed then call('ZADD', shard.base .. 'u', NEVER_ENDS, key) end
 end
 
 local function drop(shard, kind, key)
   if shard.drafts then return draft_of(shard, kind, key, nil, 0) end
   call('UNLINK', shard.base .. kind .. key)
   if kind == 'k' then call('ZREM', shard.base .. 'i', key) end
+  if kind == 't' then call('ZREM', shard.base .. 'u', key) end
   if any_ends(shard, kind) then call('ZREM', shard.base .. ENDS[kind], key) end
 end
 
@@ -910,6 +913,16 @@ local function state(keys, args)
     call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x')}
 end
 
+-- Takes no arguments. Reply: names and records of the tokens, in turn.
+local function tokens(keys, args)
+  local shard, reply = open(keys, args), {}
+  for _, name in ipairs(call('ZRANGE', shard.base .. 'u', '0', '-1')) do
+    reply[#reply + 1] = name
+    reply[#reply + 1] = call('GET', shard.base .. 't' .. name)
+  end
+  return reply
+end
+
 -- Arguments are keys. Reply: how many bytes the record of each key has, 0 where there is none.
 local function sizes(keys, args)
   local shard, reply = open(keys, args), {}
@@ -930,6 +943,9 @@ redis.register_function{
 redis.register_function{function_name = 'keyrack_events_@', callback = events, flags = {'no-writes'}}
 redis.register_function{
   function_name = 'keyrack_events_of_@', callback = events_of, flags = {'no-writes'}
+}
+redis.register_function{
+  function_name = 'keyrack_tokens_@', callback = tokens, flags = {'no-writes'}
 }
 redis.register_function{function_name = 'keyrack_read_@', callback = read, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_scan_@', callback = scan, flags = {'no-writes'}}

@@ -28,13 +28,22 @@ class Resource(NamedTuple):
     routes: dict[bytes, Route]
 
 
-def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[bytes, Resource], ...]]:
+class _Place(NamedTuple):
+    """What the paths of a resource begin and end with."""
+
+    beginning: bytes
+    end: bytes
+
+
+def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[_Place, Resource], ...]]:
     exact: dict[bytes, Resource] = {}
-    beginnings: dict[bytes, Resource] = {}
+    beginnings: dict[_Place, Resource] = {}
     for route in ROUTES.values():
-        beginning, brace, _ = route.path.partition("{key}")
-        table = beginnings if brace else exact
-        resource = table.setdefault(beginning.encode(), Resource({}))
+        beginning, brace, end = route.path.encode().partition(b"{key}")
+        if brace:
+            resource = beginnings.setdefault(_Place(beginning, end), Resource({}))
+        else:
+            resource = exact.setdefault(beginning, Resource({}))
         resource.routes[route.method.encode()] = route
         if route.method == "GET":
             resource.routes[b"HEAD"] = route
@@ -43,7 +52,8 @@ def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[bytes, Resource], .
     exact[b"*"] = Resource(
         {method: one for each in everything for method, one in each.routes.items()}
     )
-    return exact, tuple(beginnings.items())
+    # What says how its paths end comes first: the others begin alike.
+    return exact, tuple(sorted(beginnings.items(), key=lambda item: not item[0].end))
 
 
 _EXACT, _BEGINNINGS = _resources()
@@ -54,8 +64,8 @@ def find(path: bytes) -> Resource | None:
     found = _EXACT.get(path)
     if found is not None:
         return found
-    for beginning, resource in _BEGINNINGS:
-        if path.startswith(beginning):
+    for (beginning, end), resource in _BEGINNINGS:
+        if path.startswith(beginning) and path.endswith(end):
             return resource
     return None
 

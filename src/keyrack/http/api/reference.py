@@ -32,6 +32,7 @@ _SEED: Final = frozenset(("get", "set"))
 _HEADERS: Final = {
     "ETag": "The quoted revision of the key's last write.",
     "Keyrack-TTL": "Seconds left, when the key has a TTL.",
+    "Location": "Where it is from now on.",
     "Link": '`rel="next"`: the next page.',
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines.contract import MAX_TTL_MS
-from keyrack.http.api import batch, keys, locks, patch, watch
+from keyrack.http.api import batch, keys, locks, patch, tokens, watch
 from keyrack.http.api import listing as pages
 from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
@@ -28,6 +28,22 @@ from keyrack.http.api.models import (
     SetRequest,
     Shown,
     Status,
+)
+from keyrack.http.api.token_model import (
+    CheckRequest,
+    CheckResults,
+    Pending,
+    PolicyList,
+    PolicyRequest,
+    RotateRequest,
+    Self,
+    TicketMade,
+    TicketRequest,
+    TokenChange,
+    TokenMade,
+    TokenPage,
+    TokenRequest,
+    TokenShown,
 )
 
 if TYPE_CHECKING:
@@ -134,6 +150,10 @@ _IDEMPOTENCY: Final = Parameter(
     "again and gets the first answer.",
     "header",
 )
+_SEND_JSON: Final = "-H 'Content-Type: application/json'"
+_CHANGES: Final = (
+    "bad-json", "unsupported-media-type", "cross-site", "store-full", "bad-token",
+)  # fmt: skip
 _PREFIX: Final = Parameter("prefix", _STRING, "Only keys that begin with this.")
 
 _READ_PROBLEMS: Final = ("bad-target", "bad-key", "bad-parameter", "host-not-allowed", "cross-site")
@@ -147,6 +167,12 @@ _WRITE_PROBLEMS: Final = (
     "store-full",
 )
 _BODY_PROBLEMS: Final = ("bad-json", "unsupported-media-type")
+
+_DONE: Final = (
+    Reaction(204, "Done; every worker judges by it."),
+    Reaction(202, "Done; some worker is stuck and has not said that it knows.",
+             Shape(_JSON, Pending)),
+)  # fmt: skip
 
 _TABLE: Final = (
     Route(
@@ -530,6 +556,223 @@ _TABLE: Final = (
         ),
         Shape(_NDJSON, ExportedKey),
         writes=True,
+    ),
+    *(
+        Route(
+            name,
+            method,
+            path,
+            summary,
+            about,
+            "O(tokens), and one turn of each worker" if method != "GET" else "O(tokens)",
+            f'curl -H "Authorization: Bearer $KEYRACK_TOKEN" {example}',
+            answers,
+            ("bad-parameter", "host-not-allowed", "no-access-control", *more),
+            given,
+            body,
+            writes=method != "GET",
+            serve=serve,
+        )
+        for name, method, path, summary, about, example, answers, more, given, body, serve in (
+            (
+                "auth_tokens_list",
+                "GET",
+                "/v1/auth/tokens",
+                "List tokens",
+                "All tokens, those of the operator's file included, without their secrets.",
+                "localhost:8088/v1/auth/tokens",
+                (Reaction(200, "A page.", Shape(_JSON, TokenPage)),),
+                (),
+                (
+                    Parameter("after", _STRING, "Go on behind this id."),
+                    Parameter(
+                        "limit",
+                        {"type": "integer", "minimum": 1, "maximum": pages.MOST, "default": 100},
+                        "At most so many.",
+                    ),
+                ),
+                None,
+                tokens.list_tokens,
+            ),
+            (
+                "auth_token_create",
+                "POST",
+                "/v1/auth/tokens",
+                "Make a token",
+                "This answer is the only one that has the token's text.",
+                f"localhost:8088/v1/auth/tokens {_SEND_JSON} "
+                '-d \'{"name":"ci","rules":["all keys:ci/*"],"ttl":86400}\'',
+                (Reaction(201, "Made.", Shape(_JSON, TokenMade), ("Location",)),),
+                _CHANGES,
+                (),
+                Shape(_JSON, TokenRequest),
+                tokens.create,
+            ),
+            (
+                "auth_token_show",
+                "GET",
+                "/v1/auth/tokens/{key}",
+                "Show a token",
+                "With all its rules, in the order of decision.",
+                "localhost:8088/v1/auth/tokens/3fK9aZ01",
+                (Reaction(200, "The token, without its secret.", Shape(_JSON, TokenShown)),),
+                ("token-not-found",),
+                (),
+                None,
+                tokens.show,
+            ),
+            (
+                "auth_token_change",
+                "PATCH",
+                "/v1/auth/tokens/{key}",
+                "Change a token",
+                "A merge patch of `name`, `policies`, `rules`, `expires`, `disabled`, `rate`.",
+                "-X PATCH localhost:8088/v1/auth/tokens/3fK9aZ01 "
+                "-H 'Content-Type: application/merge-patch+json' -d '{\"disabled\":true}'",
+                (
+                    Reaction(200, "Changed; every worker judges by it.", Shape(_JSON, TokenShown)),
+                    Reaction(202, "Changed; some worker is stuck.", Shape(_JSON, TokenShown)),
+                ),
+                (*_CHANGES, "token-not-found", "token-in-file", "last-admin"),
+                (),
+                Shape("application/merge-patch+json", TokenChange),
+                tokens.change,
+            ),
+            (
+                "auth_token_revoke",
+                "DELETE",
+                "/v1/auth/tokens/{key}",
+                "Revoke a token",
+                "When this is answered with 204, no worker lets it in, and its streams and waiting "
+                "requests have ended.",
+                "-X DELETE localhost:8088/v1/auth/tokens/3fK9aZ01",
+                _DONE,
+                ("cross-site", "store-full", "token-not-found", "token-in-file", "last-admin"),
+                (),
+                None,
+                tokens.revoke,
+            ),
+            (
+                "auth_token_rotate",
+                "POST",
+                "/v1/auth/tokens/{key}/rotate",
+                "Give a token another secret",
+                "Id and rights stay. The present secret counts for `overlap` seconds more.",
+                "-X POST localhost:8088/v1/auth/tokens/3fK9aZ01/rotate",
+                (Reaction(200, "The new text.", Shape(_JSON, TokenMade)),),
+                (*_CHANGES, "token-not-found", "token-in-file"),
+                (),
+                Shape(_JSON, RotateRequest),
+                tokens.rotate,
+            ),
+            (
+                "auth_policies_list",
+                "GET",
+                "/v1/auth/policies",
+                "List policies",
+                "Those that every service has, those of the operator's file, and the store's.",
+                "localhost:8088/v1/auth/policies",
+                (Reaction(200, "All policies.", Shape(_JSON, PolicyList)),),
+                (),
+                (),
+                None,
+                tokens.list_policies,
+            ),
+            (
+                "auth_policy_put",
+                "PUT",
+                "/v1/auth/policies/{key}",
+                "Define a policy",
+                "A change counts for all tokens that have the policy.",
+                f"-X PUT localhost:8088/v1/auth/policies/app {_SEND_JSON} "
+                '-d \'{"rules":["all keys:app/*"]}\'',
+                (
+                    Reaction(201, "Defined."),
+                    Reaction(204, "Changed; every worker judges by it."),
+                    Reaction(202, "Changed; some worker is stuck."),
+                ),
+                (*_CHANGES, "bad-key", "token-in-file"),
+                (),
+                Shape(_JSON, PolicyRequest),
+                tokens.put_policy,
+            ),
+            (
+                "auth_policy_delete",
+                "DELETE",
+                "/v1/auth/policies/{key}",
+                "Remove a policy",
+                "",
+                "-X DELETE localhost:8088/v1/auth/policies/app",
+                _DONE,
+                (
+                    "cross-site",
+                    "store-full",
+                    "bad-key",
+                    "token-not-found",
+                    "token-in-file",
+                    "policy-in-use",
+                ),
+                (),
+                None,
+                tokens.drop_policy,
+            ),
+            (
+                "auth_self",
+                "GET",
+                "/v1/auth/self",
+                "Who am I",
+                "Who the sender is to the service, and what they may do.",
+                "localhost:8088/v1/auth/self",
+                (Reaction(200, "The sender.", Shape(_JSON, Self)),),
+                (),
+                (),
+                None,
+                tokens.show_self,
+            ),
+            (
+                "auth_check",
+                "POST",
+                "/v1/auth/check",
+                "What is allowed, and by which rule",
+                "Nothing is done. With `token` it is asked about another one, which needs `admin`.",
+                f"localhost:8088/v1/auth/check {_SEND_JSON} "
+                '-d \'{"checks":[{"verb":"read","key":"app/x"}]}\'',
+                (Reaction(200, "A result for each.", Shape(_JSON, CheckResults)),),
+                ("bad-json", "unsupported-media-type", "cross-site", "token-not-found"),
+                (),
+                Shape(_JSON, CheckRequest),
+                tokens.check,
+            ),
+            (
+                "auth_ticket_create",
+                "POST",
+                "/v1/auth/tickets",
+                "Make a ticket",
+                "A weaker token for a short time, for a link, a page or a child process. It is "
+                "kept nowhere, may do what its rules say as long as its maker may, and ends with "
+                "it.",
+                f"localhost:8088/v1/auth/tickets {_SEND_JSON} "
+                '-d \'{"rules":["read keys:app/report"],"ttl":60}\'',
+                (Reaction(201, "The ticket.", Shape(_JSON, TicketMade)),),
+                ("bad-json", "unsupported-media-type", "cross-site", "bad-token", "unavailable"),
+                (),
+                Shape(_JSON, TicketRequest),
+                tokens.make_ticket,
+            ),
+            (
+                "auth_tickets_rotate",
+                "POST",
+                "/v1/auth/tickets/rotate",
+                "End all tickets",
+                "Their key is replaced.",
+                "-X POST localhost:8088/v1/auth/tickets/rotate",
+                _DONE,
+                ("cross-site", "store-full"),
+                (),
+                None,
+                tokens.rotate_tickets,
+            ),
+        )
     ),
     *(
         Route(

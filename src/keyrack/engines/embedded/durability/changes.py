@@ -1,6 +1,7 @@
 """The wire format of changes, shared by snapshots and journals. For each change:
 
-    place   1 byte: the space, or 3 for the event log; the high bit says that the record is gone
+    place   1 byte: 0 keys, 1 locks, 2 answers, 3 the event log, 4 tokens; the high bit says that
+            the record is gone
     key     2 bytes of length, big-endian
     record  4 bytes of length, big-endian
     then the key and the record's bytes, with the whole value in it however long that is
@@ -13,11 +14,27 @@ from __future__ import annotations
 from struct import Struct
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from keyrack.engines.contract import Space
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 EVENTS: Final = 3
-"""The place of the event log, behind those of the spaces."""
+"""The place of the event log. Spaces that came later are behind it."""
+_PLACES: Final = {Space.KEYS: 0, Space.LOCKS: 1, Space.ANSWERS: 2, Space.TOKENS: 4}
+_SPACES: Final = {place: space for space, place in _PLACES.items()}
+_LAST: Final = max(_PLACES.values())
+
+
+def place_of(space: Space) -> int:
+    """Return the place of a space's records."""
+    return _PLACES[space]
+
+
+def space_of(place: int) -> Space:
+    """Return the space whose records are in a place."""
+    return _SPACES[place]
+
 
 Change: TypeAlias = tuple[int, bytes, bytes | None]
 """Place, key, and the record's bytes; None when it is gone."""
@@ -47,7 +64,7 @@ def unpack(data: bytes) -> Iterator[Change]:
         start = position + _HEAD.size
         middle = start + key_length
         position = middle + length
-        if position > end or place & ~_GONE > EVENTS:
+        if position > end or place & ~_GONE > _LAST:
             raise ValueError("a change is damaged")
         raw = None if place & _GONE else data[middle:position]
         yield place & ~_GONE, data[start:middle], raw

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from zlib import crc32
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Space, StoreFormatUnknown, Why
+from keyrack.engines.contract import StoreFormatUnknown, Why
 from keyrack.engines.embedded.database import JournalFailed
 from keyrack.engines.embedded.durability import changes
 from keyrack.engines.embedded.durability.changes import EVENTS
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
-VERSION: Final = 2
+VERSION: Final = 3
+_WITHOUT_TOKENS: Final = 2
 _EARLIER_VERSION: Final = 1
 _MAGIC: Final = b"keyrack journal\n"
 _HEADER: Final = Struct(">16sIIQQ8s")
@@ -159,7 +160,7 @@ def _with_values(txn: ReadTransaction, made: Changes) -> Iterator[Change]:
         if raw is None or place == EVENTS or not wire.is_long(raw):
             yield place, key, raw
         else:
-            yield place, key, pieces.whole(Space(place), raw)
+            yield place, key, pieces.whole(changes.space_of(place), raw)
 
 
 # The file
@@ -221,7 +222,7 @@ def read_header(data: bytes, number: int) -> JournalHeader:
     magic, version, kind, found, first, salt = _HEADER.unpack_from(data)
     if magic != _MAGIC or data[_HEADER.size : START] != _digest(data[: _HEADER.size]):
         raise JournalDamaged(f"the header of journal {number} is damaged")
-    if version not in (VERSION, _EARLIER_VERSION):
+    if version not in (VERSION, _WITHOUT_TOKENS, _EARLIER_VERSION):
         raise StoreFormatUnknown(
             f"journal {number} has the format {version}, and this version of Keyrack reads "
             f"{VERSION}. Use the one that made it."
@@ -281,7 +282,7 @@ class JournalReader:
         except BaseException:
             self.close()
             raise
-        self._entry = _ENTRY if self.header.version == VERSION else _EARLIER_ENTRY
+        self._entry = _EARLIER_ENTRY if self.header.version == _EARLIER_VERSION else _ENTRY
 
     def close(self) -> None:
         """Let go of the file."""

@@ -78,7 +78,7 @@ class _Loader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._trees = (*database.spaces, database.events)
+        self._trees = {tree.place: tree for tree in (*database.spaces, database.events)}
         self.last_ms = 0
 
     def load(self, block: Iterable[Change], new: bool) -> None:
@@ -120,7 +120,7 @@ class _Loader:
             self.last_ms = max(self.last_ms, eventlog.time_of(raw))
             txn.put(key, raw, tree)
             return
-        space = Space(place)
+        space = changes.space_of(place)
         if raw is not None and len(raw) > LONGEST_WHOLE:
             raw = self._in_pieces(txn, space, raw)
         if new and raw is not None:

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.files import Files
 
-VERSION: Final = 1
+VERSION: Final = 2
+_WITHOUT_TOKENS: Final = 1
 RECORDS: Final = 1
 CHANGES: Final = 2
 _END: Final = 3
@@ -218,7 +219,7 @@ class _Reader:
         self._last = _digest(data, b"")
         if self._take(_DIGEST) != self._last:
             raise SnapshotDamaged(f"The header of {self._path} is damaged.")
-        if version != VERSION:
+        if version not in (VERSION, _WITHOUT_TOKENS):
             raise StoreFormatUnknown(
                 f"{self._path} has the format {version}, and this version of Keyrack reads "
                 f"{VERSION}. Use the one that made it."

@@ -210,7 +210,7 @@ class _Taking:
             pieces = Pieces(txn)
             for key, head in islice(cursor, _PIECE_ENTRIES if there else 0):
                 raw = pieces.whole(space, head)
-                found.append((space, key, raw))
+                found.append((changes.place_of(space), key, raw))
                 size += len(raw)
                 if size > _PIECE_BYTES:
                     break
