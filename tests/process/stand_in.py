@@ -106,7 +106,7 @@ def looping(slot: int, listeners: list[socket.socket], counters: Counters, lifel
     counters.set_ready(slot)
     over = time.monotonic() + 1
     while counters.slot(slot)[STARTS] > 1 or time.monotonic() < over:
-        counters.beat(slot)
+        counters.beats.give(slot)
         time.sleep(0.1)
     while True:
         pass

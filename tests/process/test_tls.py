@@ -169,7 +169,7 @@ def test_a_pair_that_cannot_be_used_leaves_the_last_good_one_in_use(
     (refused,) = [one for one in server.log_lines() if one.get("event") == "certificate_refused"]
     assert refused["level"] == "error"
     assert str(files.key) in refused["message"]
-    assert "the earlier one stays in use" in refused["message"]
+    assert "The earlier one stays in use" in refused["message"]
     shows_only(server, pairs[0], 2.0)
     # A worker that is replaced now shows what the others show.
     os.kill(server.worker_pids()[0], signal.SIGKILL)

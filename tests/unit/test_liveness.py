@@ -53,8 +53,8 @@ def test_a_service_in_which_all_give_signs_has_no_trouble(
 ) -> None:
     counters, mine = heartbeat
     for _ in range(50):
-        counters.beat(1)
-        counters.beat_supervisor()
+        counters.beats.give(1)
+        counters.beats.give_as_supervisor()
         mine.beat()
         assert mine.trouble == ""
 
@@ -64,10 +64,10 @@ def test_a_supervisor_that_gives_no_sign_is_trouble_until_it_does(
 ) -> None:
     counters, mine = heartbeat
     for _ in range(10):
-        counters.beat(1)
+        counters.beats.give(1)
         mine.beat()
     assert mine.trouble == "the supervisor has given no sign of life for 4 s"
-    counters.beat_supervisor()
+    counters.beats.give_as_supervisor()
     mine.beat()
     assert mine.trouble == ""
 
@@ -77,7 +77,7 @@ def test_a_silent_worker_is_trouble_when_the_supervisor_has_not_replaced_it(
 ) -> None:
     counters, mine = heartbeat
     for number in range(17):
-        counters.beat_supervisor()
+        counters.beats.give_as_supervisor()
         mine.beat()
         assert (mine.trouble != "") == (number > 14), number
     assert mine.trouble == "worker 1 has given no sign of life for 8 s"

@@ -171,7 +171,7 @@ class Metrics(Collector):
         )
 
     def _snapshots(self) -> Iterator[Metric]:
-        last, failed = self._counters.last_snapshot_ms, self._counters.snapshots_failed
+        last, failed = self._counters.snapshots.last_ms, self._counters.snapshots.failed
         if not last and not failed:
             return
         yield GaugeMetricFamily(

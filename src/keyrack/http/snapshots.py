@@ -44,9 +44,9 @@ class Snapshots:
 
     async def fetch(self) -> Fetched | None:
         """Have a snapshot taken if anything has changed, and open the newest; None if it failed."""
-        number = self._counters.want_snapshot()
+        number = self._counters.snapshots.want()
         until = time.monotonic() + _LONGEST_SECONDS
-        while (taken := self._counters.snapshot_answered(number)) is None:
+        while (taken := self._counters.snapshots.answered(number)) is None:
             if time.monotonic() > until:
                 return None
             await asyncio.sleep(_LOOK_SECONDS)

@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from keyrack.shared.counters import OPEN_CONNECTIONS, TURNED_AWAY
+from keyrack.system import raise_file_limit
 
 if TYPE_CHECKING:
     from keyrack.shared.counters import Counters
@@ -33,9 +34,18 @@ def most_connections(files: int, workers: int, listeners: int) -> int:
     return max(_LEAST, files - _OWN_FILES - workers - listeners)
 
 
-def least_files(workers: int) -> int:
-    """Return how many files a process of a service must at least be able to open."""
-    return _FILES_OF_A_START + 2 * workers
+class TooFewFiles(Exception):
+    """Raised at start: the processes of a service cannot open what they need. One sentence."""
+
+
+def demand_files(workers: int) -> None:
+    """Raise the limit of open files as far as it goes. Raises `TooFewFiles`."""
+    files, needed = raise_file_limit(), _FILES_OF_A_START + 2 * workers
+    if files < needed:
+        raise TooFewFiles(
+            f"This process may have {files} files open, and a service with {workers} workers "
+            f"needs {needed}. Raise the limit (`ulimit -n`, or LimitNOFILE of systemd)."
+        )
 
 
 class ConnectionLimit:

@@ -148,7 +148,7 @@ class Durability:
         now = time.monotonic()
         if self._child or now < self._rest_until or not self._owns():
             return
-        self._ticket = counters.snapshots_wanted
+        self._ticket = counters.snapshots.wanted
         if not self._is_present():
             self._conclude(counters, False)
             return
@@ -293,7 +293,7 @@ class Durability:
     def _conclude(self, counters: Counters, taken: bool) -> None:
         self._last_was_taken = taken
         self._answered = self._ticket
-        counters.answer_snapshot(self._ticket, taken)
+        counters.snapshots.answer(self._ticket, taken)
         if taken:
             self._due = time.monotonic() + self._settings.snapshot_interval
         else:

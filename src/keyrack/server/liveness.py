@@ -63,9 +63,11 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Give a sign, and look for those of the others. Call it every `INTERVAL` seconds."""
-        self._counters.beat(self._slot)
+        self._counters.beats.give(self._slot)
         if self._limit:
-            self._liveness.look((*self._counters.beats(), self._counters.supervisor_beats))
+            self._liveness.look(
+                (*self._counters.beats.of_workers, self._counters.beats.of_supervisor)
+            )
             self.trouble = self._found()
 
     def _found(self) -> str:

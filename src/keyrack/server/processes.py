@@ -274,8 +274,8 @@ class WorkerProcesses:
         It may hold the store's write lock, for which all others wait; they are silent as well, and
         recover when it is gone. Whoever is stopped is the likeliest to be the cause.
         """
-        self._counters.beat_supervisor()
-        self._liveness.look(self._counters.beats())
+        self._counters.beats.give_as_supervisor()
+        self._liveness.look(self._counters.beats.of_workers)
         silence, limit = self._liveness.seconds, self._settings.worker_timeout
         stuck = [slot for slot in self._living() if silence[slot.number] > self._bearable(slot)]
         if not limit or not stuck:

@@ -32,7 +32,7 @@ from keyrack.engines.contract import StoreError
 from keyrack.server import logs, signals, stores
 from keyrack.server.access_keeper import AccessKeeper
 from keyrack.server.banner import banner, facts
-from keyrack.server.connection_limit import least_files
+from keyrack.server.connection_limit import TooFewFiles, demand_files
 from keyrack.server.listeners import ListenError, open_listeners
 from keyrack.server.liveness import INTERVAL
 from keyrack.server.processes import PATIENCE, Patience, Shared, WorkerProcesses
@@ -47,7 +47,6 @@ from keyrack.server.takeover import (
 )
 from keyrack.server.tls import TlsError, read_certificates
 from keyrack.shared.counters import Counters
-from keyrack.system import raise_file_limit
 
 if TYPE_CHECKING:
     from keyrack.server.durability import Durability
@@ -65,48 +64,46 @@ def run(
     patience: Patience = PATIENCE,
 ) -> int:
     """Serve until told to end, and return the exit code. Signals stay blocked: exit after it."""
-    if (files := raise_file_limit()) < (needed := least_files(settings.workers)):
-        _log.error(
-            "This process may have %d files open, and a service with %d workers needs %d. Raise "
-            "the limit (`ulimit -n`, or LimitNOFILE of systemd).",
-            files,
-            settings.workers,
-            needed,
-        )
-        return 1
-    try:
-        certificates = read_certificates(settings)
-    except TlsError as error:
-        _log.error("%s.", error)
-        return 2
     with contextlib.ExitStack() as stack:
         try:
-            keeper = AccessKeeper(settings) if settings.controls_access else None
-        except AccessFileError as error:
+            demand_files(settings.workers)
+            supervisor = _assembled(settings, heard, entry, patience, stack)
+        except (TlsError, AccessFileError) as error:
             _log.error("%s", error)
             return 2
-        try:
-            found = _taken_over(settings, stack) if settings.takeover else None
-            prepared = found or _prepared(settings, stack)
-            durability = prepared.store.keep(found is not None)
-        except (ListenError, StoreError, TakeoverRefused) as error:
+        except (TooFewFiles, ListenError, StoreError, TakeoverRefused) as error:
             _log.error("%s", error)
             return 1
-        if durability is not None:
-            stack.callback(durability.close)
-        worker, requests = _what_workers_need()
-        counters = Counters.create(settings.workers, requests)
-        shared = Shared(
-            settings,
-            prepared.listeners,
-            prepared.store,
-            counters,
-            certificates,
-            None if keeper is None else keeper.board,
-        )
-        links = Links(_handover(shared, prepared, stack), prepared.predecessor)
         heard.take()
-        return Supervisor(shared, entry or worker, heard, links, durability, patience, keeper).run()
+        return supervisor.run()
+
+
+def _assembled(
+    settings: Settings,
+    heard: Signals,
+    entry: Entry | None,
+    patience: Patience,
+    stack: contextlib.ExitStack,
+) -> Supervisor:
+    """Make all that a service needs; what has to be undone at its end is on the stack."""
+    certificates = read_certificates(settings)
+    keeper = AccessKeeper(settings) if settings.controls_access else None
+    found = _taken_over(settings, stack) if settings.takeover else None
+    prepared = found or _prepared(settings, stack)
+    durability = prepared.store.keep(found is not None)
+    if durability is not None:
+        stack.callback(durability.close)
+    worker, requests = _what_workers_need()
+    shared = Shared(
+        settings,
+        prepared.listeners,
+        prepared.store,
+        Counters.create(settings.workers, requests),
+        certificates,
+        None if keeper is None else keeper.board,
+    )
+    links = Links(_handover(shared, prepared, stack), prepared.predecessor)
+    return Supervisor(shared, entry or worker, heard, links, durability, patience, keeper)
 
 
 def _prepared(settings: Settings, stack: contextlib.ExitStack) -> Inheritance:

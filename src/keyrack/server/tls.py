@@ -77,7 +77,7 @@ class Certificates:
         except TlsError as error:
             self._refused = signature
             _log.error(
-                "%s; the earlier one stays in use", error, extra={"event": "certificate_refused"}
+                "%s The earlier one stays in use.", error, extra={"event": "certificate_refused"}
             )
             return
         self._taken, self._refused = signature, None
@@ -112,19 +112,19 @@ class Certificates:
                 with open(path, "rb") as file:
                     texts.append(file.read())
         except OSError as error:
-            raise TlsError(f"{pair} cannot be read: {error.strerror}") from None
+            raise TlsError(f"{pair} cannot be read: {error.strerror}.") from None
         if b"ENCRYPTED" in texts[1]:
-            raise TlsError(f"{pair} cannot be used: the key is encrypted")
+            raise TlsError(f"{pair} cannot be used: the key is encrypted.")
         if b"-----BEGIN CERTIFICATE-----" not in texts[0]:
-            raise TlsError(f"{pair} cannot be used: there is no certificate in the first")
+            raise TlsError(f"{pair} cannot be used: there is no certificate in the first.")
         if b"PRIVATE KEY-----" not in texts[1]:
-            raise TlsError(f"{pair} cannot be used: there is no private key in the second")
+            raise TlsError(f"{pair} cannot be used: there is no private key in the second.")
         try:
             _load(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), self._certificate, self._key)
         except ssl.SSLError as error:
-            raise TlsError(f"{pair} {_explained(error)}") from None
+            raise TlsError(f"{pair} {_explained(error)}.") from None
         except (OSError, ValueError) as error:
-            raise TlsError(f"{pair} cannot be used: {error}") from None
+            raise TlsError(f"{pair} cannot be used: {error}.") from None
         return b"\n".join(texts)
 
     def _keep(self, number: int) -> None:

@@ -71,6 +71,74 @@ def bucket(nanoseconds: int) -> int:
     return min((nanoseconds // 1000).bit_length(), BUCKETS - 1)
 
 
+class SnapshotRequests:
+    """Snapshots that clients ask for: numbers that go up, in words of the service."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    @property
+    def wanted(self) -> int:
+        """How often somebody has asked for a snapshot."""
+        return self._words[_SNAPSHOTS_WANTED]
+
+    def want(self) -> int:
+        """Ask the supervisor for a snapshot, and return the number that it will be answered by."""
+        self._words[_SNAPSHOTS_WANTED] += 1
+        return self._words[_SNAPSHOTS_WANTED]
+
+    def answer(self, number: int, taken: bool) -> None:
+        """Say that those who have asked up to a number have a snapshot, or get none."""
+        if taken:
+            self._words[_SNAPSHOTS_TAKEN] = number
+            self._words[_LAST_SNAPSHOT] = time.time_ns() // 1_000_000
+        else:
+            self._words[_SNAPSHOTS_FAILED] += 1
+        self._words[_SNAPSHOTS_ANSWERED] = number
+
+    @property
+    def last_ms(self) -> int:
+        """When a snapshot last held everything, in ms since 1970; 0 before that."""
+        return self._words[_LAST_SNAPSHOT]
+
+    @property
+    def failed(self) -> int:
+        """How many snapshots could not be taken."""
+        return self._words[_SNAPSHOTS_FAILED]
+
+    def answered(self, number: int) -> bool | None:
+        """Tell whether a snapshot was taken for a number; None while that is not known."""
+        if self._words[_SNAPSHOTS_ANSWERED] < number:
+            return None
+        return self._words[_SNAPSHOTS_TAKEN] >= number
+
+
+class Beats:
+    """Signs of life of the workers and the supervisor, each a number that goes up."""
+
+    def __init__(self, words: memoryview, slots: list[memoryview]) -> None:
+        self._words = words
+        self._slots = slots
+
+    def give(self, worker: int) -> None:
+        """Say that a worker's event loop runs."""
+        self._slots[worker][_BEATS] += 1
+
+    @property
+    def of_workers(self) -> list[int]:
+        """How often each worker has given a sign."""
+        return [slot[_BEATS] for slot in self._slots]
+
+    def give_as_supervisor(self) -> None:
+        """Say that the supervisor looks after its workers."""
+        self._words[_SUPERVISOR_BEATS] += 1
+
+    @property
+    def of_supervisor(self) -> int:
+        """How often the supervisor has given a sign."""
+        return self._words[_SUPERVISOR_BEATS]
+
+
 class Counters:
     """The words of all workers. Made by the supervisor before it forks."""
 
@@ -79,6 +147,8 @@ class Counters:
         self._width = width
         self.workers = workers
         self._slots = [self.slot(worker) for worker in range(workers)]
+        self.snapshots = SnapshotRequests(words)
+        self.beats = Beats(words, self._slots)
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         """For each worker, what it is woken by when another one has committed something."""
 
@@ -149,43 +219,6 @@ class Counters:
             os.eventfd_read(self.wakeups[me])
         self.slot(me)[_SIGNALLED] = 0
 
-    # Snapshots that clients ask for
-
-    @property
-    def snapshots_wanted(self) -> int:
-        """How often somebody has asked for a snapshot."""
-        return self._words[_SNAPSHOTS_WANTED]
-
-    def want_snapshot(self) -> int:
-        """Ask the supervisor for a snapshot, and return the number that it will be answered by."""
-        self._words[_SNAPSHOTS_WANTED] += 1
-        return self._words[_SNAPSHOTS_WANTED]
-
-    def answer_snapshot(self, number: int, taken: bool) -> None:
-        """Say that those who have asked up to a number have a snapshot, or get none."""
-        if taken:
-            self._words[_SNAPSHOTS_TAKEN] = number
-            self._words[_LAST_SNAPSHOT] = time.time_ns() // 1_000_000
-        else:
-            self._words[_SNAPSHOTS_FAILED] += 1
-        self._words[_SNAPSHOTS_ANSWERED] = number
-
-    @property
-    def last_snapshot_ms(self) -> int:
-        """When a snapshot last held everything, in ms since 1970; 0 before that."""
-        return self._words[_LAST_SNAPSHOT]
-
-    @property
-    def snapshots_failed(self) -> int:
-        """How many snapshots could not be taken."""
-        return self._words[_SNAPSHOTS_FAILED]
-
-    def snapshot_answered(self, number: int) -> bool | None:
-        """Tell whether a snapshot was taken for a number; None while that is not known."""
-        if self._words[_SNAPSHOTS_ANSWERED] < number:
-            return None
-        return self._words[_SNAPSHOTS_TAKEN] >= number
-
     @property
     def draining(self) -> bool:
         """Whether the service is about to end."""
@@ -194,25 +227,6 @@ class Counters:
     def set_draining(self, draining: bool) -> None:
         """Say whether the service is about to end; readiness follows it."""
         self._words[_DRAINING] = int(draining)
-
-    # Signs of life
-
-    def beat(self, worker: int) -> None:
-        """Say that a worker's event loop runs."""
-        self.slot(worker)[_BEATS] += 1
-
-    def beats(self) -> list[int]:
-        """Return how often each worker has given a sign of life."""
-        return [slot[_BEATS] for slot in self._slots]
-
-    def beat_supervisor(self) -> None:
-        """Say that the supervisor looks after its workers."""
-        self._words[_SUPERVISOR_BEATS] += 1
-
-    @property
-    def supervisor_beats(self) -> int:
-        """How often the supervisor has given a sign of life."""
-        return self._words[_SUPERVISOR_BEATS]
 
     # The log
 
