@@ -6,6 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from api_support.streams import Watch
+from keyrack_server import Server as KeyrackServer
+from keyrack_server import request
 from valkey_support.engines import done, opened, run
 from valkey_support.servers import HOST, Alone, OneVoice, cluster, fork, wipe
 
@@ -19,6 +22,15 @@ if TYPE_CHECKING:
     from keyrack.engines.valkey.engine import ValkeyEngine
 
 pytestmark = pytest.mark.timeout(90)
+
+
+class Service(KeyrackServer):
+    """A service; what it says about what the test has done to Valkey is no complaint."""
+
+    def complaints(self) -> list[dict[str, object]]:
+        expected = ("is lost", "watchers begin anew")
+        found = super().complaints()
+        return [line for line in found if not str(line["message"]).endswith(expected)]
 
 
 @pytest.fixture
@@ -145,3 +157,58 @@ def test_a_shard_that_went_back_has_the_whole_history_of_a_cluster_begin_anew() 
 
     run(look())
     wipe(servers.primaries())
+
+
+# Watchers of a service
+
+
+def test_watchers_begin_anew_and_skip_nothing_when_told_changes_are_lost(first: Server) -> None:
+    """A primary is cut off, and its successor has other changes of the same time."""
+    sentinel = OneVoice(first)
+    with Service("--engine", sentinel.url, memory=None) as service, service.connect() as waiting:
+        # Somebody waits all the time, so that the service never stops to read what has happened.
+        etag = service.ask("PUT", "/v1/keys/waited", b"v")["etag"]
+        fields = {"If_None_Match": etag, "Prefer": "wait=60"}
+        waiting.send(request("GET", "/v1/keys/waited", **fields))
+        with Watch(service) as synced, Watch(service, "?prefix=other") as idle:
+            synced.synced()
+            idle.synced()
+            common = int(service.ask("PUT", "/v1/keys/common", b"w")["etag"].strip('"'))
+            assert synced.changes(1)[0].id == common
+            other = fork(first)
+            try:
+                kept = set_at(other, b"kept", 3)
+                for number in range(5):
+                    service.ask("PUT", f"/v1/keys/lost{number}", b"v")
+                lost = synced.changes(5)[-1].id
+                kept += set_at(other, b"kept", 3)
+                for number in range(5, 9):
+                    service.ask("PUT", f"/v1/keys/lost{number}", b"v")
+                lost = synced.changes(4)[-1].id
+                assert kept[0] < lost
+                sentinel.primary = other
+                for watch in (synced, idle):
+                    watch.until(lambda message: message.event == "reset")
+                # A position of the lost history is not gone on from, one of both is.
+                refused = service.ask("GET", f"/v1/watch?since={lost}")
+                assert refused.status == 410
+                with Watch(service) as fresh, Watch(service, f"?since={common}") as again:
+                    fresh.synced()
+                    assert [message.id for message in again.synced()] == kept
+                    assert fresh.silent(1.0)
+                    service.ask("PUT", "/v1/keys/after", b"w")
+                    for watch in (fresh, again):
+                        assert watch.changes(1)[0].data["key"] == "after"
+            finally:
+                other.remove()
+                sentinel.close()
+
+
+def set_at(server: Server, name: bytes, number: int) -> list[int]:
+    """Set some keys at a server without the service, and return their revisions."""
+
+    async def work() -> list[int]:
+        async with opened(f"valkey://{HOST}:{server.port}") as engine:
+            return await set_some(engine, name, number)
+
+    return run(work())

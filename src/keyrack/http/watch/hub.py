@@ -192,7 +192,10 @@ class WatchHub:
         self._news.clear()
         events, missed = await self._read_log(self._seen)
         if missed:
+            newest = (await self._engine.history())[1]
             self._miss()
+            # Where changes that were told are lost, the history ends below what was seen.
+            self._seen = newest if not events else self._seen
         if not events:
             return
         # Now and not when values have come: whoever joins meanwhile must not miss these.
@@ -243,7 +246,8 @@ class WatchHub:
 
     def _miss(self) -> None:
         """Something happened that cannot be told any more: begin anew, or look again."""
-        for subscriber in self._synced:
+        missed = [one for one in self._unsynced if one.sent >= self._seen]
+        for subscriber in [*self._synced, *missed]:
             self._reset(subscriber)
         self.keys.call_everybody_soon()
         self.locks.call_everybody_soon()
