@@ -42,6 +42,8 @@ _CALLS_OF_READS: Final = 2
 _CALLS_OF_WRITES: Final = 1
 """So many calls of a shard may be without a reply; what is asked for meanwhile leaves with the
 next. Under load that makes few large calls of many small ones: one costs as much as ten writes."""
+_FULL_CALLS_OF_WRITES: Final = 4
+"""So many if they are full: nothing is gained by waiting, and the server is never without work."""
 _UNREADABLE: Final = (struct.error, IndexError, ValueError)
 _WAIT_PART: Final = 0.8
 """Replicas get this part of the deadline to confirm."""
@@ -297,11 +299,16 @@ class WriteBatcher:
 
     def _send(self) -> None:
         if self._waiting:
-            for shard in [s for s in self._waiting if self._unanswered[s] < _CALLS_OF_WRITES]:
-                for batch in self._waiting.pop(shard):
-                    self._send_batch(batch, "write")
+            for shard in [*self._waiting]:
+                if self._unanswered[shard] < self._most_calls(shard):
+                    for batch in self._waiting.pop(shard):
+                        self._send_batch(batch, "write")
         if self.servers is not self._calls.servers:
             self.servers.flush()
+
+    def _most_calls(self, shard: int) -> int:
+        full = len(self._waiting[shard][0].writes) >= _MOST_WRITES
+        return _FULL_CALLS_OF_WRITES if full else _CALLS_OF_WRITES
 
     def _send_batch(self, batch: _Batch, function: str, whole: bool = False) -> None:
         """Send a batch, in pieces when its values are many bytes."""

@@ -52,6 +52,7 @@ local STATE_SIZE = 28
 local KEEP = '-1' -- in place of a TTL: the end that the key has
 local MOST_STEPS = 5000
 local SHORT = 4096
+local HEADS = {} -- heads of events, by change and size of the key: few, and made for each write
 
 -- While a library is loaded nothing is there but `register_function`: the rest is bound later.
 local call, byte, char, sub, format, floor, pack, unpack_struct
@@ -94,10 +95,12 @@ local function open(keys, args)
     wary = keys[2] ~= nil and sub(keys[2], -1) == '-', -- of parts that may be elsewhere
     physical = 0,
     native = args[1] == '',
-    changes = {},
+    changes = {}, -- of each event head and key
+    count = 0,
     ending = {}
   }
   local state = call('GET', keys[1])
+  shard.records, shard.index = shard.base .. 'k', shard.base .. 'i'
   if shard.wary then make_sure_of_all_parts(shard, state) end
   local time = (shard.native or not state) and call('TIME')
   local microseconds = time and time[1] * 1000000 + time[2]
@@ -136,17 +139,29 @@ local function note(shard, change, key)
   local revision = shard.last + shard.step
   if revision < shard.physical then revision = shard.physical end
   shard.last = revision
-  local size = #key
-  shard.changes[#shard.changes + 1] = char(change, floor(size / 256), size % 256) .. key
+  local count, size = shard.count, #key
+  local mark = change * 65536 + size
+  local head = HEADS[mark]
+  if not head then
+    head = char(change, floor(size / 256), size % 256)
+    HEADS[mark] = head
+  end
+  shard.changes[2 * count + 1], shard.changes[2 * count + 2] = head, key
+  shard.count = count + 1
   return revision
 end
 
+-- Take notes back, all but the first so many.
+local function forget(shard, count, last)
+  shard.count, shard.last = count, last
+end
+
 local function finish(shard)
-  local count = #shard.changes
+  local count = shard.count
   if count > 0 then
     local id = format('%.0f', shard.last)
     call('XADD', shard.base .. 'e', id .. '-0', 'e',
-      pack('>I8I4', shard.now, count) .. table.concat(shard.changes))
+      pack('>I8I4', shard.now, count) .. table.concat(shard.changes, '', 1, 2 * count))
     shard.events = shard.events + count
     call('SPUBLISH', shard.base .. 'n', id)
   end
@@ -425,31 +440,44 @@ local function refusal(why, index, head)
   return {why, index, (head and why ~= 'missing') and (unpack_struct('>I8', head)) or -1}
 end
 
--- A set without condition, outside of a batch, while no key ends: nearly every write. Setting tells
--- whether the key was there, for the price of a copy of the old value; where that may be long, the
--- index is asked instead.
-local function set_plainly(shard, key, rest)
-  local name, before = shard.base .. 'k' .. key, shard.last
+-- A set without condition, outside of a batch: nearly every write. Setting tells whether the key was
+-- there, for the price of a copy of the old value. Only where there was none the indexes are asked:
+-- a key that is new in `i` is in no other, and needs no look. What had ended and left its name there
+-- is set once more, behind the event of its end.
+local function set_plainly(shard, key, ttl, rest)
+  local name, before = shard.records .. key, shard.last
+  local ends, old = ttl == '0' and 0 or end_after(shard, tonumber(ttl)), nil
   local revision = note(shard, SET, key)
-  local raw = pack('>I8', revision) .. rest
-  if #rest > SHORT and not shard.wary then
-    local new = call('ZADD', shard.base .. 'i', '0', key)
-    call('SET', name, raw)
-    return revision * 2 + 1 - new
+  local raw = compose(revision, ends, rest)
+  if ends > 0 and shard.native then
+    old = call('SET', name, raw, 'GET', 'PXAT', ends - 1)
+  else
+    old = call('SET', name, raw, 'GET')
   end
-  if call('SET', name, raw, 'GET') then return revision * 2 + 1 end
-  if call('ZADD', shard.base .. 'i', '0', key) == 0 and shard.wary then
-    call('UNLINK', name)
-    shard.changes[#shard.changes], shard.last = nil, before
-    return refusal('moving', 0)
+  local had_end = old and end_of(old) or 0
+  local again = had_end > 0 and had_end <= shard.now
+  if not old and call('ZADD', shard.index, '0', key) == 0 then
+    again = any_ends(shard, 'k') and call('ZSCORE', shard.base .. 'x', key)
+    if shard.wary and not (again and tonumber(again) <= shard.now) then
+      call('UNLINK', name)
+      forget(shard, shard.count - 1, before)
+      return refusal('moving', 0)
+    end
   end
-  return revision * 2
+  if again then
+    forget(shard, shard.count - 1, before)
+    return set_it(shard, 'k', key, ends, rest, nil, true)
+  end
+  if ends > 0 then
+    call('ZADD', shard.base .. 'x', ends, key)
+    shard.ending.k = true
+  elseif had_end > 0 then
+    call('ZREM', shard.base .. 'x', key)
+  end
+  return revision * 2 + (old and 1 or 0)
 end
 
 local function write_one(shard, args, at)
-  if args[at] == 'sk' and args[at + 2] == '0' and not any_ends(shard, 'k') then
-    return set_plainly(shard, args[at + 1], args[at + 3])
-  end
   local result, why, head = operate(shard, args, at)
   if not result then return refusal(why, 0, head) end
   if type(result) == 'number' then return result end
@@ -476,14 +504,13 @@ end
 -- All or none: changes are drafts until the last operation was not refused.
 local function write_all(shard, args, at, count)
   shard.drafts, shard.order, shard.before = {}, {}, shard.last
-  local changes = #shard.changes
+  local count_before = shard.count
   local results = {}
   for index = 1, count do
     local result, why = operate(shard, args, at)
     if not result then
       forget_drafts(shard)
-      shard.last = shard.before
-      for i = #shard.changes, changes + 1, -1 do shard.changes[i] = nil end
+      forget(shard, count_before, shard.before)
       local head = look(shard, sub(args[at], 2, 2), args[at + 1])
       return refusal(why, index - 1, head)
     end
@@ -532,19 +559,27 @@ local function write(keys, args)
   local seen, at = args[4], 5
   local reply = {shard.now, 0}
   go_above(shard, tonumber(seen))
-  while args[at] do
+  local number, what = 2, args[at]
+  while what do
     local count, outcome = 1, nil
-    if byte(args[at], 1) == 35 then
-      count = tonumber(sub(args[at], 2))
-      at = at + 1
-    end
-    if count > 0 and byte(args[at], 1) == 114 then
-      outcome = write_once(shard, args, at, count)
+    if what == 'sk' and args[at + 2] ~= KEEP and #args[at + 3] <= SHORT then
+      outcome = set_plainly(shard, args[at + 1], args[at + 2], args[at + 3])
+      at = at + 4
     else
-      outcome = write_some(shard, args, at, count)
+      if byte(what, 1) == 35 then
+        count = tonumber(sub(what, 2))
+        at = at + 1
+      end
+      if count > 0 and byte(args[at], 1) == 114 then
+        outcome = write_once(shard, args, at, count)
+      else
+        outcome = write_some(shard, args, at, count)
+      end
+      for _ = 1, count do at = at + ARGUMENTS[sub(args[at], 1, 1)] end
     end
-    reply[#reply + 1] = outcome
-    for _ = 1, count do at = at + ARGUMENTS[sub(args[at], 1, 1)] end
+    number = number + 1
+    reply[number] = outcome
+    what = args[at]
   end
   finish(shard)
   reply[2] = shard.last
@@ -755,6 +790,20 @@ local function oldest(shard, limit)
   return call('XRANGE', shard.base .. 'e', '-', '+', 'COUNT', limit)
 end
 
+-- The same, few at a time: entries can be long, and are copied.
+local function each_oldest(shard, limit)
+  local start, page, at, left = '-', {}, 0, tonumber(limit)
+  return function()
+    at = at + 1
+    if at > #page and left > 0 then
+      page, at = call('XRANGE', shard.base .. 'e', start, '+', 'COUNT', math.min(left, 8)), 1
+      left = #page == 8 and left - 8 or 0
+      if #page > 0 then start = '(' .. page[#page][1] end
+    end
+    return page[at]
+  end
+end
+
 local function size_of(entry)
   return (unpack_struct('>I4', entry[2][2], 9))
 end
@@ -766,7 +815,7 @@ local function trim(keys, args)
   kept = tonumber(kept)
   local ids = {}
   if shard.events <= kept then return 0 end
-  for _, entry in ipairs(oldest(shard, limit)) do
+  for entry in each_oldest(shard, limit) do
     local size = size_of(entry)
     if shard.events - size < kept then break end
     ids[#ids + 1] = entry[1]

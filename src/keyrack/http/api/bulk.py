@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -45,6 +46,8 @@ _DELETE_STEPS: Final = 32
 _EXPORT_LINES: Final = 500
 _EXPORT_BYTES: Final = 64 << 10
 _IMPORT_LINES: Final = 250
+_IMPORTS_AHEAD: Final = 3
+"""So many times so many lines are under way to a store elsewhere when more are read."""
 _SAMPLE: Final = 10
 _MOST_ERRORS: Final = 100
 _SPELL_SECONDS: Final = 0.0005
@@ -109,7 +112,7 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
             for key, record in page.entries
             if record.revision <= bound
         ]
-        for outcome in await _written(writes, context):
+        for outcome in await _under_way(writes, context):
             if not isinstance(outcome, Refusal):
                 deleted += outcome[0].existed
             elif outcome.why is not Why.CONDITION:
@@ -120,9 +123,9 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
         await pace.step()
 
 
-async def _written(writes: list[Write], context: Context) -> list[Outcome]:
-    """Have writes done with those of this turn, and return their outcomes."""
-    return await asyncio.gather(*map(context.tick.write, writes))
+def _under_way(writes: list[Write], context: Context) -> asyncio.Future[list[Outcome]]:
+    """Have writes done with those of this turn; their outcomes come later."""
+    return asyncio.gather(*map(context.tick.write, writes))
 
 
 async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
@@ -207,7 +210,14 @@ class Import:
         self._stop_on_error = stop_on_error
         self._rest = b""
         self._line = 0
+        self._ahead = _IMPORTS_AHEAD if self._may_go_ahead() else 0
+        self._unanswered: deque[tuple[list[int], asyncio.Future[list[Outcome]]]] = deque()
+        """Numbers of lines whose writes are under way, and their outcomes."""
         self.report = ImportReport(0, 0, [], stopped=False)
+
+    def _may_go_ahead(self) -> bool:
+        """Tell whether lines are read while earlier ones are written, by a server elsewhere."""
+        return self._context.engine.capabilities.answers_later and not self._stop_on_error
 
     async def take(self, data: bytes) -> None:
         """Import the whole lines of what has come so far."""
@@ -225,6 +235,7 @@ class Import:
         """Import the last line, and return the report."""
         if self._rest and not self.report.stopped:
             await self._write([self._rest])
+        await self._conclude(0)
         return self.report
 
     async def _write(self, lines: list[bytes]) -> None:
@@ -241,12 +252,20 @@ class Import:
                 self._failed(self._line, problem)
                 if self.report.stopped:
                     break
-        outcomes = await _written(writes, self._context)
-        for number, outcome in zip(numbers, outcomes, strict=True):
-            if isinstance(outcome, Refusal):
-                self._failed(number, refused(outcome))
-            else:
-                self.report.imported += 1
+        self._unanswered.append((numbers, _under_way(writes, self._context)))
+        if self._ahead:
+            await asyncio.sleep(0)  # lets others go first, and these writes leave
+        await self._conclude(self._ahead)
+
+    async def _conclude(self, left: int) -> None:
+        """Take the outcomes of all but so many of the writes that are under way."""
+        while len(self._unanswered) > left:
+            numbers, outcomes = self._unanswered.popleft()
+            for number, outcome in zip(numbers, await outcomes, strict=True):
+                if isinstance(outcome, Refusal):
+                    self._failed(number, refused(outcome))
+                else:
+                    self.report.imported += 1
 
     def _failed(self, line: int, problem: Problem) -> None:
         self.report.failed += 1
