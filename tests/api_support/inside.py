@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 from engine_support.driven import Driven
 
 from keyrack.engines.embedded import EmbeddedEngine
+from keyrack.http.api.counting import REQUEST_WORDS
 from keyrack.http.eager import at_once
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.reply import Context, Limits
 from keyrack.http.tick import Tick
 from keyrack.http.watch.hub import WatchHub
+from keyrack.shared.counters import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -46,10 +48,10 @@ class Inside:
         awaited = EmbeddedEngine(str(directory), 64 * _MIB, events, self.clock)
         self.engine = Driven(awaited, at_once)
         self.loop = asyncio.new_event_loop()
-        self.tick = Tick(self.loop, awaited, memoryview(bytearray(8 * 2048)).cast("q"))
         self.interested: list[bool] = []
         self.hub = WatchHub(self.loop, awaited, self.interested.append)
-        self.tick.committed = self.hub.wake
+        counters = memoryview(bytearray(8 * (REQUESTS + REQUEST_WORDS.number))).cast("q")
+        self.tick = Tick(self.loop, awaited, counters, self.hub.wake)
         self.limits = Limits(_MIB, 8 * _MIB)
         self.context = Context(awaited, self.limits, self.tick, self.hub, KeyLocks())
 

@@ -37,8 +37,15 @@ _STAMP: Final = b"Server: keyrack\r\nCross-Origin-Resource-Policy: same-origin\r
 _log = logging.getLogger("keyrack.engine")
 
 
+def _nobody_waits() -> None:
+    """What is committed is told to nobody."""
+
+
 class Tick:
-    """The present tick of one worker. `counters` are the worker's slot of the shared ones."""
+    """The present tick of one worker. `counters` are the worker's slot of the shared ones.
+
+    `committed` is called after commits, so that who waits for changes is told.
+    """
 
     __slots__ = (
         "_conclusions",
@@ -65,14 +72,14 @@ class Tick:
         loop: asyncio.AbstractEventLoop,
         engine: Engine,
         counters: memoryview,
+        committed: Callable[[], None] = _nobody_waits,
     ) -> None:
         self._loop = loop
         self._engine = engine
         self.get_now: Callable[[bytes], Record | None] | None = engine.get_now
         self._write_now = engine.write_now
         self.counters = counters
-        self.committed: Callable[[], None] = lambda: None
-        """Called after commits, so that who waits for changes is told."""
+        self.committed = committed
 
         # This tick
         self.running = False

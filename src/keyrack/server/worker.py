@@ -71,8 +71,7 @@ class Worker:
         self._engine = engine
         self._loop = loop
         self._counters = counters
-        self._tick = Tick(loop, engine, counters.slot(slot))
-        self._tick.committed = self._committed
+        self._tick = Tick(loop, engine, counters.slot(slot), self._committed)
         self._hub = WatchHub(loop, engine, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
