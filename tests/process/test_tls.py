@@ -33,11 +33,11 @@ class Pair(NamedTuple):
     key: str
 
 
-def make_pair(directory: Path, name: str) -> Pair:
+def make_pair(directory: Path, name: str, days: int = 2) -> Pair:
     certificate, key = directory / "made.pem", directory / "made.key"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1",
-         "-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", str(key),
+         "-nodes", "-days", str(days), "-subj", f"/CN={name}", "-keyout", str(key),
          "-out", str(certificate)],
         check=True, capture_output=True,
     )  # fmt: skip
@@ -135,6 +135,28 @@ def test_a_certificate_that_has_changed_is_shown_without_a_restart(
     files.hold(*pairs[1])
     shows_only(server, pairs[1])
     assert server.worker_pids() == workers
+
+
+def test_the_metrics_tell_when_the_certificate_ends(
+    server: TlsServer, files: Files, tmp_path: Path
+) -> None:
+    before = metric_of_end(server)
+    assert before - time.time() == pytest.approx(2 * 86400, abs=600)
+    files.hold(*make_pair(tmp_path, "longer", days=9))
+    deadline = time.monotonic() + 8
+    while metric_of_end(server) == before:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert metric_of_end(server) - time.time() == pytest.approx(9 * 86400, abs=600)
+
+
+def metric_of_end(server: Server) -> float:
+    with connected(server.port) as client:
+        client.sendall(request("GET", "/metrics", Connection="close"))
+        text = b"".join(iter(lambda: client.recv(1 << 16), b"")).decode()
+    name = "keyrack_tls_certificate_expiry_timestamp_seconds "
+    (line,) = [one for one in text.splitlines() if one.startswith(name)]
+    return float(line.split()[1])
 
 
 def test_a_hang_up_has_the_certificate_read_again(

@@ -141,6 +141,12 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "keyrack_worker_starts", "Workers started, replacements included.", total(STARTS)
         )
+        if ends := self._counters.certificate_ends:
+            yield GaugeMetricFamily(
+                "keyrack_tls_certificate_expiry_timestamp_seconds",
+                "When the certificate that is shown ends.",
+                ends,
+            )
         yield CounterMetricFamily(
             "keyrack_log_lines_dropped",
             "Lines of the log that were dropped because nobody read it.",

@@ -102,6 +102,8 @@ def _assembled(
         certificates,
         None if keeper is None else keeper.board,
     )
+    if certificates is not None:
+        certificates.publish(shared.counters)
     links = Links(_handover(shared, prepared, stack), prepared.predecessor)
     return Supervisor(shared, entry or worker, heard, links, durability, patience, keeper)
 

@@ -15,6 +15,9 @@ import ssl
 import time
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from keyrack.server.certificate_end import certificate_end
+from keyrack.server.logs import rfc3339
+
 if TYPE_CHECKING:
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
@@ -57,6 +60,8 @@ class Certificates:
         self._memory = [os.memfd_create(f"certificate-{number}") for number in range(2)]
         self._pair = self._read()
         self._keep(0)
+        self.ends = certificate_end(self._pair) or 0.0
+        """When the certificate in use ends, in seconds since 1970; 0 where that is not known."""
 
     def look(self, counters: Counters) -> None:
         """Read the files again if they have changed. Call it often."""
@@ -83,13 +88,30 @@ class Certificates:
         self._taken, self._refused = signature, None
         if pair != self._pair:
             self._pair = pair
+            self.ends = certificate_end(pair) or 0.0
             self._keep(counters.certificate + 1)
-            counters.set_certificate(counters.certificate + 1)
+            counters.set_certificate(counters.certificate + 1, self.ends)
         _log.info(
             "the certificate was read again from %s",
             self._certificate,
             extra={"event": "certificate_read"},
         )
+        self.complain_if_over()
+
+    def publish(self, counters: Counters) -> None:
+        """Tell the workers of the first certificate."""
+        counters.set_certificate(counters.certificate, self.ends)
+        self.complain_if_over()
+
+    def complain_if_over(self) -> None:
+        """Say that the certificate is over, where clients will say it of the service."""
+        if 0 < self.ends < time.time():
+            _log.warning(
+                "the certificate of %s ended on %s: clients refuse it",
+                self._certificate,
+                rfc3339(self.ends),
+                extra={"event": "certificate_over"},
+            )
 
     def _signature(self) -> _Signature:
         """Return what tells a changed file from an unchanged one, links followed."""

@@ -33,6 +33,7 @@ _LEAVING: Final = 8
 _CERTIFICATE: Final = 9
 _LOG_DROPPED: Final = 10
 _STARTED: Final = 11
+_CERTIFICATE_ENDS: Final = 12
 _HEADER: Final = 32
 """How many there may be; a test looks after that."""
 
@@ -246,8 +247,14 @@ class Counters:
         """The number of the certificate that is to be shown."""
         return self._words[_CERTIFICATE]
 
-    def set_certificate(self, number: int) -> None:
-        """Say that another certificate is to be shown, and wake the workers so that they see."""
+    @property
+    def certificate_ends(self) -> float:
+        """When the certificate ends, in seconds since 1970; 0 where there is none."""
+        return float(self._words[_CERTIFICATE_ENDS])
+
+    def set_certificate(self, number: int, ends: float) -> None:
+        """Say which certificate is to be shown, and wake the workers so that they see."""
+        self._words[_CERTIFICATE_ENDS] = int(ends)
         self._words[_CERTIFICATE] = number
         self.wake_all()
 
