@@ -157,13 +157,57 @@ def test_a_key_may_have_any_characters(client: Client, key: str, name: str) -> N
     assert answer.json["value"] == "1"
 
 
-def test_the_seed_api_and_other_methods_do_not_know_it(client: Client, key: str) -> None:
-    for value in ("a", "b"):
-        client.post("/set", {"key": key, "value": value}, Idempotency_Key=key)
+def test_the_seed_api_and_other_methods_know_it_too(client: Client, key: str) -> None:
+    """Otherwise a retry would overwrite what was written since."""
+    asked = {"key": key, "value": "a"}
+    first = client.post("/set", asked, Idempotency_Key=f"{key} set")
+    client.put(key, b"b")
+    assert same(first, client.post("/set", asked, Idempotency_Key=f"{key} set"))
     assert client.shown(key) == "b"
-    client.put(key, b"c", Idempotency_Key=key)
-    client.put(key, b"d", Idempotency_Key=key)
+    first = client.ask("PUT", f"/v1/keys/{key}", b"c", Idempotency_Key=f"{key} put")
+    client.put(key, b"d")
+    again = client.ask("PUT", f"/v1/keys/{key}", b"c", Idempotency_Key=f"{key} put")
+    assert (again.status, again["ETag"]) == (first.status, first["ETag"])
     assert client.shown(key) == "d"
+
+
+CHANGED = {
+    "If-Match": {"If_Match": "*"},
+    "If-None-Match": {"If_None_Match": '"1"'},
+    "its media type": {"Content_Type": "text/css"},
+}
+
+
+@pytest.mark.parametrize("fields", CHANGED.values(), ids=CHANGED)
+def test_a_retry_with_other_fields_that_count_is_another_request(
+    client: Client, key: str, fields: dict[str, str]
+) -> None:
+    target = f"/v1/keys/{key}"
+    client.ask("PUT", target, b"c", Idempotency_Key=key)
+    answer = client.ask("PUT", target, b"c", Idempotency_Key=key, **fields)
+    assert answer.status == 422
+    assert client.ask("PUT", target, b"c", Idempotency_Key=key).status == 201
+
+
+def test_a_repeated_renewal_is_told_what_it_was_told_first(client: Client, key: str) -> None:
+    """Also when somebody else has the lock by now."""
+    token = client.post(f"/v1/locks/{key}", {"owner": "me", "ttl": 60}).json["token"]
+    renewal = {"owner": "me", "ttl": 60, "token": token}
+    first = client.post(f"/v1/locks/{key}", renewal, Idempotency_Key=key)
+    assert first.status == 200
+    client.delete(f"/v1/locks/{key}?token={token}")
+    client.post(f"/v1/locks/{key}", {"owner": "another", "ttl": 60})
+    assert same(first, client.post(f"/v1/locks/{key}", renewal, Idempotency_Key=key))
+
+
+def test_a_repeated_refusal_of_a_lock_is_the_same_to_the_byte(client: Client, key: str) -> None:
+    client.post(f"/v1/locks/{key}", {"owner": "holder", "ttl": 60})
+    body = {"owner": "me", "ttl": 60}
+    first = client.post(f"/v1/locks/{key}", body, Idempotency_Key=key)
+    assert first.status == 409
+    assert first.json["owner"] == "holder"
+    time.sleep(0.05)
+    assert same(first, client.post(f"/v1/locks/{key}", body, Idempotency_Key=key))
 
 
 # At the same time

@@ -197,28 +197,28 @@ PREFERENCES = {
     "waiting=5": False,
     "wait-more=5": False,
     "handling=lenient": False,
-    "wait": None,
-    "wait=": None,
-    "wait=-1": None,
-    "wait=+1": None,
-    "wait=1.5": None,
-    "wait=1e1": None,
-    "wait=1_0": None,
-    "wait=0x5": None,
-    "wait=5s": None,
-    "wait=5 5": None,
-    "wait=NaN": None,
-    "wait=inf": None,
-    "wait=99999999999999999999": None,
-    "wait=\u00b2": None,
-    "wait=''": None,
-    'wait="5': None,
+    "wait": False,
+    "wait=": False,
+    "wait=-1": False,
+    "wait=+1": False,
+    "wait=1.5": False,
+    "wait=1e1": False,
+    "wait=1_0": False,
+    "wait=0x5": False,
+    "wait=5s": False,
+    "wait=5 5": False,
+    "wait=NaN": False,
+    "wait=inf": False,
+    "wait=99999999999999999999": False,
+    "wait=\u00b2": False,
+    "wait=''": False,
+    'wait="5': False,
 }
 
 
 @pytest.mark.parametrize(("prefer", "waits"), PREFERENCES.items(), ids=PREFERENCES)
 def test_the_preference_is_read_as_rfc_7240_says(
-    client: Client, server: Server, key: str, prefer: str, waits: bool | None
+    client: Client, server: Server, key: str, prefer: str, waits: bool
 ) -> None:
     revision = client.put(key)
     with server.connect() as wire:
@@ -228,7 +228,7 @@ def test_the_preference_is_read_as_rfc_7240_says(
             client.put(key, b"new")
             assert wire.answer().status == 200
         else:
-            assert wire.answer().status == (304 if waits is False else 400)
+            assert wire.answer().status == 304
 
 
 def test_two_prefer_fields_are_one_list(client: Client, server: Server, key: str) -> None:

@@ -240,7 +240,7 @@ async def count(request: Request, context: Context) -> PendingWrite:
 
     def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
-            return problems.answer(refused(outcome), request.path)
+            return problems.answer(refused(outcome, request.head), request.path)
         (result,) = outcome
         answer = CounterAnswer(key.decode(), str(result.number), str(result.revision))
         headers = (*JSON_HEADERS, (b"ETag", etag(result.revision)))

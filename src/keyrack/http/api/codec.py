@@ -394,9 +394,9 @@ def wait_seconds(request: Request, most: float) -> float:
         if name.strip().lower() != b"wait":
             continue
         match = _WAIT.fullmatch(value.strip())
-        if match is None:
-            raise Problem("bad-parameter", "Prefer: wait=SECONDS takes a whole number.")
-        return min(float(match[1] or match[2]), most)
+        # RFC 7240, section 2: what is not understood is as if it had not been there.
+        if match is not None:
+            return min(float(match[1] or match[2]), most)
     return 0.0
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.access.grant import OPEN
 from keyrack.engines.contract import Remember
@@ -80,6 +80,10 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
             return Answer(204, ((b"Allow", _allowed(resource)),))
         route = admitted(request, resource)
         rights.judge(route.name, request)
+        if route.body is not None:
+            _refuse_coded(request)
+        if route.writes:
+            _refuse_ignored(request, route)
         if route.serve is None:
             codec.parameters(request.query, _known_parameters(route))
             return None
@@ -97,6 +101,8 @@ def judge_head(request: Request) -> None:
     route = resource and resource.routes.get(request.method)
     if route is not None:
         rights.judge(route.name, request)
+        if route.body is not None:
+            _refuse_coded(request)
 
 
 def conclude(
@@ -137,6 +143,41 @@ def admitted(request: Request, resource: Resource) -> Route:
     return route
 
 
+def _refuse_coded(request: Request) -> None:
+    if request.head.is_coded:
+        raise Problem(
+            "unsupported-media-type",
+            "Bodies are taken without a content coding. Send it unencoded; a value that is encoded "
+            "says so in its Content-Type, like `application/gzip`.",
+        )
+
+
+def _refuse_ignored(request: Request, route: Route) -> None:
+    """Refuse what would be passed over, although the sender has made the write depend on it."""
+    head = request.head
+    honoured = _HONOURED[route.name]
+    if head.condition is not None and "If-Match" not in honoured:
+        raise Problem(
+            "bad-condition",
+            "If-Match and If-None-Match have no meaning here. Conditions of single keys go with "
+            "those; a batch has `if_match` and `if_none_match` for each of its operations.",
+        )
+    if head.idempotency_key is None:
+        return
+    if "Idempotency-Key" not in honoured:
+        raise Problem("bad-parameter", "An Idempotency-Key cannot be honoured here.")
+    if not 1 <= len(head.idempotency_key) <= MAX_IDEMPOTENCY_KEY:
+        raise Problem(
+            "bad-parameter", f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters."
+        )
+
+
+_HONOURED: Final = {
+    route.name: frozenset(one.name for one in route.parameters if one.where == "header")
+    for route in ROUTES.values()
+}
+
+
 def _known_parameters(route: Route) -> frozenset[bytes]:
     return frozenset(p.name.encode() for p in route.parameters if p.where == "query")
 
@@ -148,17 +189,22 @@ def _allowed(resource: Resource) -> bytes:
 def _remembered(request: Request, pending: PendingWrite, context: Context) -> PendingWrite:
     """Return a write that is done once, however often this request is sent."""
     name = request.head.idempotency_key or b""
-    if request.method != b"POST" or not request.path.startswith(b"/v1/"):
-        return pending
-    if not 1 <= len(name) <= MAX_IDEMPOTENCY_KEY:
-        raise Problem(
-            "bad-parameter", f"An Idempotency-Key has 1 to {MAX_IDEMPOTENCY_KEY} characters."
-        )
     # The name is one sender's: nobody else gets this answer, nor learns that there is one.
     sender = () if request.grant is OPEN else (request.grant.identity.key.encode(),)
     remember = Remember(
         codec.digest(b"answer", name, *sender),
-        codec.digest(request.method, request.path, request.query, request.body, *sender),
+        codec.digest(
+            request.method, request.path, request.query, request.body, *_counting(request), *sender
+        ),
         round(context.limits.idempotency_ttl * 1000),
     )
     return PendingWrite((remember, *pending.write), pending.conclude)
+
+
+def _counting(request: Request) -> list[bytes]:
+    """Return those header fields that change what a write does: a retry repeats them as well."""
+    fields = dict(request.head.fields)
+    counting = [fields.get(name, b"") for name in (b"if-match", b"if-none-match")]
+    if request.method == b"PUT":
+        counting.append(request.head.content_type or b"")
+    return counting

@@ -7,10 +7,11 @@ be done first together with the function that makes the answer from its outcome.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyrack.access.rules import Scope, Verb
-from keyrack.engines.contract import Delete, Refusal, Set, Why
+from keyrack.engines.contract import ANY, Delete, Refusal, Set, Why
 from keyrack.http import problems
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec, rights
@@ -21,7 +22,7 @@ from keyrack.http.tick import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Outcome, Record
-    from keyrack.http.protocol.request import Request
+    from keyrack.http.protocol.request import Head, Request
     from keyrack.http.reply import Context, Limits
 
 _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
@@ -92,18 +93,18 @@ def value_answer(record: Record, engine: Engine) -> Answer:
 async def key_put(request: Request, context: Context) -> PendingWrite:
     """`PUT /v1/keys/{key}`: store the body."""
     given = codec.parameters(request.query, PUT_PARAMETERS)
-    _refuse_encoded(request)
+    _refuse_part(request)
     check_size(request.body, context.limits)
     ttl = codec.ttl_ms(given[b"ttl"]) if b"ttl" in given else 0
     media_type = codec.media_type_of(request.head.content_type, request.body)
     operation = Set(_key(request), request.body, media_type, ttl, request.head.condition)
-    return PendingWrite((operation,), key_put_answer)
+    return PendingWrite((operation,), partial(key_put_answer, head=request.head))
 
 
-def key_put_answer(outcome: Outcome) -> Answer:
+def key_put_answer(outcome: Outcome, head: Head | None = None) -> Answer:
     """Return the answer to a `PUT` with this outcome."""
     if isinstance(outcome, Refusal):
-        return problems.answer(refused(outcome), b"/v1/keys/")
+        return problems.answer(refused(outcome, head), b"/v1/keys/")
     (result,) = outcome
     return Answer(204 if result.existed else 201, ((b"ETag", etag(result.revision)), _NO_STORE))
 
@@ -112,17 +113,17 @@ async def key_delete(request: Request, context: Context) -> Answer | PendingWrit
     """`DELETE /v1/keys/{key}`: remove the key."""
     codec.parameters(request.query, _NO_PARAMETERS)
     operation = Delete(_key(request), request.head.condition)
-    return PendingWrite((operation,), key_delete_answer)
+    return PendingWrite((operation,), partial(key_delete_answer, head=request.head))
 
 
-def key_delete_answer(outcome: Outcome) -> Answer:
+def key_delete_answer(outcome: Outcome, head: Head) -> Answer:
     """Return the answer to a `DELETE` with this outcome."""
     # RFC 9110 13.2.1: preconditions do not count where the answer without them is no success.
     if _was_missing(outcome):
         missing = Problem("key-not-found", "There is no such key, or its time is over.")
         return problems.answer(missing, b"/v1/keys/")
     if isinstance(outcome, Refusal):
-        return problems.answer(refused(outcome), b"/v1/keys/")
+        return problems.answer(refused(outcome, head), b"/v1/keys/")
     return Answer(204, (_NO_STORE,))
 
 
@@ -163,19 +164,12 @@ def _read_refused(request: Request, record: Record) -> Answer:
     if condition is not None and condition.match is not None:
         only = type(condition)(match=condition.match)
         if not only.holds(record.revision):
-            raise Problem("precondition-failed", "The key is at another ETag.", headers=(tag,))
+            raise _condition_failed(record.revision, request.head)
     return Answer(304, (tag, _NO_STORE))
 
 
-def _refuse_encoded(request: Request) -> None:
-    fields = dict(request.head.fields)
-    if fields.get(b"content-encoding", b"identity").lower() != b"identity":
-        raise Problem(
-            "unsupported-media-type",
-            "A value's content encoding would be lost. Send it unencoded, or name the encoding "
-            "in the Content-Type, like `application/gzip`.",
-        )
-    if b"content-range" in fields:
+def _refuse_part(request: Request) -> None:
+    if any(name == b"content-range" for name, _ in request.head.fields):
         raise Problem("malformed-message", "A part of a value cannot be stored (Content-Range).")
 
 
@@ -215,43 +209,59 @@ def _full(refusal: Refusal) -> Problem:
     return Problem("store-full", detail.format(sizes), limit=available, actual=needed)
 
 
-def refused(refusal: Refusal) -> Problem:
-    """Return the problem of a write that the engine refused."""
+def refused(refusal: Refusal, head: Head | None = None) -> Problem:
+    """Return the problem of a write that the engine refused.
+
+    `head` is that of the request, where its condition is that of the write.
+    """
+    if refusal.why is Why.CONDITION:
+        return _condition_failed(refusal.revision, head)
     if refusal.why in _FULL:
         return _full(refusal)
-    if refusal.why is Why.SERVER_FULL:
-        return Problem(
-            "store-full",
-            "Valkey has no room for this: maxmemory is reached. Delete keys, or raise it there.",
-        )
-    if refusal.why is Why.UNSAFE:
-        return problems.away("Valkey's maxmemory-policy is not noeviction. Nothing was done.")
-    if refusal.why is Why.DISK_FULL:
-        return Problem(
-            "store-full", "The disk that the store is kept on is full. Nothing was done."
-        )
-    if refusal.why is Why.DISK:
-        return problems.away("The disk that the store is kept on failed; the write may get lost.")
-    if refusal.why is Why.AWAY:
-        return problems.away("The store did not answer in time; the write may or may not be done.")
-    if refusal.why is Why.MOVING:
-        return problems.away("The key is being moved to another server. Nothing was done.")
-    if refusal.why is Why.BROKEN:
-        return Problem(
-            "internal", "The write failed, and may or may not be done. The server's log says more."
-        )
-    if refusal.why in _OTHERS:
-        return Problem(*_OTHERS[refusal.why])
-    if refusal.revision is None:
+    slug, detail = _REFUSED[refusal.why]
+    return problems.away(detail) if slug == "unavailable" else Problem(slug, detail)
+
+
+def _condition_failed(revision: int | None, head: Head | None) -> Problem:
+    if revision is None:
         return Problem("precondition-failed", "The key is missing.")
-    return Problem(
-        "precondition-failed",
-        "The key is at another ETag; this answer carries it.",
-        headers=((b"ETag", etag(refusal.revision)),),
-    )
+    detail = "The key is at another ETag; this answer carries it."
+    if head is not None and head.weak_match:
+        detail = 'If-Match names a weak tag (W/"..."), which never matches. Send it without W/.'
+    elif head is not None and head.condition is not None and head.condition.none_match == ANY:
+        detail = "The key exists; this answer carries its ETag."
+    return Problem("precondition-failed", detail, headers=((b"ETag", etag(revision)),))
 
 
-_OTHERS: Final = {
+_REFUSED: Final = {
+    Why.SERVER_FULL: (
+        "store-full",
+        "Valkey has no room for this: maxmemory is reached. Delete keys, or raise it there.",
+    ),
+    Why.DISK_FULL: (
+        "store-full",
+        "The disk that the store is kept on is full. Nothing was done.",
+    ),
+    Why.UNSAFE: (
+        "unavailable",
+        "Valkey's maxmemory-policy is not noeviction. Nothing was done.",
+    ),
+    Why.DISK: (
+        "unavailable",
+        "The disk that the store is kept on failed; the write may get lost.",
+    ),
+    Why.AWAY: (
+        "unavailable",
+        "The store did not answer in time; the write may or may not be done.",
+    ),
+    Why.MOVING: (
+        "unavailable",
+        "The key is being moved to another server. Nothing was done.",
+    ),
+    Why.BROKEN: (
+        "internal",
+        "The write failed, and may or may not be done. The server's log says more.",
+    ),
     Why.MISSING: ("key-not-found", "There is no such key, or its time is over."),
     Why.NUMBER: ("not-a-number", "The key's value is no decimal number of 64 bits."),
     Why.SPREAD: (

@@ -65,7 +65,7 @@ async def _operation(request: Request, context: Context, key: bytes, change: Any
         raise Problem("key-not-found", "There is no such key, or its time is over.")
     condition = request.head.condition
     if condition is not None and not condition.holds(record.revision):
-        raise refused(Refusal(Why.CONDITION, revision=record.revision))
+        raise refused(Refusal(Why.CONDITION, revision=record.revision), request.head)
     try:
         value = _merged(record, change)
     except (RecursionError, UnicodeEncodeError):
@@ -77,7 +77,7 @@ async def _operation(request: Request, context: Context, key: bytes, change: Any
 
 
 def _merged(record: Record, change: Any) -> bytes:
-    if record.media_type.split(";")[0].strip() != JSON:
+    if record.media_type.split(";")[0].strip().lower() != JSON:
         raise Problem(
             "not-json", f"The value is {record.media_type}; only application/json is patched."
         )

@@ -56,7 +56,8 @@ _TAG_LIST: Final = re.compile(
     rb"[ \t,]*+" + _ONE_TAG + rb"(?:[ \t]*+,[ \t,]*+" + _ONE_TAG + rb")*+[ \t,]*+"
 )
 _WELCOME: Final = Judgement()
-_REVISION: Final = re.compile(rb"[0-9]{1,19}")
+_REVISION: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
+"""Tags are compared as they are written: with a zero before it, it is another one."""
 
 
 def read(
@@ -81,6 +82,8 @@ def read(
     head.content_type = _first(values, b"content-type")
     head.wants_continue = _wants_continue(values, http_1_0)
     head.condition = condition(values)
+    head.weak_match = any(b"W/" in value for value in values.get(b"if-match", ()))
+    head.is_coded = _is_coded(_first(values, b"content-encoding"))
     head.prefer = b", ".join(values.get(b"prefer", ()))
     head.idempotency_key = _first(values, b"idempotency-key")
     head.verdict = guard.judge(values, head.host)
@@ -149,6 +152,10 @@ def _body_length(values: dict[bytes, list[bytes]], http_1_0: bool) -> int:
     if not _LENGTH.fullmatch(length):
         raise Problem("malformed-message", "Content-Length is a decimal number of bytes.")
     return int(length)
+
+
+def _is_coded(coding: bytes | None) -> bool:
+    return coding is not None and coding.strip().lower() != b"identity"
 
 
 def _wants_continue(values: dict[bytes, list[bytes]], http_1_0: bool) -> bool:

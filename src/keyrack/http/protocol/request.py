@@ -31,11 +31,13 @@ class Head:
         "host",
         "http_1_0",
         "idempotency_key",
+        "is_coded",
         "keep_alive",
         "plain",
         "prefer",
         "verdict",
         "wants_continue",
+        "weak_match",
     )
 
     fields: Headers
@@ -47,6 +49,10 @@ class Head:
     keep_alive: bool
     wants_continue: bool
     condition: Condition | None
+    weak_match: bool
+    """If-Match names weak tags, which never match."""
+    is_coded: bool
+    """The body has a content coding, like gzip."""
     prefer: bytes
     """All preferences (RFC 7240), joined by commas."""
     idempotency_key: bytes | None
