@@ -37,6 +37,7 @@ REQUESTS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "counter": ("POST", "/v1/counters/app/n", b"{}", JSON),
     "lock_acquire": ("POST", "/v1/locks/app/l", b'{"owner":"o","ttl":0.001}', JSON),
     "lock_release": ("DELETE", "/v1/locks/app/free?token=1", None, {}),
+    "locks_list": ("GET", "/v1/locks?prefix=app/", None, {}),
     "lock_show": ("GET", "/v1/locks/app/free", None, {}),
     "watch": ("GET", "/v1/watch?prefix=app/open/", None, {}),
     "key_events": ("GET", "/v1/events/app/k", None, {}),
@@ -69,7 +70,9 @@ for _name, _method, _path, _body in (
 ):
     REQUESTS[_name] = (_method, _path, _body, JSON if _body else {})
 _OPEN = {"healthz", "readyz", "openapi", "docs", "home"}
-_ANY = {"info", "limits", "batch", "auth_self", "auth_check", "auth_ticket_create"}
+_ANY = {
+    "info", "limits", "batch", "locks_list", "auth_self", "auth_check", "auth_ticket_create",
+}  # fmt: skip
 _READS = {"get", "key_get", "keys_list", "lock_show", "watch", "key_events", "export"}
 _WRITES = {"set", "key_put", "key_delete", "key_patch", "keys_delete", "import"}
 # Who may do what. Whoever is not named may do nothing but what is open.

@@ -43,7 +43,6 @@ class Lease:
         self._requests = requests
         self.name = name
         self.ttl = ttl
-        self._named = owner is not None
         self.owner = owner or _owner()
         self._process = os.getpid()
         self.token = 0
@@ -91,24 +90,17 @@ class Lease:
                     # It was waited for: since when it is held is only known of a renewal.
                     began = time.monotonic()
                     yield self.renewal(token)
-            except LockHeld as error:
-                if self._is_mine(error):
-                    # An earlier try got it, and its answer was lost.
-                    token = int(error.members.get("token", 0))
-                    began = time.monotonic()
-                    yield self.renewal(token)
-                elif time.monotonic() < deadline - _SOON_SECONDS:
+            except LockHeld:
+                # It may be an earlier try that got it, whose answer was lost: nobody is told a
+                # token but in that answer, and so it is waited for as if it were another's.
+                if time.monotonic() < deadline - _SOON_SECONDS:
                     continue
-                else:
-                    raise
+                raise
             self.taken(token, began)
             return
 
-    def _is_mine(self, error: LockHeld) -> bool:
-        return not self._named and error.owner == self.owner
-
     def _wanted(self, wait: float) -> ApiCall[int]:
-        # The server does not remember the answer to a request that waits; see `_is_mine`.
+        # The server does not remember the answer to a request that waits.
         if wait >= 0.5:
             fields = b"Prefer: wait=%d\r\n" % round(wait)
         else:

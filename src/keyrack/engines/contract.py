@@ -217,6 +217,8 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     revision: int | None = None
     holder: Record | None = None
     """Who held the lock that was to be taken, where the engine knows: it may be free by now."""
+    at: int = 0
+    """When that was so, in ms of the store's clock."""
     needed: int = 0
     """With `FULL`: how many bytes a write of many operations may need, 0 where that is not known.
     With `LOCKS_FULL` and `ANSWERS_FULL`: how many bytes these would take."""

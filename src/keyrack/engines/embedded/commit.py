@@ -440,7 +440,8 @@ class Commit:
             return None
         if raw is None or space is not Space.LOCKS:
             return Refusal(Why.CONDITION, revision=revision)
-        return Refusal(Why.CONDITION, revision=revision, holder=self._pieces.record(space, raw))
+        holder = self._pieces.record(space, raw)
+        return Refusal(Why.CONDITION, revision=revision, holder=holder, at=self.now)
 
     def _let_go(self, raw: bytes, space: Space) -> bool:
         """Take what depends on a record that is gone away; say whether the record still counted."""

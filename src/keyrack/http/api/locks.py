@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import (
     ANY,
     TEXT,
@@ -29,9 +30,10 @@ from keyrack.engines.contract import (
 )
 from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec
+from keyrack.http.api import codec, rights
 from keyrack.http.api.keys import refused
-from keyrack.http.api.models import LockRequest, LockState
+from keyrack.http.api.listing import DEFAULT, MOST
+from keyrack.http.api.models import LockHolder, LockPage, LockRequest, LockState
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
 from keyrack.http.tick import JSON_HEADERS
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
     from keyrack.http.reply import Context
 
 _NONE: Final[frozenset[bytes]] = frozenset()
-_RELEASE: Final = frozenset((b"token",))
+_RELEASE: Final = frozenset((b"token", b"force"))
+PAGE_PARAMETERS: Final = frozenset((b"prefix", b"after", b"limit"))
 _PREFIX: Final = b"/v1/locks/"
 _FREE: Final = Condition(none_match=ANY)
 _AWAY_PAUSE: Final = 0.5
@@ -60,13 +63,13 @@ async def acquire(request: Request, context: Context) -> Answer | PendingWrite:
         raise Problem("bad-ttl", "A lock needs a TTL, so that it ends when its holder does.")
     ttl = codec.ttl_ms(text)
     if isinstance(asked.token, str):
-        return _renew(request, name, asked, ttl, context)
+        return await _renew(request, name, asked, ttl, context)
     write = (Set(name, codec.utf8(asked.owner), TEXT, ttl, _FREE, Space.LOCKS),)
     seconds = codec.wait_seconds(request, context.limits.max_wait)
 
     async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
-            problem = await _refused(outcome, name, context)
+            problem = await _refused(outcome, name, context, asked.owner)
             if problem.slug == "lock-not-held":
                 # It was held when this was tried, and is free by now.
                 now = ((b"Retry-After", b"1"),)
@@ -127,17 +130,19 @@ async def _seconds_held(name: bytes, context: Context) -> float:
     return 0.001 + (0.0 if record is None else _left(record, context))
 
 
-def _renew(
+async def _renew(
     request: Request, name: bytes, asked: LockRequest, ttl: int, context: Context
 ) -> PendingWrite:
     token = codec.integer(str(asked.token))
     held = Condition(match=frozenset((token,)))
+    # Before the write: an answer that is given again is not about whoever holds the lock by then.
+    record = await context.engine.lock_of(name)
+    same = record is not None and record.revision == token
+    owner = record.value.decode() if record is not None and same else asked.owner
 
     async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
             return problems.answer(await _refused(outcome, name, context), request.path)
-        record = await context.engine.lock_of(name)
-        owner = asked.owner if record is None else record.value.decode()
         state = LockState(name.decode(), owner, str(token), ttl / 1000)
         return Answer(200, JSON_HEADERS, codec.encode(state))
 
@@ -145,17 +150,27 @@ def _renew(
 
 
 async def release(request: Request, context: Context) -> PendingWrite:
-    """`DELETE /v1/locks/{name}?token=`: give a lock back."""
+    """`DELETE /v1/locks/{name}?token=`: give a lock back; `?force=true`: take it away."""
     given = codec.parameters(request.query, _RELEASE)
     name = codec.key_of(request.path[len(_PREFIX) :])
-    if b"token" not in given:
-        raise Problem("bad-parameter", "Name the token that you got with the lock: ?token=...")
-    token = codec.revision_of(given[b"token"], "token")
-    held = Condition(match=frozenset((token,)))
+    forced = codec.switch(given, b"force")
+    if forced == (b"token" in given):
+        raise Problem(
+            "bad-parameter",
+            "Name the token that you got with the lock, ?token=..., or take it from whoever has it "
+            "with ?force=true.",
+        )
+    held = None
+    if forced:
+        rights.require_admin(request)
+    else:
+        held = Condition(match=frozenset((codec.revision_of(given[b"token"], "token"),)))
 
     async def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):
             return problems.answer(await _refused(outcome, name, context), request.path)
+        if not outcome[0].existed:
+            return problems.answer(_not_held(), request.path)
         return Answer(204, ((b"Cache-Control", b"no-store"),))
 
     return PendingWrite((Delete(name, held, Space.LOCKS),), conclude)
@@ -167,29 +182,54 @@ async def show(request: Request, context: Context) -> Answer:
     name = codec.key_of(request.path[len(_PREFIX) :])
     record = await context.engine.lock_of(name)
     if record is None:
-        raise Problem("lock-not-held", "Nobody holds this lock.")
-    state = LockState(
-        name.decode(), record.value.decode(), str(record.revision), _left(record, context)
-    )
-    return Answer(200, JSON_HEADERS, codec.encode(state))
+        raise _not_held()
+    return Answer(200, JSON_HEADERS, codec.encode(_shown(name, record, context)))
+
+
+async def page(request: Request, context: Context) -> Answer:
+    """`GET /v1/locks`: the locks that are held, in order of their names, a page of them."""
+    given = codec.parameters(request.query, PAGE_PARAMETERS)
+    prefix = codec.prefix_of(given.get(b"prefix", b""))
+    after = codec.prefix_of(given[b"after"]) if b"after" in given else None
+    limit = codec.whole(given, b"limit", DEFAULT, 1, MOST)
+    found = await context.engine.scan_locks(prefix, after, limit)
+    allowed = request.grant.rights.permission(Scope.LOCKS, Verb.READ).test
+    held = [
+        _shown(name, record, context)
+        for name, record in found.entries
+        if allowed is None or allowed(name)
+    ]
+    following = None if found.next is None else codec.text_of(found.next)
+    return Answer(200, JSON_HEADERS, codec.encode(LockPage(held, following)))
+
+
+def _shown(name: bytes, record: Record, context: Context) -> LockHolder:
+    """Return what others may know of a lock: the token, which gives it back, is its holder's."""
+    return LockHolder(name.decode(), record.value.decode(), _left(record, context))
 
 
 def _left(record: Record, context: Context) -> float:
     return max(0, record.expires_at - context.engine.now()) / 1000
 
 
-async def _refused(refusal: Refusal, name: bytes, context: Context) -> Problem:
+def _not_held() -> Problem:
+    return Problem("lock-not-held", "Nobody holds this lock: it was given back, or has ended.")
+
+
+async def _refused(
+    refusal: Refusal, name: bytes, context: Context, asker: str | None = None
+) -> Problem:
+    """Return the problem of a lock that is not the sender's; `asker` is who wanted to take it."""
     if refusal.why is not Why.CONDITION:
         return refused(refusal)
     record = refusal.holder or await context.engine.lock_of(name)
     if record is None:
-        return Problem("lock-not-held", "Nobody holds this lock any more; its time was over.")
-    left = _left(record, context)
-    return Problem(
-        "lock-held",
-        f"{record.value.decode()!r} holds the lock for another {left:.3f} s.",
-        headers=((b"Retry-After", b"%d" % max(1, math.ceil(left))),),
-        owner=record.value.decode(),
-        token=str(record.revision),
-        ttl=left,
-    )
+        return _not_held()
+    # As of the refusal: an answer that is given again tells what the first one told.
+    left = max(0, record.expires_at - (refusal.at or context.engine.now())) / 1000
+    owner = record.value.decode()
+    detail = f"{owner!r} holds the lock for another {left:.3f} s."
+    if owner == asker:
+        detail = f"{owner!r} holds it already, for another {left:.3f} s; a token renews it."
+    retry = (b"Retry-After", b"%d" % max(1, math.ceil(left)))
+    return Problem("lock-held", detail, headers=(retry,), owner=owner, ttl=left)

@@ -234,8 +234,23 @@ class LockRequest(Body):
     token: Revision | UnsetType = UNSET
 
 
+class LockHolder(Struct):
+    """Who holds a lock, and for how many seconds yet."""
+
+    name: str
+    owner: str
+    ttl: float
+
+
+class LockPage(Struct):
+    """Locks that are held, in order of the bytes of their names."""
+
+    locks: list[LockHolder]
+    next: Annotated[str | None, Meta(description="Where to go on (`after`); null at the end.")]
+
+
 class LockState(Struct):
-    """Who holds a lock, and for how long yet."""
+    """What the holder of a lock is told: the token is for nobody else."""
 
     name: str
     owner: str

@@ -145,7 +145,8 @@ def _watching(request: Request) -> None:
             require_some(request, verb)
 
 
-def _administering(request: Request) -> None:
+def require_admin(request: Request) -> None:
+    """Make sure that the sender may do what concerns others."""
     if not request.grant.rights.admin:
         raise powerless(request, "admin")
 
@@ -161,7 +162,7 @@ def _known(request: Request) -> None:
 
 _NOTHING: Final = Need("nothing", None)
 _ANYBODY: Final = Need("any token", _known)
-_ADMIN: Final = Need("`admin`", _administering)
+_ADMIN: Final = Need("`admin`", require_admin)
 
 NEEDS: Final[dict[str, Need]] = {
     "set": Need("`set` of the key", _somewhere(Verb.SET)),
@@ -181,7 +182,11 @@ NEEDS: Final[dict[str, Need]] = {
     "batch": Need("for each operation what it needs by itself; `check` needs `read`", _known),
     "counter": Need("`set` and `read` of the key", _on_key("/v1/counters/", Verb.SET, Verb.READ)),
     "lock_acquire": Need("`lock` of the lock", _on_key("/v1/locks/", Verb.LOCK, scope=Scope.LOCKS)),
-    "lock_release": Need("`lock` of the lock", _on_key("/v1/locks/", Verb.LOCK, scope=Scope.LOCKS)),
+    "lock_release": Need(
+        "`lock` of the lock, `admin` as well with `force=true`",
+        _on_key("/v1/locks/", Verb.LOCK, scope=Scope.LOCKS),
+    ),
+    "locks_list": Need("`read` of each lock that it shows", _known),
     "lock_show": Need("`read` of the lock", _on_key("/v1/locks/", Verb.READ, scope=Scope.LOCKS)),
     "watch": Need(
         "`watch` of all keys under each prefix, `read` as well with `values=true`; without a "
