@@ -539,3 +539,22 @@ def test_a_lock_guards_a_write_in_the_same_request(kind: str, url: str, key: str
         client.finished(lock.release())
         with pytest.raises(LockLost):
             client.set(f"{key}/v", "never held", lock=lock)
+
+
+def test_a_counter_can_get_its_ttl_when_it_is_made_and_keep_it(client: Asked, key: str) -> None:
+    assert client.incr(key, 2, ttl_if_new=50) == 2
+    client.touch(key, 20)
+    assert client.incr(key, 3, ttl_if_new=50) == 5
+    assert 19 < client.get_value(key).ttl <= 20
+    with pytest.raises(ValueError, match="neither"):
+        client.incr(key, ttl_if_new=5, ttl=5)
+    with pytest.raises(Conflict):
+        client.incr(f"{key}/missing", if_match="*")
+
+
+def test_somebody_can_be_asked_who_holds_a_lock(client: Asked, key: str) -> None:
+    assert client.lock_owner(key) is None
+    lock = client.lock(key, owner="me")
+    client.finished(lock.acquire())
+    assert client.lock_owner(key) == "me"
+    client.finished(lock.release())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from keyrack.client import batching, many, steps
+from keyrack.client import batching, leases, many, steps
 from keyrack.client.commands import Commands
 from keyrack.client.keys import KEEP, KeyCalls
 from keyrack.client.locks import Lock, Renewals
@@ -130,14 +130,28 @@ class KeyCommands(Commands):
         return self._send(batching.touch(self._keys, key, None))
 
     def incr(
-        self, key: str | bytes, delta: int = 1, *, initial: int = 0, ttl: float | None = None
+        self,
+        key: str | bytes,
+        delta: int = 1,
+        *,
+        initial: int = 0,
+        ttl: float | None = None,
+        ttl_if_new: float | None = None,
+        if_match: str | None = None,
     ) -> int:
         """Add to a counter, made from `initial` where it is missing, and return its number.
 
-        With `ttl` it gets that TTL, without one it keeps what it has. It counts once, however often
-        the request had to be sent. Raises `Refused` for what is no number of 64 bits.
+        With `ttl` it gets that TTL, with `ttl_if_new` only when it is made; else it keeps what it
+        has. It counts once, however often
+        the request had to be sent. Raises `Refused` for what is no number of 64 bits, and
+        `Conflict` when `if_match` does not hold; `*` asks that the key is there.
         """
-        return self._send(many.incr(self._requests, key, delta, initial, ttl))
+        if ttl_if_new is not None:
+            if ttl is not None or if_match is not None:
+                raise ValueError("ttl_if_new goes with neither ttl nor if_match.")
+            counting = many.incr_with_end(self._requests, key, delta, initial, ttl_if_new)
+            return self._sender.run(counting)
+        return self._send(many.incr(self._requests, key, delta, initial, ttl, if_match))
 
     def counter(self, key: str | bytes) -> Counter:
         """Return a key as a counter."""
@@ -176,6 +190,10 @@ class KeyCommands(Commands):
     def history(self, key: str | bytes, *, limit: int = 100) -> list[PastEvent]:
         """Return the last known events of a key, newest first."""
         return self._send(many.history(self._requests, key, limit))
+
+    def lock_owner(self, name: str | bytes) -> str | None:
+        """Return who holds a lock, None for nobody."""
+        return self._send(leases.owner(self._requests, name))
 
     def lock(
         self,

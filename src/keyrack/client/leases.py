@@ -167,3 +167,21 @@ def _owner() -> str:
     return (
         f"{host}:{os.getpid()}:{threading.get_native_id()}:{next(_numbers)}-{os.urandom(4).hex()}"
     )
+
+
+def owner(requests: Requests, name: str | bytes) -> ApiCall[str | None]:
+    """Ask who holds a lock; None for nobody."""
+    path = b"/v1/locks/" + wire.key_path(requests.key(name))
+    return ApiCall("lock", requests.request(b"GET", path), _read_owner, True)
+
+
+def _read_owner(response: Response) -> str | None:
+    if response.status == 404:
+        error = refused(response)
+        if error.kind == "lock-not-held":
+            return None
+        raise error
+    try:
+        return str(json_response(response)["owner"])
+    except (KeyError, TypeError):
+        raise ProtocolError("The answer tells of no lock.") from None

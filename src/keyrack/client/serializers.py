@@ -177,6 +177,30 @@ class Raw:
         return data
 
 
+class Signer:
+    """Puts a signature before bytes, the HMAC-SHA256 of key and bytes, and takes it off again.
+
+    `fallbacks` are earlier secrets that are still good for reading. Secrets have at least 16 bytes.
+    """
+
+    def __init__(self, secret: bytes | str, fallbacks: Sequence[bytes | str] = ()) -> None:
+        self._secrets = [_as_secret(one) for one in (secret, *fallbacks)]
+
+    def signed(self, key: bytes, payload: bytes) -> bytes:
+        """Return bytes that are to be stored under a key, with their signature before them."""
+        return _signature(self._secrets[0], key, payload) + payload
+
+    def opened(self, key: bytes, data: bytes) -> bytes:
+        """Return the bytes behind a signature. Raises `Unreadable` for one that is not right."""
+        import hmac
+
+        given, payload = data[:32], data[32:]
+        right = [hmac.compare_digest(given, _signature(s, key, payload)) for s in self._secrets]
+        if not any(right):
+            raise Unreadable("The value's signature is not of this secret and key; it is not read.")
+        return payload
+
+
 class SignedPickle:
     """Anything that can be pickled, signed with a secret of at least 16 bytes.
 
@@ -188,27 +212,49 @@ class SignedPickle:
     """
 
     def __init__(self, secret: bytes | str, fallbacks: Sequence[bytes | str] = ()) -> None:
-        self._secrets = [_as_secret(one) for one in (secret, *fallbacks)]
+        self._signer = Signer(secret, fallbacks)
 
     def dumps(self, value: Any, key: bytes, /) -> tuple[bytes, str]:
         """Return the signed pickle of a value."""
         import pickle
 
         payload = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
-        return _signature(self._secrets[0], key, payload) + payload, SIGNED_PICKLE
+        return self._signer.signed(key, payload), SIGNED_PICKLE
 
     def loads(self, data: bytes, media_type: str, key: bytes, /) -> Any:
         """Return the value, once the signature was found right. Raises `Unreadable`."""
         if essence(media_type) != SIGNED_PICKLE:
             return AUTO.loads(data, media_type, key)
-        import hmac
         import pickle
 
-        given, payload = data[:32], data[32:]
-        right = [hmac.compare_digest(given, _signature(s, key, payload)) for s in self._secrets]
-        if not any(right):
-            raise Unreadable("The value's signature is not of this secret and key; it is not read.")
-        return pickle.loads(payload)
+        return pickle.loads(self._signer.opened(key, data))
+
+
+class PlainOrSigned:
+    """Plain values as `Auto` stores them, all others as a signed pickle; without one, not at all.
+
+    What adapters of caches use: a value comes back equal and of the same class.
+    """
+
+    def __init__(self, other: SignedPickle | None) -> None:
+        self._other = other
+
+    def dumps(self, value: Any, key: bytes, /) -> tuple[bytes, str]:
+        """Return a value's bytes and media type."""
+        # A subclass of str is more than its text: a template's SafeString, a member of an enum.
+        if not isinstance(value, str | bytes) or type(value) in (str, bytes):
+            try:
+                return AUTO.dumps(value, key)
+            except TypeError:
+                if self._other is None:
+                    raise
+        if self._other is None:
+            raise TypeError(_cannot(value))
+        return self._other.dumps(value, key)
+
+    def loads(self, data: bytes, media_type: str, key: bytes, /) -> Any:
+        """Return the value. Raises `Unreadable`."""
+        return (self._other or AUTO).loads(data, media_type, key)
 
 
 def _as_secret(given: bytes | str) -> bytes:
