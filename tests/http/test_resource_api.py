@@ -62,6 +62,7 @@ def test_a_value_is_answered_with_exactly_these_fields(server: Server, key: str)
         "content-type": "image/x-test",
         "etag": etag,
         "cache-control": "no-store",
+        "accept-ranges": "bytes",
         "x-content-type-options": "nosniff",
         "content-security-policy": "sandbox",
         "content-length": "8",

@@ -45,6 +45,27 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """When it ends, in ms of the store's clock; 0 means never."""
 
 
+class Part(msgspec.Struct, frozen=True, gc=False):
+    """A part of a value: a record that holds only these bytes, and where they are in the whole."""
+
+    record: Record
+    start: int
+    size: int
+    """Bytes of the whole value."""
+
+
+Span: TypeAlias = tuple[int | None, int | None]
+"""The first and the last byte; no last one: to the end; no first one: so many bytes of the end."""
+
+
+def bounds(span: Span, size: int) -> tuple[int, int]:
+    """Return where a part begins and ends in a value of so many bytes; empty where it has none."""
+    first, last = span
+    if first is None:
+        return max(0, size - (last or 0)), size
+    return min(first, size), size if last is None else min(last + 1, size)
+
+
 class Condition(msgspec.Struct, frozen=True, gc=False):
     """The preconditions of RFC 9110 section 13.1, on revisions.
 
@@ -369,6 +390,9 @@ class Engine(Protocol):
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         """Return what `get` returns for each key, all as of one moment; of each shard's keys."""
+
+    async def get_part(self, key: bytes, span: Span) -> Part | None:
+        """Return a part of a value, None when the key is missing. Costs what the part costs."""
 
     async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
         """Return about how many bytes the record of each key has, 0 where there is none.

@@ -213,6 +213,11 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "Events are kept up to a number (`--events`). List the keys, which names a revision, and "
         "watch from that one.",
     ),
+    "range-not-satisfiable": ProblemKind(
+        416,
+        "The value has none of these bytes",
+        "`Content-Range` tells how many bytes the value has now.",
+    ),
     "precondition-failed": ProblemKind(
         412,
         "A precondition does not hold",

@@ -34,7 +34,7 @@ from keyrack.engines.embedded.writer import StoreWriter
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-    from keyrack.engines.contract import Event, Outcome, Record, Sweep, Usage, Write
+    from keyrack.engines.contract import Event, Outcome, Part, Record, Span, Sweep, Usage, Write
     from keyrack.engines.embedded.database import ReadTransaction
     from keyrack.engines.embedded.durability import DurabilityConfig
 
@@ -137,6 +137,15 @@ class EmbeddedEngine:
         if self._frequency is not None:
             for key in keys:
                 self._frequency.record_access(key)
+        return found
+
+    async def get_part(self, key: bytes, span: Span) -> Part | None:
+        """Return a part of a value, None when the key is missing. Costs what the part costs."""
+        with self.database.read() as txn:
+            raw = self._live(txn, key)
+            found = None if raw is None else Pieces(txn).part(Space.KEYS, raw, span)
+        if found is not None and self._frequency is not None:
+            self._frequency.record_access(key)
         return found
 
     async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:

@@ -17,12 +17,13 @@ from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Record, Space
+from keyrack.engines.contract import Part, Record, Space, bounds
 from keyrack.engines.embedded.memory import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from keyrack.engines.contract import Span
     from keyrack.engines.embedded.database import ReadTransaction, WriteTransaction
 
 PIECE: Final = PAGE - 16
@@ -61,6 +62,22 @@ class Pieces:
                 return b""
             return b"".join(islice(cursor.iternext(False), -(-size // PIECE)))
 
+    def part(self, space: Space, raw: bytes, span: Span) -> Part:
+        """Return a part of a record's value; of a long one only the pieces that it touches."""
+        if not wire.is_long(raw):
+            record = wire.unpack(raw)
+            start, end = bounds(span, len(record.value))
+            return Part(_cut(record, record.value[start:end]), start, len(record.value))
+        head, size = wire.unpack_long(raw)
+        start, end = bounds(span, size)
+        first = start // PIECE
+        with self._txn.cursor(self._tree) as cursor:
+            if not cursor.set_range(_KEY.pack(_PART[space], head.revision, first)):
+                return Part(head, start, size)
+            held = b"".join(islice(cursor.iternext(False), max(0, -(-end // PIECE) - first)))
+        offset = first * PIECE
+        return Part(_cut(head, held[start - offset : end - offset]), start, size)
+
     def record(self, space: Space, raw: bytes) -> Record:
         """Return a record with its value."""
         try:
@@ -89,6 +106,10 @@ class Pieces:
             length += len(piece)
         if length:
             yield *present, length
+
+
+def _cut(record: Record, value: bytes) -> Record:
+    return Record(value, record.media_type, record.revision, record.expires_at)
 
 
 class PieceWriter(Pieces):

@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from libvalkey import ReplyError
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import PAGE_BYTES, Capabilities, Page, Refusal, Space, StoreError, Why
+from keyrack.engines.contract import (
+    PAGE_BYTES,
+    Capabilities,
+    Page,
+    Part,
+    Record,
+    Refusal,
+    Space,
+    StoreError,
+    Why,
+    bounds,
+)
 from keyrack.engines.valkey.batching import ReadBatcher, WriteBatcher
 from keyrack.engines.valkey.calls import Calls
 from keyrack.engines.valkey.clock import StoreClock
@@ -28,7 +39,7 @@ from keyrack.engines.valkey.upkeep import ValkeyUpkeep
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Event, Outcome, Record, Sweep, Usage, Write
+    from keyrack.engines.contract import Event, Outcome, Span, Sweep, Usage, Write
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.clock import Clock
     from keyrack.engines.valkey.servers import Login, Servers
@@ -155,6 +166,17 @@ class ValkeyEngine:
         """Return the record, or None when the key is missing or its time is over."""
         shard = self.layout.shard_of(key)
         return await self._reads.read(shard, self.layout.records[shard] + key)
+
+    async def get_part(self, key: bytes, span: Span) -> Part | None:
+        """Return a part of a value, None when the key is missing. The server sends all of it."""
+        record = await self.get(key)
+        if record is None:
+            return None
+        start, end = bounds(span, len(record.value))
+        part = Record(
+            record.value[start:end], record.media_type, record.revision, record.expires_at
+        )
+        return Part(part, start, len(record.value))
 
     async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""

@@ -32,6 +32,7 @@ _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
 _SOON: Final = ((b"Retry-After", b"1"),)
 VALUE_HEADERS: Final = (
     _NO_STORE,
+    (b"Accept-Ranges", b"bytes"),
     (b"X-Content-Type-Options", b"nosniff"),
     (b"Content-Security-Policy", b"sandbox"),
 )
@@ -81,7 +82,7 @@ async def key_get(request: Request, context: Context) -> Answer:
         raise Problem("key-not-found", "There is no such key, or its time is over.")
     condition = request.head.condition
     if condition is not None and not condition.holds(record.revision):
-        return _read_refused(request, record)
+        return read_refused(request, record)
     return value_answer(record, context.engine)
 
 
@@ -157,7 +158,7 @@ def _record_headers(record: Record, engine: Engine) -> tuple[tuple[bytes, bytes]
     return headers
 
 
-def _read_refused(request: Request, record: Record) -> Answer:
+def read_refused(request: Request, record: Record) -> Answer:
     """RFC 9110 13.2.2: a failed If-Match is 412, a matched If-None-Match of a read is 304."""
     condition = request.head.condition
     tag = (b"ETag", etag(record.revision))

@@ -31,6 +31,7 @@ _KEY: Final = {
 _SEED: Final = frozenset(("get", "set"))
 _HEADERS: Final = {
     "ETag": "The quoted revision of the key's last write.",
+    "Content-Range": "Which bytes these are, and how many the value has.",
     "Keyrack-TTL": "Seconds left, when the key has a TTL.",
     "Location": "Where it is from now on.",
     "Link": '`rel="next"`: the next page.',

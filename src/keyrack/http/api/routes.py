@@ -139,6 +139,19 @@ _IF_NONE_MATCH: Final = Parameter(
     "Only if the key is at none of these ETags; `*`: if it is missing.",
     "header",
 )
+_RANGE: Final = Parameter(
+    "Range",
+    {"type": "string", "examples": ["bytes=0-1023", "bytes=-100"]},
+    "Only these bytes of the value: `bytes=FIRST-LAST`, `bytes=FIRST-` or `bytes=-LENGTH`. Several "
+    "ranges and other units are passed over.",
+    "header",
+)
+_IF_RANGE: Final = Parameter(
+    "If-Range",
+    {"type": "string", "pattern": r'^"[!#-~]*"$', "examples": ['"1795474670195050"']},
+    "The part only if the key is at this ETag, else all of the value.",
+    "header",
+)
 _WAIT: Final = Parameter(
     "Prefer",
     {"type": "string", "pattern": r"^wait=[0-9]{1,9}$", "examples": ["wait=30"]},
@@ -224,10 +237,22 @@ _TABLE: Final = (
                 Shape(_ANY),
                 ("ETag", "Keyrack-TTL"),
             ),
+            Reaction(
+                206,
+                "The part that `Range` names.",
+                Shape(_ANY),
+                ("ETag", "Keyrack-TTL", "Content-Range"),
+            ),
             Reaction(304, "It is in the state that `If-None-Match` names.", None, ("ETag",)),
         ),
-        (*_READ_PROBLEMS, "key-not-found", "precondition-failed", "bad-condition"),
-        (_IF_MATCH, _IF_NONE_MATCH, _WAIT),
+        (
+            *_READ_PROBLEMS,
+            "key-not-found",
+            "precondition-failed",
+            "bad-condition",
+            "range-not-satisfiable",
+        ),
+        (_IF_MATCH, _IF_NONE_MATCH, _WAIT, _RANGE, _IF_RANGE),
         serve=watch.read,
     ),
     Route(

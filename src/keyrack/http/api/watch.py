@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec, keys, rights
+from keyrack.http.api import codec, keys, ranges, rights
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
 from keyrack.http.watch.subscribers import Filter
@@ -29,6 +29,9 @@ _MOST_PREFIXES: Final = 100
 
 async def read(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`, at once or, with `Prefer: wait=`, when it differs."""
+    span = None if request.head.prefer else ranges.span_of(request)
+    if span is not None:
+        return await ranges.part(request, context, span)
     condition = request.head.condition
     if not request.head.prefer or condition is None or condition.none_match is None:
         return await keys.key_get(request, context)

@@ -40,6 +40,8 @@ _CHANGING: Final = frozenset(
     (
         b"if-match",
         b"if-none-match",
+        b"range",
+        b"if-range",
         b"content-encoding",
         b"content-range",
         b"prefer",
