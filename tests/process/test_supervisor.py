@@ -113,6 +113,7 @@ def test_a_killed_worker_is_replaced_at_once_and_the_others_stay(start: Any) -> 
     replaced = service.wait_for("started")
     assert time.monotonic() - killed < 1
     assert (ended["level"], ended["worker_pid"]) == ("warning", first)
+    assert "when memory runs out" in ended["hint"]
     assert 0 <= ended["seconds"] < 10
     assert (replaced["slot"], replaced["life"]) == (0, 2)
     assert is_running(second)
@@ -152,7 +153,8 @@ def test_a_worker_in_a_loop_without_end_is_killed_and_replaced(start: Any) -> No
     service = start("looping", "1", "8", "1")
     (worker,) = service.ready()
     service.wait_for("worker 0 was killed by SIGKILL; it is replaced")
-    stuck = service.told[-2]
+    stuck, ended = service.told[-2:]
+    assert "hint" not in ended
     assert (stuck["level"], stuck["worker_pid"]) == ("error", worker)
     assert "(it is busy): it is killed" in stuck["message"]
     assert service.wait_for("started")["life"] == 2

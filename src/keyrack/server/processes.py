@@ -38,6 +38,7 @@ _STATES: Final = {
     "t": "a debugger holds it",
 }
 """What /proc says a process does."""
+_OUT_OF_MEMORY: Final = "the kernel does so when memory runs out; its log (dmesg) says whether"
 
 _log = logging.getLogger("keyrack.supervisor")
 
@@ -88,6 +89,8 @@ class _Slot:
     """When the next process is to be started."""
     young_deaths: int = 0
     """Since a process last grew old."""
+    killed: bool = False
+    """The supervisor has killed the process that runs."""
     taken_out: bool = False
     """Its sockets take no connections, because nobody would accept them."""
 
@@ -228,10 +231,13 @@ class WorkerProcesses:
                 "event": "worker_ended",
                 "worker_pid": slot.pid,
                 "seconds": round(time.monotonic() - slot.started, 3),
+                **_hint(slot, status),
             },
         )
-        slot.pid = 0
-        if slot.young_deaths > 1 and self.replacing and not self.shares_sockets:
+        slot.pid, slot.killed = 0, False
+        # Until then who waits in its queue is better off waiting for the next process.
+        hopeless = slot.young_deaths >= self._patience.deaths
+        if hopeless and self.replacing and not self.shares_sockets:
             self._take_out(slot)
 
     def _replacement(self, slot: _Slot) -> str:
@@ -290,6 +296,7 @@ class WorkerProcesses:
             extra={"event": "worker_stuck", "worker_pid": worst.pid},
         )
         os.kill(worst.pid, signal.SIGKILL)
+        worst.killed = True
         for slot in stuck:
             self._liveness.forgive(slot.number, max(0.0, limit - _SECOND_CHANCE))
 
@@ -363,6 +370,12 @@ def _state(pid: int) -> str:
     except OSError:
         return "?"
     return stat.rpartition(")")[2].split()[0]
+
+
+def _hint(slot: _Slot, status: int) -> dict[str, str]:
+    """Return what an operator may think of, who sees this line at night."""
+    killed_by_others = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not slot.killed
+    return {"hint": _OUT_OF_MEMORY} if killed_by_others else {}
 
 
 def _how_it_ended(status: int) -> str:
