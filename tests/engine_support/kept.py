@@ -58,6 +58,7 @@ class KeptStore:
     def open(self) -> None:
         """Begin a life of the service, as the supervisor does."""
         self.memory.mkdir(parents=True, exist_ok=True)
+        self.disk.parent.mkdir(parents=True, exist_ok=True)
         self.data, self._lock = data_directory.take(str(self.disk), self.files)
         kept = DurabilityConfig(self.data, self.strict)
         try:

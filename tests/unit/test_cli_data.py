@@ -246,6 +246,29 @@ def test_a_good_snapshot_that_is_restored_counts_instead_of_what_is_damaged(
     assert evidence in {path.read_bytes() for path in kept.disk.glob("journal*set-aside")}
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_restored_snapshot_counts_at_every_start(
+    kept: KeptStore, tmp_path: Path, strict: bool
+) -> None:
+    good = tmp_path / "good"
+    shutil.copyfile(kept.data.snapshot(2), good)
+    close(kept)
+    for _ in range(2):
+        assert cli.run(["snapshot", "restore", str(good), "--data-dir", str(kept.disk)]) == 0
+    kept.strict = strict
+    for _ in range(3):
+        kept.open()
+        assert set(contents(kept.engine)["KEYS"]) == {b"%d" % number for number in range(10)}
+        assert kept.started.troubles == []
+        close(kept)
+    kept.open()
+    kept.take()
+    for _ in range(3):
+        kept.lose_memory()
+        assert set(contents(kept.engine)["KEYS"]) == {b"%d" % number for number in range(10)}
+    kept.close()
+
+
 def test_a_directory_in_use_is_left_alone(
     kept: KeptStore, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,7 +41,7 @@ class Mark(NamedTuple):
     sequence: int = 0
     """The last entry that was synced."""
     snapshot: int = 0
-    """The last snapshot."""
+    """The last snapshot that was taken here. One that was restored has a greater number."""
     ceiling: int = 0
     """No revision above this was handed out."""
 
@@ -138,6 +138,14 @@ class HighWaterMark:
             self.replace(Mark(snapshot=number, ceiling=ceiling))
         else:
             self._data.files.sync(self._descriptor)
+
+    def note_ceiling(self, ceiling: int) -> None:
+        """Write down the revisions' ceiling alone; return when it is on the disk."""
+        try:
+            snapshot = read_mark(self._data).snapshot
+        except MarkDamaged:
+            snapshot = 0
+        self.note_snapshot(snapshot, ceiling)
 
     def _write(self, slot: int, *numbers: int) -> None:
         if self._descriptor < 0:

@@ -153,13 +153,13 @@ class _Start:
 
     def _note_mark(self, found: Examination) -> None:
         """Write down which revisions this life may hand out, before it hands out any."""
-        mark = found.mark or Mark()
+        taken_here = 0 if found.restored else found.snapshot
         ceiling = self._database.revision() + REVISIONS_AHEAD
         writer = HighWaterMark(self._data)
         if found.mark is None:
-            writer.replace(mark._replace(snapshot=found.snapshot, ceiling=ceiling))
+            writer.replace(Mark(snapshot=taken_here, ceiling=ceiling))
         else:
-            writer.note_snapshot(max(mark.snapshot, found.snapshot), ceiling)
+            writer.note_snapshot(max(found.mark.snapshot, taken_here), ceiling)
         writer.close()
 
     def _keep_snapshots(self, loaded: bool, behind: bool) -> None:
@@ -214,13 +214,13 @@ class _Start:
         """Rename what was not used, now that something better is there, and tell of it."""
         data, started = self._data, self._started
         started.troubles.extend(found.damage)
-        paths = list(found.aside)
-        if found.restored:
-            # What was before a snapshot that somebody has put there was not read.
-            paths += [data.journal(n) for n in data.journals() if n < found.snapshot]
-        for path in paths:
+        for path in found.aside:
             if os.path.lexists(path):
                 started.troubles.append(f"{path} was not used. It is now {data.set_aside(path)}.")
+        if found.restored:
+            # What was before a snapshot that somebody has put there was not read.
+            older = [data.journal(n) for n in data.journals() if n < found.snapshot]
+            started.warnings += [f"{path} is now {data.set_aside(path)}." for path in older]
 
 
 def _sync(data: DataDirectory, path: str) -> None:

@@ -87,7 +87,7 @@ def take(
     mark = HighWaterMark(data)
     taking = _Taking(database, data, number, group_sync, _Pace(_REST_PER_WORK if gently else 0.0))
     try:
-        mark.note_snapshot(max(data.snapshots(), default=0), database.revision() + REVISIONS_AHEAD)
+        mark.note_ceiling(database.revision() + REVISIONS_AHEAD)
         summary = taking.run()
         size = os.stat(data.part(number)).st_size
         data.files.rename(data.part(number), data.snapshot(number))
@@ -116,7 +116,7 @@ def note_end(database: Database, data: DataDirectory) -> None:
     """
     data.check_present()
     mark = HighWaterMark(data)
-    mark.note_snapshot(max(data.snapshots(), default=0), database.revision())
+    mark.note_ceiling(database.revision())
     mark.close()
 
 
