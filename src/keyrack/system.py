@@ -61,7 +61,7 @@ def missing_parent(path: str) -> str | None:
     something empty somewhere else, and nobody would notice.
     """
     parent = os.path.dirname(os.path.abspath(path))
-    return None if os.path.isdir(parent) else parent
+    return None if os.path.exists(parent) else parent
 
 
 def raise_file_limit() -> int:
