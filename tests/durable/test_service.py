@@ -163,9 +163,11 @@ def test_a_snapshot_is_taken_at_the_end_and_loaded_at_the_start(disk: str) -> No
 def test_snapshots_are_taken_at_intervals_and_only_when_something_has_changed(disk: str) -> None:
     with KeptService("snapshot", disk, "--snapshot-interval", "1") as server:
         server.put("k", b"v")
-        until(lambda: len(server.said("snapshot")) == 1, 5, "the first snapshot")
+        until(lambda: len(server.said("snapshot")) > 0, 10, "the first snapshot")
+        time.sleep(2.5)  # on a busy machine the value may have come after the first one
+        taken = len(server.said("snapshot"))
         time.sleep(2.5)
-        assert len(server.said("snapshot")) == 1
+        assert len(server.said("snapshot")) == taken
         (stamp,) = re.findall(
             r"^keyrack_snapshot_last_success_timestamp_seconds (\S+)$",
             server.ask("GET", "/metrics").body.decode(),
@@ -173,7 +175,7 @@ def test_snapshots_are_taken_at_intervals_and_only_when_something_has_changed(di
         )
         assert 0 <= time.time() - float(stamp) < 60
         server.put("k", b"w")
-        until(lambda: len(server.said("snapshot")) == 2, 5, "the second snapshot")
+        until(lambda: len(server.said("snapshot")) > taken, 10, "another snapshot")
 
 
 def test_a_damaged_snapshot_is_told_in_the_log_and_the_one_before_it_is_used(disk: str) -> None:
