@@ -11,7 +11,7 @@ from engine_support.world import put, value_of
 
 from keyrack.engines.embedded import clock
 from keyrack.engines.embedded.clock import Anchor
-from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER, open_words
+from keyrack.engines.embedded.shared_words import open_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,8 +115,7 @@ def test_after_a_start_of_the_machine_expired_keys_are_swept(
     """Whoever swept before is gone with the machine; so is what it said on its steady clock."""
     put(embedded.engine, b"k", ttl_ms=5)
     words = open_words(str(embedded.directory))
-    words[SWEEPER], words[SWEEP_UNTIL] = 1, embedded.clock.ns + 200_000_000
-    words.release()
+    words.sweeper, words.sweep_until = 1, embedded.clock.ns + 200_000_000
     set_wall_clock(monkeypatch, HOUR_NS)
     start_machine_anew(embedded, monkeypatch)
     embedded.restart()

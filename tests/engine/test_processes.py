@@ -13,7 +13,7 @@ from engine_support.processes import Child
 from engine_support.world import EmbeddedWorld, history, put, rounds, value_of
 
 from keyrack.engines.contract import Change, Sweep
-from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER, open_words
+from keyrack.engines.embedded.shared_words import open_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,8 +72,7 @@ def test_no_increment_by_compare_and_set_is_lost(shared: EmbeddedWorld) -> None:
 def lease(world: EmbeddedWorld, owner: int, ms: int) -> None:
     """Say in the shared words that a process sweeps for so many ms more."""
     words = open_words(str(world.directory))
-    words[SWEEPER], words[SWEEP_UNTIL] = owner, world.clock.ns + ms * 1_000_000
-    words.release()
+    words.sweeper, words.sweep_until = owner, world.clock.ns + ms * 1_000_000
 
 
 def test_a_process_leaves_the_sweep_to_the_one_that_is_at_it(shared: EmbeddedWorld) -> None:

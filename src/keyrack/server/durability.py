@@ -25,7 +25,7 @@ from keyrack.engines.embedded.durability.take_snapshot import note_end, take
 from keyrack.engines.embedded.engine import EmbeddedEngine
 from keyrack.engines.embedded.locking import FILE as LOCK_FILE
 from keyrack.engines.embedded.locking import try_lock
-from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_JOURNAL, open_words
+from keyrack.engines.embedded.shared_words import open_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -158,7 +158,7 @@ class Durability:
             return
         self._look_for_journal()
         wanted = self._ticket > self._answered
-        if wanted or now >= self._due or self._words[BROKEN] or self._journal_is_long():
+        if wanted or now >= self._due or self._words.broken or self._journal_is_long():
             self._begin(become_child, self._take)
 
     def _owns(self) -> bool:
@@ -182,7 +182,7 @@ class Durability:
                 refused = "Writes are refused" if self._kept.strict else "No snapshot is taken"
                 _log.error("%s %s until it is back.", error, refused)
             if self._kept.strict:
-                self._words[BROKEN] = 1
+                self._words.broken = 1
             return False
         if self._is_gone:
             self._is_gone = False
@@ -191,12 +191,12 @@ class Durability:
 
     def _look_for_journal(self) -> None:
         """Refuse writes when somebody has removed the journal: until a snapshot has all of it."""
-        if not self._kept.strict or self._words[BROKEN]:
+        if not self._kept.strict or self._words.broken:
             return
-        path = self._kept.data.journal(self._words[SYNCED_JOURNAL])
+        path = self._kept.data.journal(self._words.synced_journal)
         if not os.path.exists(path):
             _log.error("%s is missing; a snapshot is taken instead", path)
-            self._words[BROKEN] = 1
+            self._words.broken = 1
 
     def _read_newest(self) -> None:
         """Read the newest snapshot, as a start from memory does not; replace a damaged one."""
@@ -262,7 +262,7 @@ class Durability:
     def _take(self, gently: bool = True, damaged: str | None = None) -> None:
         with contextlib.closing(self._open()) as engine:
             database = engine.database
-            changed = database.changed_since_snapshot() or self._words[BROKEN]
+            changed = database.changed_since_snapshot() or self._words.broken
             if not (changed or damaged is not None):
                 return
             group_sync = engine.group_sync() if self._kept.strict else None
@@ -339,6 +339,5 @@ class Durability:
 
     def close(self) -> None:
         """Let go of the data directory."""
-        self._words.release()
         if self._lock is not None:
             os.close(self._lock)

@@ -110,11 +110,9 @@ class Commit:
     __slots__ = (
         "_before",
         "_events",
-        "_expiry",
         "_growth",
         "_log",
         "_size",
-        "_spaces",
         "_undo",
         "draft",
         "evicted",
@@ -133,11 +131,8 @@ class Commit:
         self.txn = database.write(pages, grows, None if demand is None else demand.pages)
         self._growth = None if demand is None else Growth(self.txn, demand)
         self._log = log
-        self._spaces = database.spaces
-        self._expiry = database.expiry
         self._undo: _Undo | None = None
         last, self._events, self._size = self.txn.state()
-        self._before = last
         self.evicted = 0
         self.now = database.now()
         self.draft = Draft(last)
@@ -234,16 +229,16 @@ class Commit:
         """Put back what was there, last change first. LMDB cannot: its map allows no savepoints."""
         self._drop_long(undo.made)
         for key, space, old in reversed(undo.changes):
-            present = self.txn.get(key, self._spaces[space])
+            present = self.txn.get(key, self.txn.database.spaces[space])
             if present is not None:
                 self._unindex(present, space)
             if old is None:
-                self.txn.pop(key, self._spaces[space])
+                self.txn.pop(key, self.txn.database.spaces[space])
                 continue
-            self.txn.put(key, old, self._spaces[space])
+            self.txn.put(key, old, self.txn.database.spaces[space])
             if wire.has_ttl(old):
                 entry = due_entry(wire.expires_at(old), wire.revision(old), space)
-                self.txn.put(entry, key, self._expiry)
+                self.txn.put(entry, key, self.txn.database.expiry)
 
     def _once(self, name: Remember, write: Write) -> Outcome:
         raw = self._present(name.key, Space.ANSWERS)
@@ -285,7 +280,9 @@ class Commit:
         draft = self.draft
         revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
         ends = self._end_of(key, space) if ttl == KEEP_END else self.now + ttl if ttl else 0
-        old = self.txn.replace(key, _packed(operation, revision, ends), self._spaces[space])
+        old = self.txn.replace(
+            key, _packed(operation, revision, ends), self.txn.database.spaces[space]
+        )
         if self._undo is not None:
             self._undo.changes.append((key, space, old))
         existed = old is not None
@@ -294,7 +291,7 @@ class Commit:
         if len(operation.value) > LONGEST_WHOLE:
             self._store_long(space, revision, operation.value)
         if ends:
-            self.txn.put(due_entry(ends, revision, space), key, self._expiry)
+            self.txn.put(due_entry(ends, revision, space), key, self.txn.database.expiry)
         return Result(revision, existed)
 
     def _store_long(self, space: Space, number: int, value: bytes) -> None:
@@ -311,7 +308,7 @@ class Commit:
         if not existed:
             # It had ended and was still there: that is an event of its own, and comes first.
             revision = self._end_first(key, space, revision)
-            self.txn.put(key, _packed(operation, revision, ends), self._spaces[space])
+            self.txn.put(key, _packed(operation, revision, ends), self.txn.database.spaces[space])
         return revision, existed
 
     def _end_first(self, key: bytes, space: Space, revision: int) -> int:
@@ -325,7 +322,7 @@ class Commit:
             refusal = self._refused(key, operation.condition, space)
             if refusal is not None:
                 return refusal
-        old = self.txn.pop(key, self._spaces[space])
+        old = self.txn.pop(key, self.txn.database.spaces[space])
         if old is None:
             return Result(0, existed=False)
         if self._undo is not None:
@@ -378,9 +375,9 @@ class Commit:
         self._unindex(raw, space)
         if self._undo is not None:
             self._undo.changes.append((key, space, raw))
-        self.txn.put(key, wire.with_end(raw, ends), self._spaces[space])
+        self.txn.put(key, wire.with_end(raw, ends), self.txn.database.spaces[space])
         if ends:
-            self.txn.put(due_entry(ends, revision, space), key, self._expiry)
+            self.txn.put(due_entry(ends, revision, space), key, self.txn.database.expiry)
         return Result(revision, existed=True)
 
     def _check(self, operation: Check) -> Step:
@@ -392,7 +389,7 @@ class Commit:
     def expire(self, entry: bytes, key: bytes) -> None:
         """Remove the record that an entry of the expiry index names, with its event."""
         _, number, space = read_due(entry)
-        raw = self.txn.pop(key, self._spaces[space])
+        raw = self.txn.pop(key, self.txn.database.spaces[space])
         if raw is not None and wire.is_long(raw):
             self._pieces.drop(space, number)
         self._note(_EXPIRE_CHANGE, key, space)
@@ -411,14 +408,14 @@ class Commit:
 
     def _present(self, key: bytes, space: Space) -> bytes | None:
         """Return the record's bytes, None when it is missing or its time is over."""
-        raw = self.txn.get(key, self._spaces[space])
+        raw = self.txn.get(key, self.txn.database.spaces[space])
         if raw is None or (wire.has_ttl(raw) and wire.expires_at(raw) <= self.now):
             return None
         return raw
 
     def _beyond_share(self, space: Space, why: Why, more: int) -> Refusal | None:
         """Refuse what makes the records of a space take more than they may."""
-        needed = self.txn.taken(self._spaces[space]) + more
+        needed = self.txn.taken(self.txn.database.spaces[space]) + more
         share = self.txn.database.share
         return Refusal(why, needed=needed, available=share) if needed > share else None
 
@@ -457,7 +454,7 @@ class Commit:
         ends = wire.expires_at(raw)
         if not ends:
             return True
-        self.txn.pop(due_entry(ends, wire.revision(raw), space), self._expiry)
+        self.txn.pop(due_entry(ends, wire.revision(raw), space), self.txn.database.expiry)
         return ends > self.now
 
     def _note(self, changes: dict[Space, Change], key: bytes, space: Space) -> int:

@@ -35,7 +35,7 @@ from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.durability.changes import EVENTS, place_of
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, RESERVE, Memory
 from keyrack.engines.embedded.position import Position
-from keyrack.engines.embedded.shared_words import PAGES_CLAIMED, claim_readers, open_words
+from keyrack.engines.embedded.shared_words import claim_readers, open_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -483,7 +483,6 @@ class Database:
 
     def close(self) -> None:
         """Let go of the database."""
-        self.words.release()
         self._env.close()
 
     # Life
@@ -730,7 +729,7 @@ class Database:
             free=free,
             reclaimable=max(0, taken - live) * PAGE,
             kept_free=min(free, kept * PAGE),
-            reserved=int(self.words[PAGES_CLAIMED]) * PAGE + self._beside,
+            reserved=self.words.pages_claimed * PAGE + self._beside,
             evicted=evicted,
         )
 

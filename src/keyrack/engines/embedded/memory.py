@@ -15,12 +15,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.embedded.shared_words import PAGES_CLAIMED, PAGES_LEFT
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import lmdb
+
+    from keyrack.engines.embedded.shared_words import SharedWords
 
 PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 RESERVE: Final = 128
@@ -57,7 +57,7 @@ class Memory:
     def __init__(
         self,
         env: lmdb.Environment,
-        words: memoryview,
+        words: SharedWords,
         live_pages: Callable[[], int],
         log_pages: int,
     ) -> None:
@@ -80,16 +80,16 @@ class Memory:
         was never used is claimed with zeros, a fifth of a millisecond for 256 pages on a fast
         machine: whoever asks for thousands holds up everybody.
         """
-        left = self._words[PAGES_LEFT]
+        left = self._words.pages_left
         if left >= pages:
-            self._words[PAGES_LEFT] = left - pages
+            self._words.pages_left = left - pages
             return True
         return self._claim_more(pages, grows)
 
     def claim_again(self) -> None:
         """Claim anew what an earlier life has claimed: files may be copied with holes since."""
-        claimed = int(self._words[PAGES_CLAIMED])
-        self._words[PAGES_CLAIMED] = self._words[PAGES_LEFT] = 0
+        claimed = self._words.pages_claimed
+        self._words.pages_claimed = self._words.pages_left = 0
         # The words are advice, and a file that was damaged may say anything.
         self._back(min(max(claimed, 0), self.limit))
 
@@ -100,9 +100,9 @@ class Memory:
         claimed = self._back(min(self.limit, wanted))
         never_used = claimed - taken
         if far_from_the_end and never_used >= pages + RESERVE:
-            self._words[PAGES_LEFT] = never_used - pages - RESERVE
+            self._words.pages_left = never_used - pages - RESERVE
             return True
-        self._words[PAGES_LEFT] = 0
+        self._words.pages_left = 0
         if claimed < self.limit:
             # The directory is full of other things. Freed pages may be there, but nothing keeps
             # the database from reaching behind them into memory that is not.
@@ -111,14 +111,14 @@ class Memory:
         if self._look is None:
             return not grows or self.limit - self._live_pages() >= pages + RESERVE
         room = self.limit - self._live_pages() - RESERVE
-        self._words[PAGES_LEFT] = self._look(room)
+        self._words.pages_left = self._look(room)
         # The bound is far above what most commits take, and there is a way out when it is not:
         # room is made, and the commit tried again.
         return not grows or room >= pages // _LIKELY_PART
 
     def _back(self, pages: int) -> int:
         """Have memory behind the file's first `pages` pages; return how many have."""
-        claimed = int(self._words[PAGES_CLAIMED])
+        claimed = self._words.pages_claimed
         if pages <= claimed:
             return claimed
         descriptor = os.open(self._file, os.O_RDWR)
@@ -128,7 +128,7 @@ class Memory:
             return claimed
         finally:
             os.close(descriptor)
-        self._words[PAGES_CLAIMED] = pages
+        self._words.pages_claimed = pages
         return pages
 
 

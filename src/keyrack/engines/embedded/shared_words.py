@@ -7,25 +7,10 @@ it starts, and they only ever lag behind the disk.
 
 from __future__ import annotations
 
+import ctypes
 import mmap
 import os
 from typing import Final
-
-PAGES_LEFT: Final = 0
-"""Pages that may still be taken before the file's length of claimed memory is looked at again.
-Changed only under the database's write lock."""
-PAGES_CLAIMED: Final = 1
-"""Pages at the file's start that are backed by memory. Changed only under the write lock."""
-SWEEPER: Final = 2
-"""Process id of the worker that removes expired keys now."""
-SWEEP_UNTIL: Final = 3
-"""Until when (steady clock, ns) the others leave that to it."""
-SYNCED_JOURNAL: Final = 4
-"""The number of the journal that was synced last. Changed only under the lock for syncing."""
-SYNCED_SEQUENCE: Final = 5
-"""The last journal entry that is certainly on the disk. Changed only under the lock for syncing."""
-BROKEN: Final = 6
-"""1 when the journal could not be synced, until a new snapshot is on the disk."""
 
 _SIZE: Final = mmap.PAGESIZE
 _READERS: Final = 1 << 16
@@ -44,12 +29,42 @@ def claim_readers(directory: str) -> None:
         os.close(descriptor)
 
 
-def open_words(directory: str) -> memoryview:
+class SharedWords(ctypes.Structure):
+    """The words. Their order is part of the store's format: only ever append."""
+
+    pages_left: int
+    """Pages that may still be taken before the file's length of claimed memory is looked at again.
+    Changed only under the database's write lock."""
+    pages_claimed: int
+    """Pages at the file's start that are backed by memory. Changed only under the write lock."""
+    sweeper: int
+    """Process id of the worker that removes expired keys now."""
+    sweep_until: int
+    """Until when (steady clock, ns) the others leave that to it."""
+    synced_journal: int
+    """The number of the journal that was synced last. Changed only under the lock for syncing."""
+    synced_sequence: int
+    """The last journal entry that is certainly on the disk. Changed only under that lock, too."""
+    broken: int
+    """1 when the journal could not be synced, until a new snapshot is on the disk."""
+
+    _fields_ = (
+        ("pages_left", ctypes.c_uint64),
+        ("pages_claimed", ctypes.c_uint64),
+        ("sweeper", ctypes.c_uint64),
+        ("sweep_until", ctypes.c_uint64),
+        ("synced_journal", ctypes.c_uint64),
+        ("synced_sequence", ctypes.c_uint64),
+        ("broken", ctypes.c_uint64),
+    )
+
+
+def open_words(directory: str) -> SharedWords:
     """Map the words of the store in `directory`, making them (all zero) when they are missing."""
     descriptor = os.open(os.path.join(directory, "words"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         # Claimed at once: touching a hole of a full tmpfs later would kill the process.
         os.posix_fallocate(descriptor, 0, _SIZE)
-        return memoryview(mmap.mmap(descriptor, _SIZE)).cast("Q")
+        return SharedWords.from_buffer(mmap.mmap(descriptor, _SIZE))
     finally:
         os.close(descriptor)

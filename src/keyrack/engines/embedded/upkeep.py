@@ -14,7 +14,6 @@ import lmdb
 from keyrack.engines.contract import Sweep
 from keyrack.engines.embedded.commit import Commit, read_due
 from keyrack.engines.embedded.memory import pages_of_removals
-from keyrack.engines.embedded.shared_words import SWEEP_UNTIL, SWEEPER
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,7 +48,7 @@ class EngineUpkeep:
         expired = self._in_short_commits(self._sweep, limit)
         due = self._next_due()
         if due is None or due > self._database.now():
-            self._database.words[SWEEP_UNTIL] = 0
+            self._database.words.sweep_until = 0
         return Sweep(expired, due)
 
     def trim(self, limit: int) -> int:
@@ -75,11 +74,11 @@ class EngineUpkeep:
     def _take_lease(self) -> bool:
         words, now, me = self._database.words, self._steady(), os.getpid()
         # A lease that ends later than any given now is of an earlier start of the machine.
-        leased = now < words[SWEEP_UNTIL] <= now + _SWEEP_LEASE_NS
-        if leased and words[SWEEPER] != me:
+        leased = now < words.sweep_until <= now + _SWEEP_LEASE_NS
+        if leased and words.sweeper != me:
             return False
-        words[SWEEPER] = me
-        words[SWEEP_UNTIL] = now + _SWEEP_LEASE_NS
+        words.sweeper = me
+        words.sweep_until = now + _SWEEP_LEASE_NS
         return True
 
     def _next_due(self) -> int | None:

@@ -21,13 +21,13 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
 from keyrack.engines.embedded.durability.high_water import HighWaterMark
-from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_JOURNAL, SYNCED_SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.position import Position
+    from keyrack.engines.embedded.shared_words import SharedWords
 
     Done: TypeAlias = Callable[[bool], None]
 
@@ -41,7 +41,7 @@ class GroupSync:
     def __init__(
         self,
         data: DataDirectory,
-        words: memoryview,
+        words: SharedWords,
         lock_path: str,
         position: Callable[[], Position],
     ) -> None:
@@ -54,10 +54,10 @@ class GroupSync:
 
     def sync(self, sequence: int) -> bool:
         """Return when the entries up to `sequence` are on the disk; False when they may not be."""
-        if self._words[SYNCED_SEQUENCE] >= sequence:
+        if self._words.synced_sequence >= sequence:
             return True
         with self._locked():
-            return self._words[SYNCED_SEQUENCE] >= sequence or self._sync()
+            return self._words.synced_sequence >= sequence or self._sync()
 
     def leave(self, begun: Position) -> None:
         """Bring the journals before one that has begun to the disk: nobody writes to them any more.
@@ -65,15 +65,15 @@ class GroupSync:
         Where that fails the snapshot that is being taken makes up for it.
         """
         with self._locked():
-            if self._words[BROKEN]:
+            if self._words.broken:
                 return
             try:
-                for number in range(self._words[SYNCED_JOURNAL], begun.number):
+                for number in range(self._words.synced_journal, begun.number):
                     self._data.files.sync(self._descriptor(number))
             except OSError:
-                self._words[BROKEN] = 1
+                self._words.broken = 1
                 return
-            self._words[SYNCED_JOURNAL] = max(begun.number, self._words[SYNCED_JOURNAL])
+            self._words.synced_journal = max(begun.number, self._words.synced_journal)
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
@@ -84,16 +84,16 @@ class GroupSync:
             fcntl.flock(self._lock, fcntl.LOCK_UN)
 
     def _sync(self) -> bool:
-        if self._words[BROKEN]:
+        if self._words.broken:
             return False
         position = self._position()
         try:
             # A journal that was left for the next one is brought to the disk before it.
-            for number in range(self._words[SYNCED_JOURNAL], position.number + 1):
+            for number in range(self._words.synced_journal, position.number + 1):
                 self._data.files.sync(self._descriptor(number))
             self.settle(position)
         except OSError:
-            self._words[BROKEN] = 1
+            self._words.broken = 1
             return False
         return True
 
@@ -104,13 +104,13 @@ class GroupSync:
 
     def note(self, position: Position) -> None:
         """Say to the other processes that everything up to a position is on the disk."""
-        self._words[SYNCED_JOURNAL] = position.number
-        self._words[SYNCED_SEQUENCE] = position.sequence
+        self._words.synced_journal = position.number
+        self._words.synced_sequence = position.sequence
 
     @property
     def broken(self) -> bool:
         """Whether a sync has failed and no snapshot was taken since."""
-        return self._words[BROKEN] == 1
+        return self._words.broken == 1
 
     def resume(self) -> None:
         """Let writes go on after a failure; call when a snapshot holds all that was written.
@@ -121,7 +121,7 @@ class GroupSync:
             position = self._position()
             self._data.files.sync(self._descriptor(position.number))
             self.settle(position)
-            self._words[BROKEN] = 0
+            self._words.broken = 0
 
     def _descriptor(self, number: int) -> int:
         if number not in self._open:

@@ -38,7 +38,6 @@ from keyrack.engines.embedded.durability import changes
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.pieces import Pieces
 from keyrack.engines.embedded.position import Position
-from keyrack.engines.embedded.shared_words import BROKEN, SYNCED_SEQUENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +99,7 @@ class Journal:
         Raises `JournalFailed` where it has to be, and the disk has failed since the last snapshot.
         """
         on = txn.position().on
-        if self.strict and (not on or txn.database.words[BROKEN]):
+        if self.strict and (not on or txn.database.words.broken):
             raise JournalFailed(Why.DISK, "the disk has failed, and no snapshot was taken since")
         return on
 
@@ -110,12 +109,12 @@ class Journal:
         if made:
             payload = changes.pack(_with_values(txn, made))
             try:
-                position = self._append(position, words[SYNCED_SEQUENCE], payload)
+                position = self._append(position, words.synced_sequence, payload)
             except OSError as error:
                 if self.strict:
                     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
                     if error.errno in _GONE:
-                        words[BROKEN] = 1
+                        words.broken = 1
                     why = Why.DISK_FULL if full else Why.DISK
                     raise JournalFailed(why, error.strerror or "") from error
                 position = position._replace(on=False)
