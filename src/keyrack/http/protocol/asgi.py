@@ -24,22 +24,15 @@ if TYPE_CHECKING:
 
     from starlette.types import ASGIApp, Message
     from uvicorn.config import Config
-    from uvicorn.protocols.http.flow_control import FlowControl
     from uvicorn.server import ServerState
 
+    from keyrack.http.protocol.outlet import Outlet
     from keyrack.http.protocol.request import Request
     from keyrack.http.worker_context import WorkerContext
 
 
 _STEP_BYTES: Final = LARGE
 """Bytes of a longer answer that the transport is given at once."""
-
-
-class ClientSide(NamedTuple):
-    """Who is answered: a connection's transport, and its say in when to read and to write."""
-
-    transport: asyncio.Transport
-    flow: FlowControl
 
 
 class AsgiHost(NamedTuple):
@@ -62,35 +55,38 @@ class AsgiExchange:
     `more_body` says that the body is still arriving: `feed` it, and `end_body` when it is whole.
     """
 
+    ends_with_input = False
+    """A client may have said all that it has to say, and wait for its answer."""
+
     __slots__ = (
         "_answered",
         "_body",
         "_chunked",
-        "_client",
         "_complete",
         "_gone",
         "_keep_alive",
         "_left",
         "_more_body",
         "_news",
-        "_request",
+        "_outlet",
         "_unsent",
         "_worker",
         "has_begun_to_answer",
+        "request",
     )
 
     def __init__(
         self,
         request: Request,
-        client: ClientSide,
+        outlet: Outlet,
         worker: WorkerContext,
         answered: Callable[[], None],
         *,
         more_body: bool,
         keep_alive: bool,
     ) -> None:
-        self._request = request
-        self._client = client
+        self.request = request
+        self._outlet = outlet
         self._worker = worker
         self._answered = answered
         self._keep_alive = keep_alive
@@ -117,9 +113,14 @@ class AsgiExchange:
     # The connection's side
 
     @property
+    def awaits_body(self) -> bool:
+        """Whether its body is not whole yet."""
+        return self._more_body
+
+    @property
     def held(self) -> int:
         """Bytes that are held for this request, besides what the transport holds."""
-        return len(self._request.body) + len(self._body) + self._unsent
+        return len(self.request.body) + len(self._body) + self._unsent
 
     def start(self, application: ASGIApp, state: dict[str, Any]) -> asyncio.Task[None]:
         """Begin to serve the request; return the task that does."""
@@ -129,7 +130,7 @@ class AsgiExchange:
         """Pass on a piece of the body; read no more of it while the application is behind."""
         self._body += data
         if len(self._body) > HIGH_WATER_LIMIT:
-            self._client.flow.pause_reading()
+            self._outlet.flow.pause_reading()
         self._news.set()
 
     def end_body(self) -> None:
@@ -150,14 +151,14 @@ class AsgiExchange:
         """Let go of a request whose body will not be whole. Nobody is told of its answer."""
         self.disconnect()
         if self.has_begun_to_answer:
-            self._client.transport.abort()
+            self._outlet.transport.abort()
 
     # The application's side
 
     async def receive(self) -> Message:
         """ASGI: return what has come of the body, or that the client is gone or answered."""
         if not (self._gone or self._complete):
-            self._client.flow.resume_reading()
+            self._outlet.flow.resume_reading()
             await self._news.wait()
             self._news.clear()
         if self._gone or self._complete:
@@ -189,8 +190,8 @@ class AsgiExchange:
             self._send_body(body)
         if not more_body:
             self._end_answer()
-        elif self._client.flow.write_paused:
-            await self._client.flow.drain()
+        elif self._outlet.flow.write_paused:
+            await self._outlet.flow.drain()
 
     async def _send_in_steps(self, body: memoryview) -> bool:
         """Give the transport no more than a step before the client has taken most of the last.
@@ -199,9 +200,9 @@ class AsgiExchange:
         """
         self._unsent = len(body)
         for start in range(0, len(body), _STEP_BYTES):
-            if self._client.flow.write_paused:
+            if self._outlet.flow.write_paused:
                 self._give_way()
-                await self._client.flow.drain()
+                await self._outlet.flow.drain()
             if self._gone:
                 break
             # A copy, so that a client that does not take the last step does not keep all of them.
@@ -217,7 +218,7 @@ class AsgiExchange:
         if self._complete or self._gone:
             return
         if self.has_begun_to_answer:
-            self._client.transport.abort()  # so that the client does not take it for whole
+            self._outlet.transport.abort()  # so that the client does not take it for whole
         else:
             self._begin_answer(500, [(b"content-length", b"0")])
             self._end_answer()
@@ -231,12 +232,12 @@ class AsgiExchange:
         """Cut a client that does not take its answer, if there is no room for what it leaves."""
         if not self._worker.client_memory.has_room(self.held, self.held):
             self._worker.client_memory.count_cut()
-            self._client.transport.abort()
+            self._outlet.transport.abort()
 
     def _refuse(self) -> None:
         """Answer that there is no room for the answer, and take no more of it."""
         problem = self._worker.client_memory.refusal()
-        status, fields, body = problems.answer(problem, self._request.path)
+        status, fields, body = problems.answer(problem, self.request.path)
         self._begin_answer(status, [*fields, (b"content-length", b"%d" % len(body))])
         self._send_body(body)
         self._end_answer()
@@ -247,44 +248,44 @@ class AsgiExchange:
         names = {name.lower(): value for name, value in fields}
         if b"content-length" in names:
             self._left = int(names[b"content-length"])
-        elif status not in (204, 304) and self._request.method != b"HEAD":
-            self._chunked = not self._request.head.http_1_0
+        elif status not in (204, 304) and self.request.method != b"HEAD":
+            self._chunked = not self.request.head.http_1_0
             self._keep_alive = self._keep_alive and self._chunked
             if self._chunked:
                 fields.append((b"Transfer-Encoding", b"chunked"))
         if not self._keep_alive:
             fields.append((b"Connection", b"close"))
-        elif self._request.head.http_1_0:
+        elif self.request.head.http_1_0:
             fields.append((b"Connection", b"keep-alive"))
         parts = [STATUS_LINES[status], self._worker.tick.stamp]
         parts += [b"%b: %b\r\n" % field for field in fields]
-        self._client.transport.write(b"".join((*parts, b"\r\n")))
+        self._outlet.transport.write(b"".join((*parts, b"\r\n")))
 
     def _send_body(self, body: bytes) -> None:
-        if not body or self._request.method == b"HEAD":
+        if not body or self.request.method == b"HEAD":
             return
         if self._chunked:
-            self._client.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
+            self._outlet.transport.writelines((b"%x\r\n" % len(body), body, b"\r\n"))
             return
         if self._left is not None:
             self._left -= len(body)
             if self._left < 0:
                 raise RuntimeError("the answer is longer than its Content-Length")
-        self._client.transport.write(body)
+        self._outlet.transport.write(body)
 
     def _end_answer(self) -> None:
-        if self._left and self._request.method != b"HEAD":
+        if self._left and self.request.method != b"HEAD":
             raise RuntimeError("the answer is shorter than its Content-Length")
         self._complete = True
         self._news.set()
         if self._chunked:
-            self._client.transport.write(b"0\r\n\r\n")
+            self._outlet.transport.write(b"0\r\n\r\n")
         if not self._keep_alive:
-            self._client.transport.close()
+            self._outlet.transport.close()
         self._answered()
 
     def _scope(self, state: dict[str, Any]) -> dict[str, Any]:
-        request, transport = self._request, self._client.transport
+        request, transport = self.request, self._outlet.transport
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},

@@ -23,6 +23,7 @@ from keyrack.http.protocol.request import Request
 
 if TYPE_CHECKING:
     from keyrack.access.grant import Grant
+    from keyrack.http.protocol.outlet import Outlet
     from keyrack.http.protocol.request import Head
     from keyrack.http.worker_context import WorkerContext
 
@@ -52,6 +53,16 @@ class RefusedMessage(NamedTuple):
     target: bytes
 
 
+class BodySink(Protocol):
+    """Who gets a body as it comes: the request that is served meanwhile."""
+
+    def feed(self, data: bytes) -> None:
+        """Take a piece of the body."""
+
+    def end_body(self) -> None:
+        """Learn that the body is whole."""
+
+
 class Receiver(Protocol):
     """Who gets what a `MessageReader` reads: the connection."""
 
@@ -59,15 +70,8 @@ class Receiver(Protocol):
     def grant(self) -> Grant:
         """What those may do on this connection who send no credentials."""
 
-    @property
-    def address(self) -> str:
-        """Where the client is, without its port; empty on a Unix socket."""
-
     def busy(self) -> bool:
         """Tell whether an answer is due that has not been written."""
-
-    def write(self, data: bytes) -> None:
-        """Send bytes to the client."""
 
     def take_request(self, request: Request) -> None:
         """Take a whole request."""
@@ -75,14 +79,8 @@ class Receiver(Protocol):
     def take_refused(self, refused: RefusedMessage) -> None:
         """Take a message that must be refused. The reader has stopped."""
 
-    def begin_streaming(self, request: Request) -> None:
-        """Serve a request whose body is still arriving."""
-
-    def take_body(self, data: bytes) -> None:
-        """Take a piece of that body."""
-
-    def end_streaming(self) -> None:
-        """Learn that the body is whole."""
+    def begin_streaming(self, request: Request) -> BodySink:
+        """Serve a request whose body is still arriving; return what takes the body."""
 
 
 class MessageReader:
@@ -98,25 +96,27 @@ class MessageReader:
         "_fields",
         "_head",
         "_head_since",
+        "_outlet",
         "_parser",
         "_receiver",
         "_request_line",
+        "_sink",
         "_url",
         "_wire_bytes",
         "_worker",
         "owes_continue",
         "stopped",
-        "streaming",
     )
 
-    def __init__(self, worker: WorkerContext, receiver: Receiver) -> None:
+    def __init__(self, worker: WorkerContext, receiver: Receiver, outlet: Outlet) -> None:
         self._worker = worker
+        self._outlet = outlet
         self._receiver = receiver
         self._parser: httptools.HttpRequestParser | None = None
         self.stopped = False
         """Nothing more is read as a request."""
-        self.streaming = False
-        """The body that is arriving goes to the receiver as it comes."""
+        self._sink: BodySink | None = None
+        """Who gets the body that is arriving as it comes."""
 
         # The message that is arriving
         self._url = b""
@@ -143,9 +143,14 @@ class MessageReader:
         return self._head_since != 0.0 or self._body_since != 0.0
 
     @property
+    def streaming(self) -> bool:
+        """Whether the body that is arriving is served as it comes."""
+        return self._sink is not None
+
+    @property
     def held(self) -> int:
         """Bytes that are held of the message that is arriving."""
-        return 0 if self.streaming or not self.arriving else self._wire_bytes
+        return 0 if self._sink is not None or not self.arriving else self._wire_bytes
 
     def feed(self, data: bytes, *, behind_others: bool = False) -> None:
         """Read bytes. Call only while it has not stopped.
@@ -175,8 +180,7 @@ class MessageReader:
         """Stop reading, and have what is arriving, or due to arrive, answered with a problem."""
         # Before the target is seen, the parser still has the method of the message before.
         method = self._parser.get_method() if self._parser is not None and self._url else b"GET"
-        self.stopped = True
-        self._head_since = self._body_since = 0.0
+        self.give_up()
         if not problem.kind.closes:
             problem = _closing(problem)
         self._receiver.take_refused(RefusedMessage(problem, method, self._url))
@@ -188,6 +192,7 @@ class MessageReader:
     def give_up(self) -> None:
         """Stop, and wait no longer for the rest of what is arriving."""
         self.stopped = True
+        self._sink = None
         self._head_since = self._body_since = 0.0
 
     def close(self) -> None:
@@ -199,7 +204,7 @@ class MessageReader:
     def admit_again(self) -> None:
         """Find out anew who sends what is arriving: somebody may have been let in, or out."""
         if self._head is not None:
-            self._worker.gate.admit(self._head, self._receiver.address)
+            self._worker.gate.admit(self._head, self._outlet.address)
 
     def overdue(self, now: float) -> Problem | None:
         """Return why the message may not go on arriving at this time (coarse seconds), or None."""
@@ -214,7 +219,7 @@ class MessageReader:
     def send_continue(self) -> None:
         """Ask for the body where the client waits for that and nothing else is due first."""
         if self.owes_continue and not (self._body_size or self.stopped or self._receiver.busy()):
-            self._receiver.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            self._outlet.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             self.owes_continue = False
 
     # The parser
@@ -347,7 +352,7 @@ class MessageReader:
         authority, self._url = _target(self._parser.get_method(), self._url)
         head = read_head(self._fields, version == "1.0", self._worker.guard, authority)
         if head.credentials is not None:
-            self._worker.gate.admit(head, self._receiver.address)
+            self._worker.gate.admit(head, self._outlet.address)
         # What is recognised is not asked again whether its body may come.
         if head.cacheable and head.content_length <= self._worker.context.limits.max_value:
             raw = _head_bytes(self._beginning)
@@ -389,8 +394,7 @@ class MessageReader:
         self.owes_continue = head.wants_continue and head.content_length != 0
         self.send_continue()
         if streams and head.content_length != 0 and not self._receiver.busy():
-            self.streaming = True
-            self._receiver.begin_streaming(request)
+            self._sink = self._receiver.begin_streaming(request)
 
     def _body_too_large(self, actual: int | None) -> Problem:
         limits = self._worker.context.limits
@@ -403,12 +407,12 @@ class MessageReader:
         if self.stopped:
             return
         self._body_size += len(body)
-        if self.streaming:
+        if self._sink is not None:
             # A slow but steady sender may take longer than a body that is kept whole.
             steady = self._body_since + len(body) / _LEAST_RATE
             self._body_since = min(self._worker.tick.now, steady)
             self._wire_bytes = 0
-            self._receiver.take_body(body)
+            self._sink.feed(body)
             return
         if self._body_size > self._body_limit:
             self.refuse(self._body_too_large(None))
@@ -420,10 +424,10 @@ class MessageReader:
         head = self._head
         if self.stopped or head is None or self._parser is None:
             return
-        if self.streaming:
-            self.streaming = False
+        if self._sink is not None:
+            sink, self._sink = self._sink, None
             self._forget_message()
-            self._receiver.end_streaming()
+            sink.end_body()
             return
         body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(
