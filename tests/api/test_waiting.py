@@ -298,7 +298,20 @@ def open_connections(client: Client) -> int:
     return int(float(line.split()[1]))
 
 
-@pytest.mark.parametrize("leave", ["close", "reset", "half_close"])
+def test_who_has_only_said_all_is_answered(client: Client, server: Server, key: str) -> None:
+    revision = client.put(key)
+    with server.connect() as wire:
+        wire.send(wait_for(key, f'"{revision}"', 100)).half_close()
+        # Whether it is still there is found out with an interim answer.
+        assert wire.answer().status == 100
+        assert wire.nothing_comes(1.5)
+        client.put(key, b"new")
+        answer = wire.answer()
+        assert (answer.status, answer.body) == (200, b"new")
+        assert wire.rest() == b""
+
+
+@pytest.mark.parametrize("leave", ["close", "reset"])
 def test_who_leaves_is_forgotten(client: Client, server: Server, key: str, leave: str) -> None:
     revision = client.put(key)
     before = open_connections(client)

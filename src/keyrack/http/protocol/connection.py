@@ -39,7 +39,7 @@ from keyrack.http.protocol.reader import REQUEST_LINE, MessageReader, RefusedMes
 from keyrack.http.protocol.request import Request
 from keyrack.http.protocol.responder import Responder
 from keyrack.http.protocol.state import State
-from keyrack.http.protocol.stream import EventStream
+from keyrack.http.protocol.stream import StreamedAnswer
 from keyrack.shared.counters import ACCEPTED, OPEN_CONNECTIONS
 
 if TYPE_CHECKING:
@@ -179,6 +179,8 @@ class Connection(asyncio.Protocol):
         occupant = self._responder.occupant
         if occupant is not None and occupant.ends_with_input:
             return False
+        if self._responder.waits_for_clients:
+            self._outlet.probe()
         self._abandon_body()
         return self.busy() and not self._outlet.is_secure
 
@@ -194,7 +196,7 @@ class Connection(asyncio.Protocol):
         self.count_held()
         if len(self._queue) < _QUEUE_HIGH:
             self._outlet.flow.resume_reading()
-        if isinstance(self._responder.occupant, EventStream):
+        if isinstance(self._responder.occupant, StreamedAnswer):
             self._responder.occupant.resume()
         self._serve_queued()
 
@@ -419,6 +421,9 @@ class Connection(asyncio.Protocol):
                 self._outlet.transport.abort()
         elif self._outlet.unread_since:
             if now - self._outlet.unread_since > settings.send:
+                self._outlet.transport.abort()
+        elif self._outlet.client_is_done:
+            if self._outlet.is_reset:
                 self._outlet.transport.abort()
         elif (problem := self.reader.overdue(now)) is not None:
             self.reader.refuse(problem)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -88,11 +90,26 @@ class Outlet:
     @property
     def has_input(self) -> bool:
         """Whether the client has sent something that has not been read yet."""
-        found = self.transport.get_extra_info("socket")
-        try:
-            return bool(socket.socket.recv(found, 1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except (OSError, TypeError):
-            return False
+        with self._socket() as own, contextlib.suppress(OSError):
+            return bool(own.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        return False
+
+    @property
+    def is_reset(self) -> bool:
+        """Whether the client has answered with a reset what was sent since it was done."""
+        with self._socket() as own:
+            return own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    def _socket(self) -> socket.socket:
+        """Return the socket, as one to be closed by the caller: the transport shows but a part."""
+        return socket.socket(fileno=os.dup(self.transport.get_extra_info("socket").fileno()))
+
+    def probe(self) -> None:
+        """Find out whether a client that is done is still there: who is gone answers with a reset.
+
+        Everybody else passes over an interim answer (RFC 9110 section 15.2).
+        """
+        self.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     # Backpressure
 

@@ -22,7 +22,7 @@ from keyrack.http.protocol.asgi import AsgiExchange
 from keyrack.http.protocol.outlet import CLOSE, KEEP, KEEP_1_0
 from keyrack.http.protocol.reader import RefusedMessage
 from keyrack.http.protocol.state import State
-from keyrack.http.protocol.stream import EventStream
+from keyrack.http.protocol.stream import StreamedAnswer
 from keyrack.http.reply import PendingWrite, Stream
 from keyrack.http.watch import messages
 
@@ -98,11 +98,12 @@ class WaitingOperation:
     def ends_with_input(self) -> bool:
         """Whether a client that closes its sending side gives it up.
 
-        A read is answered all the same. Who waits for a lock could get one after it is gone.
+        A read is answered all the same. Who waits for a lock could get one after it is gone. A
+        client of HTTP/1.0 cannot be asked whether it is still there; see `Outlet.probe`.
         """
-        if self.request is None or self.request.method in (b"GET", b"HEAD"):
+        if self.request is None or not self.waits_for_clients:
             return False
-        return self.waits_for_clients
+        return self.request.head.http_1_0 or self.request.method not in (b"GET", b"HEAD")
 
     def disconnect(self) -> None:
         """Learn that the client is gone."""
@@ -133,7 +134,7 @@ class Responder:
         self._answers_later = worker.context.engine.capabilities.answers_later
         self.unanswered = 0
         """Writes that wait for the end of the turn, or longer where the engine answers later."""
-        self.occupant: WaitingOperation | AsgiExchange | EventStream | None = None
+        self.occupant: WaitingOperation | AsgiExchange | StreamedAnswer | None = None
         """What the present request is, while it takes longer than a turn."""
         self.serving = 0
         """Bytes of the body that is being served."""
@@ -148,6 +149,12 @@ class Responder:
     def must_wait(self) -> bool:
         """Whether the next request cannot be served now."""
         return self.outlet.is_blocked or self.is_occupied
+
+    @property
+    def waits_for_clients(self) -> bool:
+        """Whether the present request waits for what others do, which may take long."""
+        occupant = self.occupant
+        return isinstance(occupant, WaitingOperation) and occupant.waits_for_clients
 
     @property
     def held(self) -> int:
@@ -271,7 +278,7 @@ class Responder:
         self._tick.counters[request_word(name, 200)] += 1
         self._log_access(request, Answer(200))
         self._owner.stop_reading()
-        self.occupant = answer = EventStream(request, self.outlet, self._owner.count_held)
+        self.occupant = answer = StreamedAnswer(request, self.outlet, self._owner.count_held)
         answer.start(stream, self._tick.stamp)
         if self._worker.leaving:
             answer.break_off()
@@ -349,16 +356,16 @@ class Responder:
 
     def break_off_stream(self) -> None:
         """End a stream where it is."""
-        if isinstance(self.occupant, EventStream):
+        if isinstance(self.occupant, StreamedAnswer):
             self.occupant.break_off()
 
     def end_long_ones(self) -> bool:
         """End what would outlast any grace: its client asks again elsewhere. Tell if there was."""
         occupant = self.occupant
-        if isinstance(occupant, EventStream):
+        if isinstance(occupant, StreamedAnswer):
             occupant.break_off()
             return True
-        if isinstance(occupant, WaitingOperation) and occupant.waits_for_clients:
+        if self.waits_for_clients:
             self.outlet.transport.close()
             return True
         return False
@@ -380,7 +387,7 @@ class Responder:
             return
         # What a watch without a prefix tells was settled when it began.
         if (
-            isinstance(occupant, EventStream)
+            isinstance(occupant, StreamedAnswer)
             and b"prefix=" not in request.query
             and request.grant.rights.rules.lines() != before
         ):
@@ -398,7 +405,7 @@ class Responder:
 
     def _revoke(self, problem: Problem) -> None:
         occupant = self.occupant
-        if isinstance(occupant, EventStream):
+        if isinstance(occupant, StreamedAnswer):
             occupant.finish(messages.REVOKED)
         elif isinstance(occupant, AsgiExchange):
             self.outlet.transport.abort()
@@ -409,8 +416,8 @@ class Responder:
             self._owner.rest()
 
 
-def _goes_on(occupant: WaitingOperation | AsgiExchange | EventStream) -> bool:
+def _goes_on(occupant: WaitingOperation | AsgiExchange | StreamedAnswer) -> bool:
     """Tell whether a request may take for as long as its client likes."""
     if isinstance(occupant, WaitingOperation):
         return occupant.waits_for_clients
-    return isinstance(occupant, EventStream) or occupant.request.path in _LONG
+    return isinstance(occupant, StreamedAnswer) or occupant.request.path in _LONG

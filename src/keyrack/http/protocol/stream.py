@@ -21,7 +21,7 @@ _MOST_UNSENT: Final = 1 << 18
 _LAST_CHUNK: Final = b"0\r\n\r\n"
 
 
-class EventStream:
+class StreamedAnswer:
     """One client's stream. The connection ends with it. `held` is called when more waits for it."""
 
     __slots__ = ("_chunked", "_count_held", "_outlet", "_subscription", "request")
