@@ -197,7 +197,7 @@ class MessageReader:
 
     def close(self) -> None:
         """Let go of parser and receiver: each of them refers to the reader as well."""
-        self.stopped = True
+        self.give_up()
         self._parser = None
         del self._receiver
 
