@@ -279,6 +279,16 @@ class Settings:
         _one_of("1.2", "1.3"), "1.2", _NETWORK, "VERSION",
         "The oldest version of TLS that is spoken.",
     )  # fmt: skip
+    tls_client_ca: str | None = _row(
+        _readable_file(), None, _NETWORK, "FILE",
+        "Ask clients for a certificate that goes back to one of these (PEM). Whom it lets in is "
+        "said by the file of --auth; needs HTTPS.",
+        unset="clients are not asked",
+    )  # fmt: skip
+    tls_client_required: bool = _row(
+        _switch(), False, _NETWORK, "",
+        "Let nobody connect without such a certificate.",
+    )  # fmt: skip
     auth: str | None = _row(
         _text("`none` or a path"), None, _ACCESS, "FILE",
         "Let in those that this file names (see docs/security.md); `none` lets everybody do "
@@ -652,6 +662,14 @@ def _check_tls(values: Mapping[str, Any], given: Mapping[str, _Given]) -> None:
     if len(names) == 1:
         raise SettingsError(
             f"{given[names[0]].where} was given alone; HTTPS needs both --tls-cert and --tls-key."
+        )
+    if "tls_client_ca" in values and not names:
+        raise SettingsError(
+            f"{given['tls_client_ca'].where} is of no use without HTTPS: --tls-cert and --tls-key."
+        )
+    if values.get("tls_client_required") and "tls_client_ca" not in values:
+        raise SettingsError(
+            f"{given['tls_client_required'].where} needs --tls-client-ca: whose certificates count."
         )
     if names:
         _check_certificate(values["tls_cert"], values["tls_key"], given)

@@ -33,7 +33,7 @@ class Service:
     def look(self, seconds: float = 2.0) -> None:
         for _ in range(round(seconds * 10)):
             self.now += 0.1
-            self.keeper.look(self.counters)
+            self.keeper.look(self.counters, lambda: None)
 
     def access(self) -> AccessFile:
         return msgspec.json.decode(self.board.document(), type=AccessFile)

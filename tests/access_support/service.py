@@ -84,3 +84,14 @@ class Guarded:
         trace: TracebackType | None,
     ) -> None:
         self.server.__exit__(kind, error, trace)
+
+
+class Quiet(Server):
+    """A service on a Unix socket, or with TLS: nobody asks it until a test does."""
+
+    def __init__(self, *flags: str, tls: bool = False) -> None:
+        self._tls = tls
+        super().__init__(*flags, memory="64m")
+
+    def _answering(self, urls: list[str]) -> int:
+        return int(urls[0].rpartition(":")[2]) if self._tls else 0

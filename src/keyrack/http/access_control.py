@@ -148,7 +148,8 @@ class AccessControl:
         self._verify: Verify | None = None
         self.gate = Gate()
         if board is not None:
-            self.gate = Gate(self._table(board, _NOTHING), self._failed)
+            self.gate = Gate(self._table(board, _NOTHING), self._failed, board.meters, slot)
+            board.meters.release(slot)  # those of a worker that had this number before
 
     @property
     def controlled(self) -> bool:

@@ -7,19 +7,24 @@ do stays with it. Whether that is enough for a request is judged by `api/rights.
 from __future__ import annotations
 
 import ipaddress
+import math
+import socket
 import time
-from typing import TYPE_CHECKING, Final
+from struct import Struct
+from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.access.grant import OPEN, Grant, Identity, rights_of
-from keyrack.access.rates import Failures
+from keyrack.access.rates import Failures, slot_of
 from keyrack.access.table import LoginFailed, Reason, Unmapped, is_web_token
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.guard import is_from_browser
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable
 
-    from keyrack.access.model import Network
+    from keyrack.access.model import Network, Rate
+    from keyrack.access.rates import Allowance, Meters
     from keyrack.access.rules import Decision, Verb
     from keyrack.access.table import Table
     from keyrack.http.answer import Headers
@@ -29,6 +34,8 @@ NOBODY: Final = Grant(Identity(None, "nobody", "anonymous"), rights_of((), (), {
 """What those may do who show nothing, where nothing is allowed to them."""
 _BEARER: Final = b'Bearer realm="keyrack"'
 _BASIC: Final = b'Basic realm="keyrack", charset="UTF-8"'
+_PEER: Final = Struct("iII")
+"""What SO_PEERCRED says: process, user, group."""
 _WAIT: Final = ((b"Retry-After", b"1"),)
 
 
@@ -39,9 +46,15 @@ class Gate:
     """
 
     def __init__(
-        self, table: Table | None = None, failed: Callable[[str | None], None] = lambda _: None
+        self,
+        table: Table | None = None,
+        failed: Callable[[str | None], None] = lambda _: None,
+        meters: Meters | None = None,
+        worker: int = 0,
     ) -> None:
         self.table = table
+        self._meters = meters
+        self._worker = worker
         self._failed = failed
         self._failures = Failures()
 
@@ -51,6 +64,56 @@ class Gate:
         if self.table is None:
             return OPEN
         return self.table.anonymous or NOBODY
+
+    def meter(self, grant: Grant) -> Headers:
+        """Count a request of a token with a rate; raise `Problem` where that is used up.
+
+        Returns the fields that its answer carries.
+        """
+        if grant.rate is None or self._meters is None:
+            return ()
+        slot = slot_of(grant.identity.key)
+        found = self._meters.take(slot, grant.rate, time.monotonic_ns())
+        fields = _rate_fields(grant.rate, found)
+        if not found.allowed:
+            wait = max(1, math.ceil(found.wait))
+            raise Problem(
+                "rate-limited",
+                f"{_name(grant)} may make {grant.rate.per_second:g} requests a second.",
+                ((b"Retry-After", b"%d" % wait), *fields),
+            )
+        return fields
+
+    def begin_watch(self, grant: Grant) -> Callable[[], None] | None:
+        """Count a watch that begins; raise `Problem` for one too many. Returns what ends it."""
+        if grant.watches is None or self._meters is None:
+            return None
+        meters, worker, slot = self._meters, self._worker, slot_of(grant.identity.key)
+        if meters.held(slot) >= grant.watches:
+            raise Problem(
+                "rate-limited",
+                f"{_name(grant)} may hold {grant.watches} watches at once.",
+                _WAIT,
+            )
+        meters.hold(slot, worker, 1)
+        return lambda: meters.hold(slot, worker, -1)
+
+    def of_connection(self, transport: asyncio.Transport) -> Grant:
+        """Return what those may do on a connection who send no credentials.
+
+        A client certificate or the process on a Unix socket may stand for somebody. Others are
+        nobody.
+        """
+        table = self.table
+        if table is None:
+            return OPEN
+        found = None
+        if table.access.certificates:
+            found = table.certificate(_names(transport.get_extra_info("peercert")))
+        if found is None and table.access.peers:
+            peer = _process_of(transport.get_extra_info("socket"))
+            found = None if peer is None else table.peer(*peer)
+        return found or self.nobody
 
     def admit(self, head: Head, address: str) -> None:
         """Find out who sent a header section: set its `grant`, or its `denial`.
@@ -86,6 +149,35 @@ class Gate:
     def _authenticated(self, credentials: bytes) -> Grant:
         assert self.table is not None
         return self.table.authenticate(credentials, time.time())
+
+
+def _rate_fields(rate: Rate, found: Allowance) -> Headers:
+    """Return the fields of draft-ietf-httpapi-ratelimit-headers."""
+    quota, window = rate.burst, rate.burst / rate.per_second
+    policy = b'"token";q=%d;w=%d' % (quota, max(1, round(window)))
+    left = b'"token";r=%d;t=%d' % (found.left, max(1, math.ceil(found.wait)))
+    return ((b"RateLimit-Policy", policy), (b"RateLimit", left))
+
+
+def _names(certificate: dict[str, Any] | None) -> list[str]:
+    """Return the names that a client certificate shows: URIs, DNS names, the common name."""
+    if not certificate:
+        return []
+    names = [
+        value for kind, value in certificate.get("subjectAltName", ()) if kind in ("URI", "DNS")
+    ]
+    for part in certificate.get("subject", ()):
+        names += [value for name, value in part if name == "commonName"]
+    return names
+
+
+def _process_of(found: Any) -> tuple[int, int] | None:
+    """Return user and group of the process at the other end of a Unix socket."""
+    if found is None or found.family != socket.AF_UNIX:
+        return None
+    raw = found.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    _, uid, gid = _PEER.unpack(raw)
+    return uid, gid
 
 
 def _too_many_failures() -> Problem:

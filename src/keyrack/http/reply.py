@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keyrack.http.access_control import AccessControl
     from keyrack.http.answer import Headers
     from keyrack.http.key_locks import KeyLocks
+    from keyrack.http.protocol.request import Request
     from keyrack.http.tick import Tick
     from keyrack.http.watch.hub import WatchHub
     from keyrack.http.watch.sink import Sink, Subscription
@@ -44,6 +45,21 @@ class Context(NamedTuple):
     trouble: Callable[[], str] = _healthy
     """Says what is wrong with the service as a whole; empty when nothing is."""
     access: AccessControl | None = None
+
+    def meter(self, request: Request) -> Headers:
+        """Count a request of a sender with a rate; return the fields that its answer carries.
+
+        Raises `Problem` where the rate is used up.
+        """
+        if request.grant.rate is None or self.access is None:
+            return ()
+        return self.access.gate.meter(request.grant)
+
+    def begin_watch(self, request: Request) -> Callable[[], None] | None:
+        """Count a watch that begins; return what ends it. Raises `Problem` for one too many."""
+        if request.grant.watches is None or self.access is None:
+            return None
+        return self.access.gate.begin_watch(request.grant)
 
 
 Conclude: TypeAlias = "Callable[[Outcome], Answer | Coroutine[Any, Any, Answer]]"

@@ -16,9 +16,13 @@ from keyrack.access import file, tokens
 from keyrack.access.changes import FileWatch
 from keyrack.access.model import AccessFile, Token
 from keyrack.access.sections import AccessFileError
+from keyrack.server.issuer_keys import IssuerKeys
 from keyrack.shared.access_board import AccessBoard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from keyrack.access.model import Issuer
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
 
@@ -42,15 +46,27 @@ class AccessKeeper:
         self._retry_due: float | None = None
         self._published = b""
         self._told = ""
+        self._keys = IssuerKeys()
+        self._remote: list[Issuer] = []
         self._load()
 
-    def look(self, counters: Counters) -> None:
-        """Look, now and then, whether a file has changed, and tell the workers. Call it often."""
+    def look(self, counters: Counters, become_child: Callable[[], None]) -> None:
+        """Look, now and then, whether something has changed, and tell the workers. Call it often.
+
+        `become_child` is what a forked process has to do first.
+        """
         now = time.monotonic()
         if now < self._due:
             return
         self._due = now + _LOOK_SECONDS
+        if self._remote:
+            self._keys.look(self._remote, self.board.keys_wanted(), become_child)
         if self._watch.changed() or (self._retry_due is not None and now >= self._retry_due):
+            self.reload(counters)
+
+    def ended(self, pid: int, status: int, counters: Counters) -> None:
+        """Learn that a child process has ended."""
+        if self._keys.ended(pid, status):
             self.reload(counters)
 
     def reload(self, counters: Counters) -> None:
@@ -82,7 +98,15 @@ class AccessKeeper:
         if self._settings.token_file is not None:
             paths.append(self._settings.token_file)
         self._watch.follow(paths)
-        access = msgspec.structs.replace(access, tokens=(*access.tokens, *self._single()))
+        self._remote = [one for one in access.issuers if file.is_url(one.jwks)]
+        issuers = tuple(
+            msgspec.structs.replace(one, keys=self._keys.known(one.jwks))
+            if file.is_url(one.jwks)
+            else one
+            for one in access.issuers
+        )
+        single = self._single()
+        access = msgspec.structs.replace(access, tokens=(*access.tokens, *single), issuers=issuers)
         for warning in warnings:
             _log.warning("%s", warning)
         document = msgspec.json.encode(access)

@@ -215,7 +215,7 @@ class Supervisor:
                 self._shared.certificates.look(self._counters)
             self._drops.look()
             if self._keeper is not None:
-                self._keeper.look(self._counters)
+                self._keeper.look(self._counters, self._processes.become_child)
             if self._durability is not None:
                 self._durability.look(self._counters, self._processes.become_child)
             if self._succession.leaving and self._has_left():
@@ -265,6 +265,8 @@ class Supervisor:
     def _child_ended(self, pid: int, status: int) -> None:
         if self._durability is not None:
             self._durability.ended(pid, status, self._counters)
+        if self._keeper is not None:
+            self._keeper.ended(pid, status, self._counters)
 
     def _hopeless(self) -> str | None:
         late = time.monotonic() - self._began > self._patience.startup

@@ -48,8 +48,18 @@ class Certificates:
     that a worker never reads one that is being written.
     """
 
-    def __init__(self, certificate: str, key: str, least: str) -> None:
+    def __init__(
+        self,
+        certificate: str,
+        key: str,
+        least: str,
+        client_ca: str | None = None,
+        *,
+        client_required: bool = False,
+    ) -> None:
         """Read the pair for the first time. Raises `TlsError`."""
+        self._client_ca = client_ca
+        self._client_required = client_required
         self._certificate = certificate
         self._key = key
         self._least = _LEAST[least]
@@ -62,6 +72,10 @@ class Certificates:
         self._keep(0)
         self.ends = certificate_end(self._pair) or 0.0
         """When the certificate in use ends, in seconds since 1970; 0 where that is not known."""
+        try:
+            self.context()
+        except (ssl.SSLError, OSError) as error:
+            raise TlsError(f"--tls-client-ca {client_ca} cannot be used: {error}") from None
 
     def look(self, counters: Counters) -> None:
         """Read the files again if they have changed. Call it often."""
@@ -162,6 +176,9 @@ class Certificates:
         context.minimum_version = self._least
         context.set_ciphers(_CIPHERS)
         context.set_alpn_protocols(["http/1.1"])
+        if self._client_ca is not None:
+            context.load_verify_locations(self._client_ca)
+            context.verify_mode = ssl.CERT_REQUIRED if self._client_required else ssl.CERT_OPTIONAL
         return context
 
     def put_into(self, context: ssl.SSLContext, counters: Counters) -> int:
@@ -192,7 +209,13 @@ def read_certificates(settings: Settings) -> Certificates | None:
     """Return what HTTPS needs, None for plain HTTP. Raises `TlsError`."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
-    return Certificates(settings.tls_cert, settings.tls_key, settings.tls_min)
+    return Certificates(
+        settings.tls_cert,
+        settings.tls_key,
+        settings.tls_min,
+        settings.tls_client_ca,
+        client_required=settings.tls_client_required,
+    )
 
 
 def _load(context: ssl.SSLContext, certificate: str, key: str | None) -> None:

@@ -16,6 +16,8 @@ import mmap
 import os
 from typing import Final
 
+from keyrack.access.rates import Meters
+
 _DIGEST_BYTES: Final = 32
 _LENGTH_BYTES: Final = 8
 _REGION: Final = 64 << 20
@@ -41,6 +43,8 @@ class AccessBoard:
         self.workers = workers
         words = _HEADER + workers * _CACHE_LINE
         self._words = memoryview(mmap.mmap(-1, words * 8)).cast("q")
+        self.meters = Meters(workers)
+        """How much tokens have used of their rates."""
         self._file = os.memfd_create("keyrack-access", os.MFD_CLOEXEC)
 
     # What the operator's file says

@@ -80,6 +80,7 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
             return Answer(204, ((b"Allow", _allowed(resource)),))
         route = admitted(request, resource)
         rights.judge(route.name, request)
+        fields = context.meter(request)
         if route.body is not None:
             _refuse_coded(request)
         if route.writes:
@@ -88,6 +89,8 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
             codec.parameters(request.query, _known_parameters(route))
             return None
         reply = await route.serve(request, context)
+        if fields and isinstance(reply, Answer):
+            reply = reply._replace(headers=(*reply.headers, *fields))
         if request.head.idempotency_key is None or type(reply) is not PendingWrite:
             return reply
         return _remembered(request, reply, context)

@@ -13,6 +13,8 @@ from keyrack.http.reply import Stream
 from keyrack.http.watch.subscribers import Filter
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
     from keyrack.http.watch.sink import Sink, Subscription
@@ -83,10 +85,34 @@ async def watch(request: Request, context: Context) -> Stream:
         )
     filter_ = Filter(prefixes, values) if prefixes else _all_that_is_allowed(request, values)
 
+    ended = None if request.method == b"HEAD" else context.begin_watch(request)
+
     def start(sink: Sink) -> Subscription:
-        return context.hub.watch(filter_, since, sink)
+        subscription = context.hub.watch(filter_, since, sink)
+        return subscription if ended is None else _Counted(subscription, ended)
 
     return Stream(_HEADERS, start)
+
+
+class _Counted:
+    """A subscription of somebody who may hold so many at once."""
+
+    __slots__ = ("_ended", "_subscription")
+
+    def __init__(self, subscription: Subscription, ended: Callable[[], None]) -> None:
+        self._subscription = subscription
+        self._ended: Callable[[], None] | None = ended
+
+    def resume(self) -> None:
+        """Go on."""
+        self._subscription.resume()
+
+    def close(self) -> None:
+        """End."""
+        self._subscription.close()
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            ended()
 
 
 def _all_that_is_allowed(request: Request, values: bool) -> Filter:

@@ -122,6 +122,7 @@ class Connection(asyncio.Protocol):
         count = self.tick.counters
         count[OPEN_CONNECTIONS] += 1
         count[ACCEPTED] += 1
+        self.grant = self.worker.gate.of_connection(transport)
         if self.worker.turns_away():
             self.state = State.UNWELCOME
             self._since = self.tick.now
@@ -435,7 +436,7 @@ class Connection(asyncio.Protocol):
 
         Call it when it matters again who may do what. Answers that are short are left to come.
         """
-        self.grant = self.worker.gate.nobody
+        self.grant = self.worker.gate.of_connection(self._outlet.transport)
         self.reader.admit_again()
         for queued in self._queue:
             if isinstance(queued, Request):
