@@ -110,13 +110,13 @@ function App() {
         <${Keys} prefix=${here.prefix} selected=${here.key} delimiter=${here.delimiter} go=${go} version=${version} />
         ${here.key !== null && html`<${ValueView} name=${here.key} go=${go} editing=${editing} setEditing=${setEditing} mayWrite=${mayWrite} changed=${changed} />`}</div>`}
       ${here.view === "seed" && html`<${SetAndGet} go=${go} />`}
-      ${here.view === "live" && html`<${Live} key=${here.prefix} prefix=${here.prefix} go=${go} />`}
-      ${here.view === "replay" && html`<${Replay} key=${here.prefix} prefix=${here.prefix} go=${go} />`}
-      ${here.view === "metrics" && html`<${Metrics} />`}
-      ${here.view === "locks" && html`<${Locks} />`}
+      ${here.view === "live" && html`<${Live} key=${`${version} ${here.prefix}`} prefix=${here.prefix} go=${go} />`}
+      ${here.view === "replay" && html`<${Replay} key=${`${version} ${here.prefix}`} prefix=${here.prefix} go=${go} />`}
+      ${here.view === "metrics" && html`<${Metrics} key=${version} />`}
+      ${here.view === "locks" && html`<${Locks} key=${version} />`}
       ${here.view === "bulk" && html`<${Bulk} />`}
-      ${here.view === "tokens" && html`<${Tokens} who=${who} />`}
-      ${here.view === "info" && html`<${Info} />`}
+      ${here.view === "tokens" && html`<${Tokens} key=${version} who=${who} />`}
+      ${here.view === "info" && html`<${Info} key=${version} />`}
     </main>
     ${creating !== null && html`<${NewKey} beginning=${creating} close=${() => setCreating(null)} made=${(/** @type {string} */ key) => { setCreating(null); changed(); go({ view: "keys", key }); }} />`}
     ${dialog === "help" && html`<${Help} close=${() => setDialog("")} />`}
