@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from keyrack.engines.contract import Condition, Operation
-    from keyrack.engines.embedded.database import Database
+    from keyrack.engines.embedded.database import Database, WriteTransaction
     from keyrack.engines.embedded.demand import Demand
     from keyrack.engines.embedded.events import EventLog
 
@@ -164,33 +164,6 @@ class Commit:
     def _pieces(self) -> PieceWriter:
         return PieceWriter(self.txn)
 
-    def apply_each(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Do each write, all of it or nothing of it."""
-        return [self.apply(write) for write in writes]
-
-    def set_each(self, writes: Sequence[Write]) -> list[Outcome]:
-        """Do what `apply_each` does, for writes that `are_plain`: half of them is the calls."""
-        draft, replace = self.draft, self.txn.replacing_keys()
-        outcomes: list[Outcome] = []
-        unnoted: list[bytes] = []
-        revision = draft.last
-        for write in writes:
-            operation: Set = write[0]  # type: ignore[assignment]  # plain writes are one `Set` each
-            key = operation.key
-            revision += 1
-            unnoted.append(key)
-            raw = wire.pack(revision, operation.value, operation.media_type)
-            old = replace(key, raw)
-            if old is None or wire.is_plain(old):
-                outcomes.append((Result(revision, old is not None),))
-                continue
-            draft.set_all(unnoted)
-            unnoted.clear()
-            outcomes.append((Result(*self._let_go_first(operation, old, revision, 0)),))
-            revision = draft.last
-        draft.set_all(unnoted)
-        return outcomes
-
     def apply(self, write: Write) -> Outcome:
         """Do all of a write or nothing of it."""
         if len(write) == 1:
@@ -248,7 +221,7 @@ class Commit:
             if fingerprint != name.fingerprint:
                 return Refusal(Why.REUSED)
             return refusal or results or ()
-        full = self._beyond_share(Space.ANSWERS, Why.ANSWERS_FULL, 1)
+        full = _beyond_share(self.txn, Space.ANSWERS, Why.ANSWERS_FULL, 1)
         if full is not None:
             return full
         outcome = self.apply(write)
@@ -274,7 +247,7 @@ class Commit:
                 return refusal
         if space is Space.LOCKS:
             more = bytes_taken(key, _packed(operation, 0, self.now))
-            full = self._beyond_share(space, Why.LOCKS_FULL, more)
+            full = _beyond_share(self.txn, space, Why.LOCKS_FULL, more)
             if full is not None:
                 return full
         draft = self.draft
@@ -287,7 +260,7 @@ class Commit:
             self._undo.changes.append((key, space, old))
         existed = old is not None
         if old is not None and not wire.is_plain(old):
-            revision, existed = self._let_go_first(operation, old, revision, ends)
+            revision, existed = self.let_go_first(operation, old, revision, ends)
         if len(operation.value) > LONGEST_WHOLE:
             self._store_long(space, revision, operation.value)
         if ends:
@@ -299,7 +272,7 @@ class Commit:
         if self._undo is not None:
             self._undo.made.append((space, number))
 
-    def _let_go_first(
+    def let_go_first(
         self, operation: Set, old: bytes, revision: int, ends: int
     ) -> tuple[int, bool]:
         """Let go of the record that was replaced; return the new revision, and if it existed."""
@@ -413,12 +386,6 @@ class Commit:
             return None
         return raw
 
-    def _beyond_share(self, space: Space, why: Why, more: int) -> Refusal | None:
-        """Refuse what makes the records of a space take more than they may."""
-        needed = self.txn.taken(self.txn.database.spaces[space]) + more
-        share = self.txn.database.share
-        return Refusal(why, needed=needed, available=share) if needed > share else None
-
     def _end_of(self, key: bytes, space: Space) -> int:
         raw = self._present(key, space)
         return 0 if raw is None else wire.expires_at(raw)
@@ -464,6 +431,12 @@ class Commit:
         return due_number(key, 0, space)
 
 
+def _beyond_share(txn: WriteTransaction, space: Space, why: Why, more: int) -> Refusal | None:
+    """Refuse what makes the records of a space take more than they may."""
+    needed, share = txn.taken(txn.database.spaces[space]) + more, txn.database.share
+    return Refusal(why, needed=needed, available=share) if needed > share else None
+
+
 _METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
     Delete: Commit._delete,  # type: ignore[dict-item]  # each takes its own kind of operation
     Get: Commit._get,  # type: ignore[dict-item]  # as above
@@ -471,6 +444,35 @@ _METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
     Touch: Commit._touch,  # type: ignore[dict-item]  # as above
     Check: Commit._check,  # type: ignore[dict-item]  # as above
 }
+
+
+def apply_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
+    """Do each write, all of it or nothing of it."""
+    return [commit.apply(write) for write in writes]
+
+
+def set_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
+    """Do what `apply_each` does, for writes that `are_plain`: half of them is the calls."""
+    draft, replace = commit.draft, commit.txn.replacing_keys()
+    outcomes: list[Outcome] = []
+    unnoted: list[bytes] = []
+    revision = draft.last
+    for write in writes:
+        operation: Set = write[0]  # type: ignore[assignment]  # plain writes are one `Set` each
+        key = operation.key
+        revision += 1
+        unnoted.append(key)
+        raw = wire.pack(revision, operation.value, operation.media_type)
+        old = replace(key, raw)
+        if old is None or wire.is_plain(old):
+            outcomes.append((Result(revision, old is not None),))
+            continue
+        draft.set_all(unnoted)
+        unnoted.clear()
+        outcomes.append((Result(*commit.let_go_first(operation, old, revision, 0)),))
+        revision = draft.last
+    draft.set_all(unnoted)
+    return outcomes
 
 
 def are_plain(writes: Sequence[Write]) -> bool:

@@ -504,7 +504,7 @@ class Database:
         with self._maintain() as txn:
             found = txn.note(_FORMAT_NOTE)
             if found is None:
-                return self._make(txn)
+                return _make(txn, self._steady)
             if found == _EARLIER_FORMAT:
                 txn.put_note(_FORMAT_NOTE, FORMAT)
             elif found != FORMAT:
@@ -512,31 +512,13 @@ class Database:
                     f"the store in {self.path} has the format {found!r}, and this version "
                     f"of Keyrack reads {FORMAT!r}. Use the one that made it, or another --store."
                 )
-            self._count_anew(txn)
+            _count_anew(txn)
             anchor = Anchor.unpack(txn.note(_ANCHOR_NOTE) or b"")
             if anchor.boot == Anchor.here_and_now(self._steady).boot:
                 return anchor
-            anchor = Anchor.here_and_now(self._steady, not_before=self._last_time(txn))
+            anchor = Anchor.here_and_now(self._steady, not_before=_last_time(txn))
             txn.put_note(_ANCHOR_NOTE, anchor.pack())
             return anchor
-
-    def _make(self, txn: Maintenance) -> Anchor:
-        anchor = Anchor.here_and_now(self._steady)
-        txn.put_note(_FORMAT_NOTE, FORMAT)
-        txn.put_note(_ANCHOR_NOTE, anchor.pack())
-        txn.put_state(_microseconds(), 0, 0)
-        txn.put_taken([0, 0])
-        return anchor
-
-    def _count_anew(self, txn: Maintenance) -> None:
-        """Count the bytes of locks and answers of a store whose earlier versions did not."""
-        if txn.note(_TAKEN_NOTE) is None:
-            counted = self.spaces[Space.LOCKS], self.spaces[Space.ANSWERS]
-            txn.put_taken([count_taken(txn, tree) for tree in counted])
-
-    def _last_time(self, txn: ReadTransaction) -> int:
-        with txn.cursor(self.events) as cursor:
-            return eventlog.time_of(cursor.value()) if cursor.last() else 0
 
     def begin_life(self, above: int = 0) -> None:
         """Raise the revision to the wall clock's microseconds, or to `above`, if it is behind.
@@ -732,6 +714,27 @@ class Database:
             reserved=self.words.pages_claimed * PAGE + self._beside,
             evicted=evicted,
         )
+
+
+def _make(txn: Maintenance, steady: Callable[[], int]) -> Anchor:
+    anchor = Anchor.here_and_now(steady)
+    txn.put_note(_FORMAT_NOTE, FORMAT)
+    txn.put_note(_ANCHOR_NOTE, anchor.pack())
+    txn.put_state(_microseconds(), 0, 0)
+    txn.put_taken([0, 0])
+    return anchor
+
+
+def _count_anew(txn: Maintenance) -> None:
+    """Count the bytes of locks and answers of a store whose earlier versions did not."""
+    if txn.note(_TAKEN_NOTE) is None:
+        counted = txn.database.spaces[Space.LOCKS], txn.database.spaces[Space.ANSWERS]
+        txn.put_taken([count_taken(txn, tree) for tree in counted])
+
+
+def _last_time(txn: ReadTransaction) -> int:
+    with txn.cursor(txn.database.events) as cursor:
+        return eventlog.time_of(cursor.value()) if cursor.last() else 0
 
 
 def _microseconds() -> int:

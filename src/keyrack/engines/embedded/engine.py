@@ -4,8 +4,8 @@ LMDB gives ordered keys, reads without locks in every process, one writer at a t
 that survives the death of its owner, and a tree that is never half-written: pages are copied
 before they are changed, and a commit is one store of a new root.
 
-The parts: `database` (trees and transactions), `writer` and `commit` (writes), `events` (what
-changed), `upkeep` (ended keys, old events), `eviction` (who goes when it is full), `scan` (pages).
+The parts: `database` (trees and transactions), `reads`, `writer` and `commit` (writes), `events`
+(what changed), `upkeep` (ended keys, old events), `eviction` (who goes when it is full).
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from keyrack.engines import record as wire
-from keyrack.engines.contract import PAGE_BYTES, Capabilities, Page, Space, WhenFull
+from keyrack.engines.contract import PAGE_BYTES, Capabilities, Space, WhenFull
 from keyrack.engines.embedded import events as event_log
 from keyrack.engines.embedded.audit import EmbeddedAudit
 from keyrack.engines.embedded.clock import steady_ns
@@ -26,16 +25,24 @@ from keyrack.engines.embedded.durability.journal import Journal
 from keyrack.engines.embedded.events import DEFAULT_EVENTS, EventLog
 from keyrack.engines.embedded.eviction import frequency
 from keyrack.engines.embedded.eviction.policy import Evictor
-from keyrack.engines.embedded.pieces import Pieces
-from keyrack.engines.embedded.scan import Scan
+from keyrack.engines.embedded.reads import StoreReads
 from keyrack.engines.embedded.upkeep import EngineUpkeep
 from keyrack.engines.embedded.writer import StoreWriter
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from keyrack.engines.contract import Event, Outcome, Part, Record, Span, Sweep, Usage, Write
-    from keyrack.engines.embedded.database import ReadTransaction
+    from keyrack.engines.contract import (
+        Event,
+        Outcome,
+        Page,
+        Part,
+        Record,
+        Span,
+        Sweep,
+        Usage,
+        Write,
+    )
     from keyrack.engines.embedded.durability import DurabilityConfig
 
     GroupCommit = Callable[[Sequence[Write]], Awaitable[Sequence[Outcome]]]
@@ -87,13 +94,10 @@ class EmbeddedEngine:
             self.evictor = Evictor(self.database, self.log, accesses)
         self._writer = StoreWriter(self.database, self.log, self.evictor)
         self._upkeep = EngineUpkeep(self.database, self.log, steady)
-        self._lookup = self.database.lookup
         self._frequency = self.evictor.frequency if self.evictor else None
-        self.get_now: Callable[[bytes], Record | None] = self._get
+        self._reads = StoreReads(self.database, self._frequency)
+        self.get_now = self._reads.get
         """`get` as a plain function, for the most frequent request of all."""
-        if self._frequency is not None:
-            # A function around the other, so that who rejects pays nothing for it.
-            self.get_now = self._frequency.counting(self._get)
         self._group_commit: GroupCommit | None = None
 
     # Life
@@ -135,70 +139,28 @@ class EmbeddedEngine:
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         """Return what `get` returns for each key, all as of one moment."""
-        with self.database.read() as txn:
-            pieces = Pieces(txn)
-            raws = [self._live(txn, key) for key in keys]
-            found = [None if raw is None else pieces.record(Space.KEYS, raw) for raw in raws]
-        if self._frequency is not None:
-            for key in keys:
-                self._frequency.record_access(key)
-        return found
+        return self._reads.get_many(keys)
 
     async def get_part(self, key: bytes, span: Span) -> Part | None:
         """Return a part of a value, None when the key is missing. Costs what the part costs."""
-        with self.database.read() as txn:
-            raw = self._live(txn, key)
-            found = None if raw is None else Pieces(txn).part(Space.KEYS, raw, span)
-        if found is not None and self._frequency is not None:
-            self._frequency.record_access(key)
-        return found
+        return self._reads.get_part(key, span)
 
     async def sizes_of(self, keys: Sequence[bytes]) -> list[int]:
         """Return about how many bytes the record of each key has, 0 where there is none."""
-        with self.database.read() as txn:
-            raws = [self._live(txn, key) for key in keys]
-        return [0 if raw is None else wire.size(raw) for raw in raws]
-
-    def _live(self, txn: ReadTransaction, key: bytes) -> bytes | None:
-        raw = txn.get(key, self.database.spaces[Space.KEYS])
-        return None if raw is None or 0 < wire.expires_at(raw) <= self.now() else raw
-
-    def _get(self, key: bytes) -> Record | None:
-        txn = self._lookup()
-        raw = txn.get(key)
-        txn.abort()
-        if raw is None:
-            return None
-        try:
-            record = wire.unpack(raw)
-        except wire.Elsewhere:
-            return self._read_long(key, Space.KEYS)
-        if record.expires_at and record.expires_at <= self.now():
-            return None
-        return record
+        return self._reads.sizes_of(keys)
 
     async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
-        return self._read_long(name, Space.LOCKS)
+        return self._reads.record_of(name, Space.LOCKS)
 
     async def token(self, key: bytes) -> bytes | None:
         """Return a value of `Space.TOKENS`."""
-        record = self._read_long(key, Space.TOKENS)
+        record = self._reads.record_of(key, Space.TOKENS)
         return None if record is None else record.value
 
     async def all_of(self, space: Space) -> dict[bytes, bytes]:
         """Return the values of a space, by their keys."""
-        with self.database.read() as txn, txn.cursor(self.database.spaces[space]) as cursor:
-            return {key: wire.unpack(raw).value for key, raw in cursor}
-
-    def _read_long(self, key: bytes, space: Space) -> Record | None:
-        """Return a record whose value may be in pieces, all as of one moment."""
-        database = self.database
-        with database.read() as txn:
-            raw = txn.get(key, database.spaces[space])
-            if raw is None or 0 < wire.expires_at(raw) <= self.now():
-                return None
-            return Pieces(txn).record(space, raw)
+        return self._reads.all_of(space)
 
     async def scan(
         self,
@@ -210,40 +172,23 @@ class EmbeddedEngine:
         most_bytes: int = PAGE_BYTES,
     ) -> Page:
         """Return a page of the keys that begin with `prefix`, in order of their bytes."""
-        database = self.database
-        with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
-            pieces = Pieces(txn)
-            scan = Scan(cursor, pieces, prefix, after, reverse, delimiter, self.now())
-            entries, folders, following = scan.page(limit, most_bytes)
-            return Page(entries, folders, following, txn.state()[0])
+        return self._reads.page(Space.KEYS, prefix, after, limit, reverse, delimiter, most_bytes)
 
     async def scan_locks(
         self, prefix: bytes = b"", after: bytes | None = None, limit: int = 100
     ) -> Page:
         """Return a page of the locks that are held, in order of their names."""
-        database = self.database
-        with database.read() as txn, txn.cursor(database.spaces[Space.LOCKS]) as cursor:
-            pieces = Pieces(txn)
-            scan = Scan(cursor, pieces, prefix, after, False, b"", self.now(), Space.LOCKS)
-            entries, _, following = scan.page(limit, PAGE_BYTES)
-            return Page(entries, [], following, txn.state()[0])
+        return self._reads.page(Space.LOCKS, prefix, after, limit, False, b"", PAGE_BYTES)
 
     async def count(
         self, prefix: bytes, after: bytes | None, steps: int
     ) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
-        database = self.database
-        with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
-            pieces = Pieces(txn)
-            return Scan(cursor, pieces, prefix, after, False, b"", self.now()).count(steps)
+        return self._reads.count(prefix, after, steps)
 
     async def history(self, after: int | None = None) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now."""
         return self.log.history(after)
-
-    def events(self, after: int = 0) -> Iterator[Event]:
-        """Yield the known events with a revision above `after`, oldest first."""
-        return self.log.after(after)
 
     async def events_after(self, revision: int, limit: int) -> list[Event]:
         """Return the oldest known events with a greater revision, at most so many."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from keyrack.engines.contract import Check, Delete, Get, Refusal, Remember, Set, Why
-from keyrack.engines.embedded.commit import Commit, are_plain
+from keyrack.engines.embedded.commit import Commit, apply_each, are_plain, set_each
 from keyrack.engines.embedded.database import JournalFailed, NoRoom
 from keyrack.engines.embedded.demand import PAGES_AN_OUTCOME, Demand
 from keyrack.engines.embedded.eviction.policy import keys_of, likely_pages
@@ -59,7 +59,7 @@ class StoreWriter:
         """Apply each write, all or none, in order, and return one outcome for each."""
         if 0 < len(writes) <= self._most_plain and are_plain(writes):
             pages = PAGES_A_COMMIT + PAGES_A_WRITE * len(writes)
-            return self._commit(writes, pages, True, Commit.set_each)
+            return self._commit(writes, pages, True, set_each)
         outcomes: list[Outcome] = []
         group: list[Write] = []
         pages, grows = PAGES_A_COMMIT, False
@@ -107,7 +107,7 @@ class StoreWriter:
         writes: Sequence[Write],
         pages: int,
         grows: bool,
-        apply: Apply = Commit.apply_each,
+        apply: Apply = apply_each,
         demand: Demand | None = None,
     ) -> list[Outcome]:
         """Do writes in one transaction, or one by one where together they do not fit."""
