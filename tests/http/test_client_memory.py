@@ -18,6 +18,8 @@ MIB = 1 << 20
 BUDGET = 16 * MIB
 VALUE = b"x" * 1_000_000
 KEYS = 24
+PATIENCE = 5.0
+"""Seconds: what others may be held up on a machine on which other tests run."""
 USED = "keyrack_client_memory_used_bytes"
 
 
@@ -110,7 +112,7 @@ def test_exports_that_nobody_reads_hold_no_more_than_the_budget(bounded: Server)
         assert figure(bounded, USED) <= BUDGET + len(VALUE)
     assert held < 3 * BUDGET, f"{held / MIB:.0f} MiB"
     assert neighbour.requests > 20
-    assert neighbour.slowest < 1.0
+    assert neighbour.slowest < PATIENCE
     after = settled_memory(bounded, before * 1.5)
     assert after <= before * 1.5, f"{before / MIB:.0f}, then {after / MIB:.0f} MiB"
     assert bounded.worker_pids() == pids
@@ -130,7 +132,7 @@ def test_large_answers_that_nobody_reads_hold_no_more_than_the_budget(bounded: S
         assert figure(bounded, USED) <= BUDGET + len(VALUE)
         assert figure(bounded, "keyrack_client_memory_refused_total") > 0
     assert held < 3 * BUDGET, f"{held / MIB:.0f} MiB"
-    assert neighbour.slowest < 1.0
+    assert neighbour.slowest < PATIENCE
     after = settled_memory(bounded, before * 1.5)
     assert after <= before * 1.5, f"{before / MIB:.0f}, then {after / MIB:.0f} MiB"
     assert figure(bounded, USED) == 0
@@ -181,7 +183,7 @@ def test_bodies_under_way_hold_no_more_than_the_budget(bounded: Server) -> None:
     assert set(statuses) == {200, 503}
     # Besides what is counted, each worker takes one body apart at a time.
     assert peak - before < BUDGET + 2 * 4 * len(data), f"{(peak - before) / MIB:.0f} MiB"
-    assert neighbour.slowest < 1.0
+    assert neighbour.slowest < PATIENCE
     after = settled_memory(bounded, before * 1.5)
     assert after <= before * 1.5, f"{before / MIB:.0f}, then {after / MIB:.0f} MiB"
     assert bounded.worker_pids() == pids

@@ -45,6 +45,9 @@ class OpenConnection(Holder, Protocol):
     def judge_again(self) -> None:
         """Find out anew what its client may do, and end what that may do no longer."""
 
+    def announce_end(self) -> None:
+        """Answer what comes next, and say that it was the last."""
+
     def leave(self) -> None:
         """Answer what is under way, then close."""
 
@@ -74,7 +77,9 @@ class WorkerContext:
         self.turns_away = turns_away
         """Asked once for each new connection: whether it is one too many."""
         self.leaving = False
-        """Another service has taken over: each connection gets one more answer."""
+        """The service is about to end: each connection gets one more answer."""
+        self.ends_streams = False
+        """Another service has taken over: what goes on for long goes on there."""
         self.connections: set[OpenConnection] = set()
         self.gate = gate or Gate()
         self.heads: dict[bytes, Head] = {}

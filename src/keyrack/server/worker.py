@@ -181,6 +181,8 @@ class Worker:
             self._tls.look()
         if self._counters.leaving:
             self._server.leave()
+        elif self._counters.draining:
+            self._server.drain()
 
     def _count_log_dropped(self, lines: int) -> None:
         self._counters.slot(self._spec.slot)[LOG_DROPPED] += lines
@@ -283,11 +285,22 @@ class _Server(uvicorn.Server):
     def _end(self) -> None:
         self.should_exit = True
 
+    def drain(self) -> None:
+        """The service is about to end: serve on, and have each answer close its connection.
+
+        Clients find their way to where they are served longer. Nothing idle is closed: its client
+        may just be about to send something.
+        """
+        if not self._context.leaving:
+            self._context.leaving = True
+            for connection in list(self._context.connections):
+                connection.announce_end()
+
     def leave(self) -> None:
         """Another service has taken over: accept nothing more, and end when nobody is left."""
-        if self._context.leaving:
+        if self._context.ends_streams:
             return
-        self._context.leaving = True
+        self._context.leaving = self._context.ends_streams = True
         for server in self.servers:
             server.close()
         for connection in list(self._context.connections):
@@ -306,7 +319,7 @@ class _Server(uvicorn.Server):
 
         uvloop closes a listening socket without a word when accepting fails in an unusual way.
         """
-        if self.should_exit or self._context.leaving or not self.started:
+        if self.should_exit or self._context.ends_streams or not self.started:
             return
         if any(listener.fileno() < 0 for listener in self._listeners):
             _log.error("this worker can no longer accept connections; it ends and is replaced")

@@ -226,8 +226,12 @@ class Counters:
         return self._words[_DRAINING] == 1
 
     def set_draining(self, draining: bool) -> None:
-        """Say whether the service is about to end; readiness follows it."""
+        """Say whether the service is about to end, and wake the workers so that they see.
+
+        Readiness follows it, and every answer from then on closes its connection.
+        """
         self._words[_DRAINING] = int(draining)
+        self.wake_all()
 
     # The log
 

@@ -280,7 +280,7 @@ class Responder:
         self._owner.stop_reading()
         self.occupant = answer = StreamedAnswer(request, self.outlet, self._owner.count_held)
         answer.start(stream, self._tick.stamp)
-        if self._worker.leaving:
+        if self._worker.ends_streams:
             answer.break_off()
 
     # Answers
