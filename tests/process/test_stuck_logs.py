@@ -21,6 +21,9 @@ from keyrack_server.server import clean_environment
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+FILLING = 2500
+"""Requests of which more is logged than anything between two processes holds."""
+
 pytestmark = pytest.mark.timeout(90)
 
 
@@ -69,8 +72,8 @@ class Unread:
         self.said += piece
         return bool(piece)
 
-    def fill(self, requests: int = 600) -> None:
-        """Have more logged than anything between two processes holds."""
+    def fill(self, requests: int = FILLING) -> None:
+        """Ask, and be answered though nobody reads the log."""
         with Wire(self.port, 5.0) as wire:
             for _ in range(requests):
                 assert wire.ask(request("GET", "/v1/keys/" + "k" * 400)).status == 404
@@ -97,7 +100,7 @@ def unread(request: pytest.FixtureRequest) -> Iterator[Unread]:
 
 def test_every_worker_goes_on_serving(unread: Unread) -> None:
     for _ in range(6):
-        unread.fill(300)
+        unread.fill(FILLING // 6)
 
 
 def test_the_supervisor_goes_on_replacing_and_ends_when_told(unread: Unread) -> None:
@@ -124,7 +127,7 @@ def test_what_was_dropped_is_told_and_counted() -> None:
         assert time.monotonic() < deadline, unread.said[-2000:]
         told = sum(one["lines"] for one in unread.lines() if one.get("event") == "log_dropped")
     accesses = sum(one["logger"] == "keyrack.access" for one in unread.lines())
-    assert accesses + told == 600
+    assert accesses + told == FILLING
     with Wire(unread.port) as wire:
         metrics = wire.ask(request("GET", "/metrics")).body.decode()
     assert f"\nkeyrack_log_lines_dropped_total {float(told)}\n" in metrics

@@ -9,6 +9,7 @@ own or steer a terminal: control characters are escaped, in texts and in JSON.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
@@ -29,6 +30,9 @@ _STANDARD: Final = frozenset(
     (*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message")
 )
 """What every record has; whatever else it carries was given as `extra`."""
+_PIPE_BYTES: Final = 1 << 20
+"""What a pipe holds for a reader that is busy for a moment; the kernel gives 64 KiB by itself."""
+_RETRY_SECONDS: Final = 0.01
 _UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
@@ -88,7 +92,10 @@ class _Sink:
         mode = os.fstat(descriptor).st_mode
         if stat.S_ISSOCK(mode):
             self._socket = socket.socket(fileno=os.dup(descriptor))
-        elif not stat.S_ISREG(mode):
+        elif stat.S_ISFIFO(mode):
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        if not stat.S_ISSOCK(mode) and not stat.S_ISREG(mode):
             flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
             try:
                 self._descriptor = os.open(f"/proc/self/fd/{descriptor}", flags)
@@ -118,30 +125,43 @@ class LineHandler(logging.Handler):
         """Of a line that was written in part."""
         self._untold = 0
         """Lines that were dropped since that was last told."""
+        self._closed_until = 0.0
+        """When it is next tried whether there is room again; until then all lines are dropped."""
         self.dropped = 0
         """Lines that were dropped in all, in this process."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one record."""
-        self.tell_dropped()
+        if not self.tell_dropped():
+            self._drop()
+            return
         try:
             line = self.format(record)
         except Exception as error:
             line = f"a log record could not be shown ({error!r}): {escaped(repr(record.msg))}"
         if not self.write(line):
-            self._untold += 1
-            self.dropped += 1
+            self._drop()
 
-    def tell_dropped(self) -> None:
-        """Say how many lines were dropped, if any were and there is room again."""
+    def _drop(self) -> None:
+        self._untold += 1
+        self.dropped += 1
+
+    def tell_dropped(self) -> bool:
+        """Say how many lines were dropped, if any were; False while there is no room for that."""
         if not self._untold:
-            return
+            return True
+        now = time.monotonic()
+        if now < self._closed_until:
+            return False
+        self._closed_until = now + _RETRY_SECONDS
         text = "%d lines were dropped because nobody read the log"
         name, level, lines = "keyrack.logs", logging.WARNING, self._untold
         record = logging.LogRecord(name, level, __file__, 0, text, (lines,), None)
         vars(record).update(event="log_dropped", lines=lines)
-        if self.write(self.format(record)):
-            self._untold = 0
+        if not self.write(self.format(record)):
+            return False
+        self._untold = 0
+        return True
 
     def write(self, line: str) -> bool:
         """Write a line, or tell that there is no room for it. A partial one is ended later."""
