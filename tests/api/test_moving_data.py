@@ -495,7 +495,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], int]] = {
     "parameter": ("/v1/import?x=1", dict(NDJSON), 400),
     "media type": ("/v1/import", {"Content_Type": "text/plain"}, 415),
     "cross-site": ("/v1/import", {**NDJSON, "Sec_Fetch_Site": "cross-site"}, 403),
-    "stopped": ("/v1/import?on_error=stop", dict(NDJSON), 200),
+    "stopped": ("/v1/import?on_error=stop", dict(NDJSON), 422),
 }
 
 

@@ -367,3 +367,11 @@ def test_the_service_ends_although_somebody_waits() -> None:
         began = time.monotonic()
     assert time.monotonic() - began < 5
     wire.close()
+
+
+def test_a_condition_that_does_not_hold_is_told_at_once(client: Client, key: str) -> None:
+    revision = client.put(key)
+    fields = {"If_Match": '"1"', "If_None_Match": f'"{revision}"', "Prefer": "wait=20"}
+    answer, seconds = timed(client.wire.send(request("GET", f"/v1/keys/{key}", **fields)))
+    assert answer.status == 412
+    assert seconds < 5

@@ -292,7 +292,6 @@ def test_a_position_whose_history_is_gone_is_410(forgetful: Server) -> None:
         oldest, newest = answer.json["oldest"], answer.json["newest"]
         assert int(early) < int(oldest) < int(newest)
         assert newest == client.get("/v1/keys").json["revision"]
-        assert client.get("/v1/watch", Last_Event_ID=early).status == 410
     with Watch(forgetful, f"?since={oldest}") as watch:
         history = watch.synced()
     assert len(history) >= 10
@@ -489,3 +488,53 @@ def test_a_long_history_waits_for_who_reads_it_slowly(
     assert [message.event for message in messages[-1:]] == ["set"]
     assert len(messages) == 12 * 999
     client.delete(f"/v1/keys?prefix={key}")
+
+
+# Browsers, which go on by themselves
+
+
+@pytest.mark.parametrize("by", ["field", "parameter"])
+def test_a_reconnection_to_what_is_gone_is_reset_and_goes_on(forgetful: Server, by: str) -> None:
+    """`EventSource` takes any other answer as the end, and does not tell its page why."""
+    with Client(forgetful) as client:
+        early = client.put("early")
+        for _ in range(30):
+            client.put("more")
+        assert until(lambda: client.get("/v1/info").json["events"] == 10)
+        present = client.get("/v1/keys").json["revision"]
+        query, fields = f"?lastEventId={early}", {}
+        if by == "field":
+            query, fields = "", {"Last_Event_ID": early}
+        with Watch(forgetful, query, **fields) as watch:
+            reset = watch.next()
+            assert (reset.event, reset.id) == ("reset", int(present))
+            assert reset.data["revision"] == present
+            assert watch.synced() == []
+            client.put("afterwards")
+            assert told(watch.changes(1)) == [("set", "afterwards")]
+
+
+def test_a_position_of_another_life_is_reset_too(client: Client, server: Server) -> None:
+    ahead = int(client.put("here")) + 10**9
+    with Watch(server, "?prefix=here", Last_Event_ID=str(ahead)) as watch:
+        assert watch.next().event == "reset"
+        client.put("here")
+        assert watch.changes(1)[0].data["key"] == "here"
+
+
+@pytest.mark.parametrize("query", ["", "?lastEventId="])
+def test_an_empty_identifier_is_none(client: Client, server: Server, key: str, query: str) -> None:
+    with Watch(server, query, Last_Event_ID="") as watch:
+        watch.synced()
+        client.put(key)
+        assert watch.next().data["key"] == key
+
+
+def test_a_stream_is_not_to_be_changed_on_its_way(server: Server) -> None:
+    """Proxies that compress would collect events."""
+    with server.connect() as wire:
+        wire.send(request("GET", "/v1/watch"))
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += wire.socket.recv(4096)
+    assert b"Cache-Control: no-store, no-transform\r\n" in head

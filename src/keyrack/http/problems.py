@@ -251,6 +251,12 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "The Idempotency-Key belongs to another request",
         "A key names one request, body included. A retry repeats it exactly.",
     ),
+    "nothing-imported": ProblemKind(
+        422,
+        "Nothing was imported",
+        "Every line was refused. The members are those of the report of an import: `errors` has "
+        "the first hundred lines that were refused, and why.",
+    ),
     "keys-in-several-shards": ProblemKind(
         422,
         "The keys are in several shards",
@@ -333,9 +339,7 @@ class Problem(Exception):
     problem's JSON, `headers` to the answer.
     """
 
-    def __init__(
-        self, slug: str, detail: str, headers: Headers = (), **members: str | float | None
-    ) -> None:
+    def __init__(self, slug: str, detail: str, headers: Headers = (), **members: Any) -> None:
         super().__init__(slug, detail)
         self.slug = slug
         self.kind = KINDS[slug]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -48,6 +49,10 @@ _EXPORT_BYTES: Final = 64 << 10
 _IMPORT_LINES: Final = 250
 _IMPORTS_AHEAD: Final = 3
 """So many times so many lines are under way to a store elsewhere when more are read."""
+_TOGETHER_BYTES: Final = 1 << 20
+"""Values that are tried all or none before they are tried one by one."""
+_MARK: Final = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8, which some programs begin a file with."""
 _SAMPLE: Final = 10
 _MOST_ERRORS: Final = 100
 _SPELL_SECONDS: Final = 0.0005
@@ -210,6 +215,8 @@ class Import:
         self._stop_on_error = stop_on_error
         self._rest = b""
         self._line = 0
+        self._begun = False
+        """It was looked how the body begins."""
         self._ahead = _IMPORTS_AHEAD if self._may_go_ahead() else 0
         self._unanswered: deque[tuple[list[int], asyncio.Future[list[Outcome]]]] = deque()
         """Numbers of lines whose writes are under way, and their outcomes."""
@@ -221,6 +228,9 @@ class Import:
 
     async def take(self, data: bytes) -> None:
         """Import the whole lines of what has come so far."""
+        if not self._begun:
+            data = self._opening(self._rest + data)
+            self._rest = b""
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > self._context.limits.max_body:
@@ -231,16 +241,35 @@ class Import:
                 return
             await self._write(lines[start : start + _IMPORT_LINES])
 
+    def _opening(self, data: bytes) -> bytes:
+        """Return the beginning of the body without a mark; refuse what is no lines of JSON."""
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise Problem("bad-json", "This is UTF-16. Send the lines as UTF-8.")
+        self._begun = len(data) >= len(_MARK)
+        data = data.removeprefix(_MARK)
+        if data.lstrip().startswith(b"["):
+            raise Problem(
+                "bad-json", "This is a JSON array. Send one object a line (`jq -c '.[]'` does it)."
+            )
+        return data
+
     async def finish(self) -> ImportReport:
-        """Import the last line, and return the report."""
+        """Import the last line, and return the report.
+
+        Raises `Problem` where nothing could be imported, with the members of the report.
+        """
         if self._rest and not self.report.stopped:
             await self._write([self._rest])
         await self._conclude(0)
+        if self.report.failed and not self.report.imported:
+            members = msgspec.to_builtins(self.report)
+            raise Problem("nothing-imported", "No line could be imported; see `errors`.", **members)
         return self.report
 
     async def _write(self, lines: list[bytes]) -> None:
-        writes: list[Write] = []
+        writes: list[tuple[Set]] = []
         numbers: list[int] = []
+        unreadable: list[tuple[int, Problem]] = []
         for line in lines:
             self._line += 1
             if not line.strip():
@@ -249,23 +278,47 @@ class Import:
                 writes.append((self._operation(line),))
                 numbers.append(self._line)
             except Problem as problem:
-                self._failed(self._line, problem)
-                if self.report.stopped:
+                unreadable.append((self._line, problem))
+                if self._stop_on_error:
                     break
-        self._unanswered.append((numbers, _under_way(writes, self._context)))
-        if self._ahead:
-            await asyncio.sleep(0)  # lets others go first, and these writes leave
-        await self._conclude(self._ahead)
+        if self._stop_on_error:
+            self._note(numbers, await self._until_refused(writes))
+        else:
+            self._unanswered.append((numbers, _under_way(list(writes), self._context)))
+            if self._ahead:
+                await asyncio.sleep(0)  # lets others go first, and these writes leave
+            await self._conclude(self._ahead)
+        if not self.report.stopped:
+            for number, trouble in unreadable:
+                self._failed(number, trouble)
+
+    async def _until_refused(self, writes: list[tuple[Set]]) -> list[Outcome]:
+        """Have writes done in order, none behind one that is refused, and return the outcomes."""
+        if sum(len(operation.value) for (operation,) in writes) <= _TOGETHER_BYTES:
+            # All or none of them: where none is refused, that is the same.
+            together = await self._context.tick.write(tuple(chain.from_iterable(writes)))
+            if not isinstance(together, Refusal):
+                return [(result,) for result in together]
+        outcomes: list[Outcome] = []
+        for write in writes:
+            outcomes.append(await self._context.tick.write(write))
+            if isinstance(outcomes[-1], Refusal):
+                break
+        return outcomes
 
     async def _conclude(self, left: int) -> None:
         """Take the outcomes of all but so many of the writes that are under way."""
         while len(self._unanswered) > left:
             numbers, outcomes = self._unanswered.popleft()
-            for number, outcome in zip(numbers, await outcomes, strict=True):
-                if isinstance(outcome, Refusal):
-                    self._failed(number, refused(outcome))
-                else:
-                    self.report.imported += 1
+            self._note(numbers, await outcomes)
+
+    def _note(self, numbers: list[int], outcomes: list[Outcome]) -> None:
+        """Note what came of lines; those behind the last outcome were not tried."""
+        for number, outcome in zip(numbers, outcomes, strict=False):
+            if isinstance(outcome, Refusal):
+                self._failed(number, refused(outcome))
+            else:
+                self.report.imported += 1
 
     def _failed(self, line: int, problem: Problem) -> None:
         self.report.failed += 1
@@ -274,11 +327,13 @@ class Import:
         self.report.stopped = self._stop_on_error
 
     def _operation(self, line: bytes) -> Set:
-        given = codec.decoded_line(line, _decode_line)
+        given = codec.exported_line(line, _decode_line)
         key = codec.checked_key(codec.utf8(given.key))
         rights.require(self._request, Scope.KEYS, Verb.SET, key)
         value, media_type = codec.stored(bytes(given.value), line)
         if given.encoding is not UNSET:
+            if bytes(given.value)[:1] != b'"':
+                raise Problem("bad-json", "A value in base64 is a string.")
             value, media_type = codec.from_base64(value), "application/octet-stream"
         if isinstance(given.type, str):
             media_type = codec.checked_media_type(given.type)

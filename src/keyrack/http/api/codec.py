@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.contract import Record
+    from keyrack.http.api.models import ExportedKey
     from keyrack.http.protocol.request import Request
 
 T = TypeVar("T")
@@ -91,14 +92,19 @@ def parameters(query: bytes, known: frozenset[bytes]) -> dict[bytes, bytes]:
             raise Problem("bad-parameter", f"The parameter {name.decode()!r} was given twice.")
         if _BAD_PERCENT.search(value):
             raise Problem("bad-parameter", "A `%` begins a byte of two hex digits: `%25`.")
-        found[name] = unquote_to_bytes(value)
+        found[name] = _unquoted(value)
     return found
+
+
+def _unquoted(value: bytes) -> bytes:
+    """Return a value of a query, which is form-urlencoded: `+` is a space, `%2B` a plus."""
+    return unquote_to_bytes(value.replace(b"+", b" "))
 
 
 def pairs(query: bytes) -> list[tuple[bytes, bytes]]:
     """Return the parameters of a query, decoded, whatever they are: to look at, not to obey."""
     parts = (part.partition(b"=") for part in query.split(b"&") if part)
-    return [(name, unquote_to_bytes(value)) for name, _, value in parts]
+    return [(name, _unquoted(value)) for name, _, value in parts]
 
 
 def ttl_ms(text: bytes) -> int:
@@ -306,12 +312,18 @@ def as_base64(value: bytes) -> msgspec.Raw:
     return msgspec.Raw(b'"%b"' % base64.b64encode(value))
 
 
-def decoded_line(line: bytes, decode: Callable[[bytes], T]) -> T:
-    """Return a line of an import as a type."""
+def exported_line(line: bytes, decode: Callable[[bytes], ExportedKey]) -> ExportedKey:
+    """Return a line of an import; refuse one that names a member twice.
+
+    What is inside a value is the value's affair: one that was stored is exported as it is.
+    """
     try:
-        return decode(line)
+        found = decode(line)
     except NOT_JSON as error:
         raise Problem("bad-json", f"The line cannot be read: {error}.") from None
+    value = bytes(found.value)
+    _refuse_repeated(line.replace(value, b"0") if value[:1] in (b"{", b"[") else line)
+    return found
 
 
 def milliseconds(given: float) -> int:
@@ -410,5 +422,5 @@ def watch_parameters(query: bytes) -> tuple[tuple[bytes, ...], dict[bytes, bytes
             prefixes.append(prefix_of(found[b"prefix"]))
         else:
             others.append(part)
-    known = frozenset((b"since", b"values"))
+    known = frozenset((b"since", b"values", b"lastEventId"))
     return tuple(dict.fromkeys(prefixes)), parameters(b"&".join(others), known)

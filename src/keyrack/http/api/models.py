@@ -285,7 +285,7 @@ class ExportedKey(Body, omit_defaults=True):
     value: AnyJson
     type: str | UnsetType = UNSET
     encoding: Encoding | UnsetType = UNSET
-    ttl: float | UnsetType = UNSET
+    ttl: float | UnsetType | None = UNSET
 
 
 class ImportReport(Struct):

@@ -524,7 +524,9 @@ _TABLE: Final = (
         "Watch keys",
         "Server-sent events: `set`, `delete`, `expire`, `evict`, each with the revision as its id; "
         "`synced` when the history has been told; `bookmark` when only other keys change; `reset` "
-        "when this client cannot keep up and is closed. `Last-Event-ID` or `since` resumes.",
+        "when this client cannot keep up and is closed. `Last-Event-ID` or `since` resumes. Where "
+        "the history does not reach back to a `since` the answer is 410; to a `Last-Event-ID`, "
+        "with which browsers go on by themselves, it is a stream that begins with `reset`.",
         "One write for each piece of news and watcher",
         "curl -N 'localhost:8088/v1/watch?prefix=config/'",
         (Reaction(200, "A stream of events.", Shape("text/event-stream")),),
@@ -536,6 +538,11 @@ _TABLE: Final = (
                 "Only keys that begin with this; several may be given.",
             ),
             Parameter("since", {"type": "string", "pattern": "^[0-9]{1,19}$"}, "Resume after it."),
+            Parameter(
+                "lastEventId",
+                {"type": "string", "pattern": "^[0-9]{0,19}$"},
+                "As the header field, for those that cannot set one.",
+            ),
             Parameter("values", _SWITCH, "Tell the value too, as it is when it is sent."),
             Parameter(
                 "Last-Event-ID",
@@ -603,7 +610,14 @@ _TABLE: Final = (
         "curl localhost:8088/v1/import -H 'Content-Type: application/x-ndjson' "
         "--data-binary @users.ndjson",
         (Reaction(200, "What was imported, and what not.", Shape(_JSON, ImportReport)),),
-        ("bad-parameter", "host-not-allowed", "cross-site", "unsupported-media-type", "bad-json"),
+        (
+            "bad-parameter",
+            "host-not-allowed",
+            "cross-site",
+            "unsupported-media-type",
+            "bad-json",
+            "nothing-imported",
+        ),
         (
             Parameter(
                 "on_error", {"enum": ["continue", "stop"], "default": "continue"}, "What then."

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from keyrack.access.rules import Scope, Verb
-from keyrack.engines.contract import ANY
+from keyrack.engines.contract import ANY, Condition
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec, keys, ranges, rights
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
+from keyrack.http.watch import messages
 from keyrack.http.watch.subscribers import Filter
 
 if TYPE_CHECKING:
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 _NONE: Final[frozenset[bytes]] = frozenset()
 _HEADERS: Final = (
     (b"Content-Type", b"text/event-stream"),
-    (b"Cache-Control", b"no-store"),
+    # Proxies that compress would collect events until there is enough to compress.
+    (b"Cache-Control", b"no-store, no-transform"),
     # Asks nginx not to collect the stream before it passes it on.
     (b"X-Accel-Buffering", b"no"),
 )
@@ -58,12 +60,16 @@ async def _news(
 ) -> Answer | None:
     """Return the answer if the key differs from what the client knows, or this is the last look."""
     record = await context.engine.get(key)
+    condition = request.head.condition
+    assert condition is not None
+    revision = None if record is None else record.revision
+    if condition.match is not None and not Condition(match=condition.match).holds(revision):
+        # No change will make it hold that is not to be told at once.
+        return await keys.key_get(request, context)
     if missing:
         if record is not None:
             return keys.value_answer(record, context.engine)
         return Answer(304, ((b"Cache-Control", b"no-store"),)) if last else None
-    condition = request.head.condition
-    assert condition is not None
     unchanged = record is not None and not condition.holds(record.revision)
     return await keys.key_get(request, context) if last or not unchanged else None
 
@@ -74,9 +80,13 @@ async def watch(request: Request, context: Context) -> Stream:
     if len(prefixes) > _MOST_PREFIXES:
         raise Problem("bad-parameter", f"At most {_MOST_PREFIXES} prefixes can be watched at once.")
     values = codec.switch(given, b"values")
-    since = _since(request, given)
+    since, resumes = _since(request, given)
     oldest, newest = await context.engine.history(since)
-    if since is not None and not oldest <= since <= newest:
+    first = b""
+    if since is not None and not oldest <= since <= newest and resumes:
+        # A browser that goes on by itself takes any status but 200 as the end, without a reason.
+        since, first = newest, messages.reset(newest)
+    elif since is not None and not oldest <= since <= newest:
         raise Problem(
             "history-gone",
             f"The history reaches from {oldest} to {newest}. List the keys, then watch from there.",
@@ -88,7 +98,7 @@ async def watch(request: Request, context: Context) -> Stream:
     ended = None if request.method == b"HEAD" else context.begin_watch(request)
 
     def start(sink: Sink) -> Subscription:
-        subscription = context.hub.watch(filter_, since, sink)
+        subscription = context.hub.watch(filter_, since, sink, first)
         return subscription if ended is None else _Counted(subscription, ended)
 
     return Stream(_HEADERS, start)
@@ -133,9 +143,13 @@ def _all_that_is_allowed(request: Request, values: bool) -> Filter:
     return Filter(tuple(outermost), values, chosen=True)
 
 
-def _since(request: Request, given: dict[bytes, bytes]) -> int | None:
-    """Return where a watcher goes on; what its browser says wins over what its address says."""
-    for name, value in request.head.fields:
-        if name == b"last-event-id":
-            return codec.revision_of(value, "Last-Event-ID")
-    return codec.revision_of(given[b"since"], "since") if b"since" in given else None
+def _since(request: Request, given: dict[bytes, bytes]) -> tuple[int | None, bool]:
+    """Return where a watcher goes on, and whether that is a reconnection that it makes by itself.
+
+    What its browser says wins over what its address says. An empty identifier is none.
+    """
+    fields = dict(request.head.fields)
+    for value in (fields.get(b"last-event-id", b"").strip(), given.get(b"lastEventId", b"")):
+        if value:
+            return codec.revision_of(value, "Last-Event-ID"), True
+    return codec.revision_of(given[b"since"], "since") if b"since" in given else None, False

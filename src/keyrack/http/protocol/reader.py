@@ -41,8 +41,6 @@ _WIRE_FACTOR: Final = 8
 _MAX_KNOWN_HEAD: Final = 2048
 _MOST_EMPTY_BYTES: Final = 16
 """Bytes of empty lines before a request line (RFC 9112 section 2.2 asks for one line at least)."""
-_LEAST_RATE: Final = 16 * 1024
-"""Bytes a second at which a body that is served while it arrives may take as long as it likes."""
 
 
 class RefusedMessage(NamedTuple):
@@ -408,9 +406,8 @@ class MessageReader:
             return
         self._body_size += len(body)
         if self._sink is not None:
-            # A slow but steady sender may take longer than a body that is kept whole.
-            steady = self._body_since + len(body) / _LEAST_RATE
-            self._body_since = min(self._worker.tick.now, steady)
+            # The deadline of a body that is served while it arrives is from piece to piece.
+            self._body_since = self._worker.tick.now
             self._wire_bytes = 0
             self._sink.feed(body)
             return

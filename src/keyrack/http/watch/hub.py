@@ -254,15 +254,18 @@ class WatchHub:
 
     # Subscribers
 
-    def watch(self, filter_: Filter, since: int | None, sink: Sink) -> Subscription:
+    def watch(
+        self, filter_: Filter, since: int | None, sink: Sink, first: bytes = b""
+    ) -> Subscription:
         """Tell `sink` of changes from now on, or first of those after `since`.
 
-        The caller has made sure that the log still reaches back to `since`.
+        The caller has made sure that the log still reaches back to `since`. `first` is told before
+        anything else.
         """
         begun = self._join()
         present = self._seen if begun else -1
         subscriber = Subscriber(filter_, sink, present if since is None else since)
-        sink.push(Chunk(messages.OPENING))
+        sink.push(Chunk(messages.OPENING + first))
         self._fall_behind(subscriber)
         return _Watching(self, subscriber)
 

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
 
 OPENING: Final = b"retry: 1000\n\n"
 HEARTBEAT: Final = b": still here\n\n"
-RESET: Final = (
-    b'event: reset\ndata: {"detail":"This client is too far behind. List again, then watch."}\n\n'
-)
+_BEHIND: Final = "This client is too far behind. List again, then watch."
+RESET: Final = b'event: reset\ndata: {"detail":"%b"}\n\n' % _BEHIND.encode()
 
 REVOKED: Final = (
     b'event: reset\ndata: {"reason":"revoked",'
@@ -83,6 +82,16 @@ def synced(revision: int, prefixes: tuple[bytes, ...] | None = None) -> bytes:
     if prefixes is not None:
         more = b',"prefixes":' + codec.encode([codec.text_of(one) for one in prefixes])
     return b'id: %d\nevent: synced\ndata: {"revision":"%d"%b}\n\n' % (revision, revision, more)
+
+
+def reset(revision: int) -> bytes:
+    """Return the message that says: what was before is gone, what comes now is news."""
+    detail = b"What happened before is not known any more. List again; this goes on from here."
+    return b'id: %d\nevent: reset\ndata: {"revision":"%d","detail":"%b"}\n\n' % (
+        revision,
+        revision,
+        detail,
+    )
 
 
 def bookmark(revision: int) -> bytes:
