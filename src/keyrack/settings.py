@@ -306,6 +306,12 @@ class Settings:
         "A file that holds such a token. It is read again when it changes.",
         unset="none",
     )  # fmt: skip
+    audit: str = _row(
+        _one_of("none", "admin", "denied", "writes", "all"), "denied", _ACCESS, "LEVEL",
+        "Where access is controlled, log who administers; with `denied` also who was refused what, "
+        "and by which rule; with `writes` each write, with `all` each request. The last two cost "
+        "the most frequent requests time.",
+    )  # fmt: skip
     workers: int = _row(
         _whole(1, MAX_WORKERS), _default_workers, _PROCESSES, "NUMBER",
         "Serve with so many processes; all of them share one store.",

@@ -87,7 +87,7 @@ def test_a_mistake_changes_nothing_and_is_told_once(
     service: Service, path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path.write_text('version = 1\nanonymous = ["nobody"]\n')
-    with caplog.at_level(logging.ERROR, "keyrack.access"):
+    with caplog.at_level(logging.ERROR, "keyrack.auth"):
         service.look(60)
     assert [record.getMessage() for record in caplog.records] == [
         f"{path}, line 2: there is no policy 'nobody'; there are admin, metrics, none, read-only, "

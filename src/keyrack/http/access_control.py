@@ -44,7 +44,7 @@ _LONGEST_WAIT: Final = 2.0
 """Seconds that a change waits for the other workers."""
 _PAUSE: Final = 0.001
 
-_log = logging.getLogger("keyrack.access")
+_log = logging.getLogger("keyrack.auth")
 
 
 class _Kept(NamedTuple):
@@ -150,6 +150,11 @@ class AccessControl:
         if board is not None:
             self.gate = Gate(self._table(board, _NOTHING), self._failed, board.meters, slot)
             board.meters.release(slot)  # those of a worker that had this number before
+
+    @property
+    def board(self) -> AccessBoard | None:
+        """What all processes know; None where everybody may do everything."""
+        return self._board
 
     @property
     def controlled(self) -> bool:

@@ -71,7 +71,12 @@ class Application:
         self._snapshots = snapshots
         self._counters = counters
         self._engine = worker.context.engine
-        self._metrics = Metrics(counters, worker.client_memory, self._engine.capabilities.engine)
+        self._metrics = Metrics(
+            counters,
+            worker.client_memory,
+            self._engine.capabilities.engine,
+            None if worker.context.access is None else worker.context.access.board,
+        )
         self._context = worker.context
         endpoints = {
             "home": self._home,
@@ -194,9 +199,10 @@ class Application:
         tick = self.worker.tick
         tick.counters[request_word(name, status)] += 1
         tick.observe_wide(nanoseconds)
+        client = scope.get("client")
+        peer = f"{client[0]}:{client[1]}" if client else "unix"
+        self.worker.note(request, status, peer)
         if self.worker.access_log is not None:
-            client = scope.get("client")
-            peer = f"{client[0]}:{client[1]}" if client else "unix"
             self.worker.access_log(
                 Access(
                     peer,

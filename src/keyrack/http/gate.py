@@ -217,7 +217,8 @@ def challenge(head: Head, error: bytes | None = None) -> Headers:
 
 def unauthenticated(request: Request) -> Problem:
     """Return what is told to those who show nothing and may not do what they ask for."""
-    return Problem(
+    return _noted(
+        request,
         "unauthenticated",
         "Send a token: `Authorization: Bearer krk_...`, or as the password of Basic.",
         challenge(request.head),
@@ -251,7 +252,15 @@ def _forbidden(
 ) -> Problem:
     fields = challenge(request.head, b"insufficient_scope")
     token = request.grant.identity.id
-    return Problem("forbidden", sentence, fields, token=token, verb=verb, rule=rule, **members)
+    more = {"token": token, "verb": verb, "rule": rule, **members}
+    return _noted(request, "forbidden", sentence, fields, **more)
+
+
+def _noted(
+    request: Request, slug: str, detail: str, fields: Headers, **members: str | int | None
+) -> Problem:
+    request.refusal = Problem(slug, detail, fields, **members)
+    return request.refusal
 
 
 def _name(grant: Grant) -> str:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Usage
     from keyrack.http.client_memory import ClientMemory
+    from keyrack.shared.access_board import AccessBoard
     from keyrack.shared.counters import Counters
 
 _READS: Final = ("get", "key_get")
@@ -45,7 +46,14 @@ _WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete
 class Metrics(Collector):
     """Everything that is counted, summed over all workers."""
 
-    def __init__(self, counters: Counters, client_memory: ClientMemory, engine: str) -> None:
+    def __init__(
+        self,
+        counters: Counters,
+        client_memory: ClientMemory,
+        engine: str,
+        board: AccessBoard | None = None,
+    ) -> None:
+        self._board = board
         self._counters = counters
         self._client_memory = client_memory
         self._engine = engine
@@ -83,7 +91,29 @@ class Metrics(Collector):
         yield from self._processes()
         yield from self._held_for_clients()
         yield from self._snapshots()
+        yield from self._access()
         yield from self._store()
+
+    def _access(self) -> Iterator[Metric]:
+        board = self._board
+        yield GaugeMetricFamily(
+            "keyrack_auth_enabled", "1 where it matters who asks.", int(board is not None)
+        )
+        if board is None:
+            return
+        yield CounterMetricFamily(
+            "keyrack_auth_failures", "Credentials that did not count.", board.failed_logins
+        )
+        yield GaugeMetricFamily(
+            "keyrack_auth_reload_failed",
+            "1 while the operator's file cannot be used and what it said before counts.",
+            int(board.failed),
+        )
+        yield GaugeMetricFamily(
+            "keyrack_auth_last_reload_timestamp_seconds",
+            "When a file that can be used was last read.",
+            board.last_reload_ms / 1000,
+        )
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(

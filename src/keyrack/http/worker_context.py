@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import uvicorn
 
 from keyrack.http import tracing_fields
+from keyrack.http.api import dispatch
 from keyrack.http.client_memory import ClientMemory, Holder
 from keyrack.http.gate import Gate
 from keyrack.http.protocol.head import MAX_FIELDS
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.http.access_log import AccessLog
+    from keyrack.http.audit import AuditTrail
     from keyrack.http.protocol.guard import Guard
-    from keyrack.http.protocol.request import Head
+    from keyrack.http.protocol.request import Head, Request
     from keyrack.http.reply import Context
     from keyrack.http.tick import Tick
 
@@ -66,6 +68,7 @@ class WorkerContext:
         access_log: AccessLog | None = None,
         turns_away: Callable[[], bool] = bool,
         gate: Gate | None = None,
+        audit: AuditTrail | None = None,
     ) -> None:
         self.loop = loop
         self.tick = tick
@@ -82,9 +85,22 @@ class WorkerContext:
         """Another service has taken over: what goes on for long goes on there."""
         self.connections: set[OpenConnection] = set()
         self.gate = gate or Gate()
+        self._audit = audit
+        self.looks_at_all = access_log is not None or (
+            audit is not None and audit.sees_all_requests
+        )
+        """Whether each request is told of, so that none may be served without being looked at."""
         self.heads: dict[bytes, Head] = {}
         """Header sections that are recognised. They hold secrets: nothing may show them."""
         self.log = logging.getLogger("keyrack.http")
+
+    def note(self, request: Request, status: int, peer: str) -> None:
+        """Tell the audit trail of a request that was answered."""
+        if self._audit is None:
+            return
+        route = dispatch.route_of(request)
+        if route is not None:
+            self._audit.note(request, route.name, route.writes, status, peer)
 
     def remember(self, raw: bytes, head: Head) -> None:
         """Recognise this header section from now on, unless its sender is looked at each time.

@@ -32,7 +32,7 @@ _RETRY_SECONDS: Final = 10.0
 
 _REFUSED: Final = {"event": "auth_refused"}
 
-_log = logging.getLogger("keyrack.access")
+_log = logging.getLogger("keyrack.auth")
 
 
 class AccessKeeper:

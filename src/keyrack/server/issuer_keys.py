@@ -27,7 +27,7 @@ _AGAIN_SECONDS: Final = 60.0
 _TIMEOUT: Final = 10.0
 _MOST_BYTES: Final = 1 << 20
 
-_log = logging.getLogger("keyrack.access")
+_log = logging.getLogger("keyrack.auth")
 
 
 class _Fetch(NamedTuple):

@@ -12,6 +12,7 @@ import uvicorn
 
 from keyrack.http.access_control import AccessControl
 from keyrack.http.app import Application
+from keyrack.http.audit import AuditTrail
 from keyrack.http.client_memory import ClientMemory
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.protocol.connection import Connection
@@ -136,6 +137,7 @@ class Worker:
             log_access if settings.access_log else None,
             self._limit.turns_away,
             self._access.gate,
+            _audit(spec=self._spec),
         )
 
     def _watch_over_the_store(self) -> tuple[Callable[[], None], ...]:
@@ -195,6 +197,11 @@ class Worker:
         self._loop.remove_reader(self._spec.lifeline)
         _log.warning("the supervisor is gone; this worker ends")
         self._server.should_exit = True
+
+
+def _audit(spec: WorkerSpec) -> AuditTrail | None:
+    level = spec.settings.audit
+    return None if spec.access is None or level == "none" else AuditTrail(level)
 
 
 def _connection_limit(spec: WorkerSpec) -> ConnectionLimit:

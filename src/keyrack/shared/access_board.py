@@ -33,7 +33,6 @@ _CACHE_LINE: Final = 8
 _RAISED: Final = 0
 _SEEN: Final = 1
 _FAILED_LOGINS: Final = 2
-_REFUSED: Final = 3
 
 
 class AccessBoard:
@@ -126,19 +125,10 @@ class AccessBoard:
         """Count credentials that do not count."""
         self._words[self._at(worker) + _FAILED_LOGINS] += 1
 
-    def count_refused(self, worker: int) -> None:
-        """Count a request that was not allowed to whoever made it."""
-        self._words[self._at(worker) + _REFUSED] += 1
-
     @property
     def failed_logins(self) -> int:
         """How often somebody has sent credentials that do not count."""
         return sum(self._words[_HEADER + _FAILED_LOGINS :: _CACHE_LINE])
-
-    @property
-    def refused(self) -> int:
-        """How many requests were not allowed to whoever made them."""
-        return sum(self._words[_HEADER + _REFUSED :: _CACHE_LINE])
 
     def _at(self, worker: int) -> int:
         return _HEADER + worker * _CACHE_LINE

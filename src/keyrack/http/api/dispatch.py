@@ -98,10 +98,15 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
         return problems.answer_to(error, request.path)
 
 
+def route_of(request: Request) -> Route | None:
+    """Return the route that a request takes, None where there is none."""
+    resource = find(request.path)
+    return resource and resource.routes.get(request.method)
+
+
 def judge_head(request: Request) -> None:
     """Raise `Problem` for a request that its head alone shows to be one of somebody who may not."""
-    resource = find(request.path)
-    route = resource and resource.routes.get(request.method)
+    route = route_of(request)
     if route is not None:
         rights.judge(route.name, request)
         if route.body is not None:

@@ -71,6 +71,7 @@ def judge(name: str, request: Request) -> None:
     if check is None:
         return
     if request.head.denial is not None:
+        request.refusal = request.head.denial
         raise request.head.denial
     if request.grant is NOBODY:
         raise unauthenticated(request)

@@ -283,7 +283,7 @@ class Connection(asyncio.Protocol):
         """
         self._known = (
             self.state is _OPEN
-            and self.worker.access_log is None
+            and not self.worker.looks_at_all
             and not (self.reader.arriving or self._queue)
             and not (self._outlet.is_blocked or self._responder.is_occupied)
         )

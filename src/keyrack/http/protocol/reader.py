@@ -376,7 +376,7 @@ class MessageReader:
         )
         if head.content_length != 0:
             # A body is not read, nor its length judged, for what is refused in any case.
-            dispatch.judge_head(request)
+            self._judge_head(request)
         if head.content_length > self._body_limit and not streams:
             raise self._body_too_large(head.content_length)
         memory = self._worker.client_memory
@@ -393,6 +393,13 @@ class MessageReader:
         self.send_continue()
         if streams and head.content_length != 0 and not self._receiver.busy():
             self._sink = self._receiver.begin_streaming(request)
+
+    def _judge_head(self, request: Request) -> None:
+        try:
+            dispatch.judge_head(request)
+        except Problem as problem:
+            self._worker.note(request, problem.kind.status, self._outlet.peer)
+            raise
 
     def _body_too_large(self, actual: int | None) -> Problem:
         limits = self._worker.context.limits

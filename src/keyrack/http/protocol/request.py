@@ -76,7 +76,17 @@ class Request:
     `grant` is what whoever sent it may do, be it by credentials or by the connection.
     """
 
-    __slots__ = ("body", "came", "grant", "head", "keep_alive", "method", "path", "query")
+    __slots__ = (
+        "body",
+        "came",
+        "grant",
+        "head",
+        "keep_alive",
+        "method",
+        "path",
+        "query",
+        "refusal",
+    )
 
     def __init__(
         self,
@@ -93,6 +103,8 @@ class Request:
         self.head = head
         self.body = body
         self.grant = grant
+        self.refusal: Problem | None = None
+        """Why the sender may not do this, once that has been found."""
         self.keep_alive = keep_alive
         self.came = 0
         """When, in ns of the monotonic clock; known only where an access log is kept."""

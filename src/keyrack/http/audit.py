@@ -1,0 +1,100 @@
+"""The audit trail: who has done what, and who was refused what, and by which rule.
+
+Lines go to the log under `keyrack.audit`. They name keys, and never values or secrets. Refusals of
+one sender are bounded: ten lines a second, and then the next one says how many were left out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from keyrack.http.protocol.request import Request
+
+LEVELS: Final = ("none", "admin", "denied", "writes", "all")
+"""Each has what those before it have."""
+_ADMIN: Final = LEVELS.index("admin")
+_DENIED: Final = LEVELS.index("denied")
+_WRITES: Final = LEVELS.index("writes")
+_ALL: Final = LEVELS.index("all")
+_REFUSED: Final = frozenset((401, 403))
+_READS_OF_ADMIN: Final = frozenset(("snapshot", "auth_tokens_list", "auth_token_show"))
+_MOST_REFUSALS: Final = 10
+_MOST_SENDERS: Final = 10_000
+
+_log = logging.getLogger("keyrack.audit")
+
+
+class AuditTrail:
+    """Writes lines about requests, at a level of `LEVELS`."""
+
+    def __init__(self, level: str) -> None:
+        self._level = LEVELS.index(level)
+        self._refusals: dict[str, tuple[int, int]] = {}
+        """For each sender the second of the last refusal, and how many there were in it."""
+
+    @property
+    def sees_all_requests(self) -> bool:
+        """Whether the most frequent requests are told of, too, which they pay for."""
+        return self._level >= _WRITES
+
+    def note(self, request: Request, name: str, writes: bool, status: int, peer: str) -> None:
+        """Tell of a request that was answered, if its kind is told of."""
+        suppressed = 0
+        if status in _REFUSED:
+            if self._level < _DENIED:
+                return
+            bounded = self._bounded(request.grant.identity.key)
+            if bounded is None:
+                return
+            suppressed = bounded
+        elif not self._wants(name, writes):
+            return
+        _log.info("%s %d", name, status, extra=_members(request, name, status, peer, suppressed))
+
+    def _wants(self, name: str, writes: bool) -> bool:
+        if self._level >= _ALL or (self._level >= _WRITES and writes):
+            return True
+        administers = name in _READS_OF_ADMIN or (name.startswith("auth_") and writes)
+        return self._level >= _ADMIN and administers and name != "auth_check"
+
+    def _bounded(self, sender: str) -> int | None:
+        """Return how many refusals were left out before this one; None to leave it out, too."""
+        now = int(time.monotonic())
+        second, count = self._refusals.pop(sender, (now, 0))
+        if len(self._refusals) >= _MOST_SENDERS:
+            del self._refusals[next(iter(self._refusals))]
+        if second != now:
+            self._refusals[sender] = (now, 1)
+            return max(0, count - _MOST_REFUSALS)
+        self._refusals[sender] = (second, count + 1)
+        return 0 if count < _MOST_REFUSALS else None
+
+
+def _members(
+    request: Request, name: str, status: int, peer: str, suppressed: int
+) -> dict[str, Any]:
+    identity = request.grant.identity
+    members: dict[str, Any] = {
+        "event": "audit",
+        "operation": name,
+        "outcome": status,
+        "token": identity.id,
+        "identity": f"{identity.source} {identity.name}",
+        "peer": peer,
+        "path": request.path.decode("latin-1"),
+    }
+    if request.query:
+        members["query"] = request.query.decode("latin-1")
+    refusal = request.refusal
+    if refusal is not None:
+        members["rule"] = refusal.members.get("rule")
+        members["detail"] = refusal.detail
+    for field, value in request.head.fields:
+        if field == b"x-request-id":
+            members["request"] = value[:256].decode("latin-1")
+    if suppressed:
+        members["suppressed"] = suppressed
+    return members
