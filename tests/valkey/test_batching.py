@@ -54,6 +54,27 @@ def test_many_reads_are_one_call_for_each_shard(anywhere: str) -> None:
     run(look())
 
 
+def test_long_records_are_read_few_at_a_time_so_that_no_reply_is_huge(server: str) -> None:
+    async def look() -> None:
+        async with opened(server) as engine:
+            names = [b"%d" % number for number in range(20)]
+            await engine.write([(Set(name, name * 500_000),) for name in names])
+            await engine.write([(Set(name + b"short", name),) for name in names])
+            assert await value_of(engine, names[0]) == names[0] * 500_000
+            before = calls_of(alone().primaries(), "mget")
+            values = await asyncio.gather(*(value_of(engine, name) for name in names))
+            assert values == [name * 500_000 for name in names]
+            assert calls_of(alone().primaries(), "mget") - before >= 10
+            for _ in range(200):
+                await engine.get(b"0short")
+            before = calls_of(alone().primaries(), "mget")
+            values = await asyncio.gather(*(value_of(engine, name + b"short") for name in names))
+            assert values == names
+            assert calls_of(alone().primaries(), "mget") - before == 1
+
+    run(look())
+
+
 def test_many_reads_are_answered_in_their_order_however_often_a_key_is_named(anywhere: str) -> None:
     async def look() -> None:
         async with opened(anywhere) as engine:

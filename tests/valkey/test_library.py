@@ -46,6 +46,7 @@ def test_the_functions_take_as_many_arguments_of_each_operation_as_are_named() -
     "operation",
     [
         Set(b"k", b"v"),
+        Set(b"k", bytes(100_000), "odd/type", 5, SAME),
         Set(b"k", b"v", "odd/type", KEEP_END, SAME, Space.LOCKS),
         Delete(b"k", SAME),
         Get(b"k", SAME),
@@ -58,7 +59,7 @@ def test_the_functions_take_as_many_arguments_of_each_operation_as_are_named() -
 def test_as_many_arguments_of_each_operation_are_sent_as_are_named(operation: Operation) -> None:
     number, encoded = arguments_of((operation,))
     reader = Reader()
-    reader.feed(b"*%d\r\n%b" % (number, encoded))
+    reader.feed(b"*%d\r\n%b" % (number, b"".join(encoded)))
     what, *_ = sent = reader.gets()
     assert reader.gets() is False
     assert len(sent) == number == len(OPERATIONS[chr(what[0])])

@@ -65,6 +65,9 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
 """What each function of the library takes behind the clock, the number of the shard and that of all
 shards; a star is any number of further ones."""
 
+LONG: Final = 1 << 14
+"""Bytes from which on a value is sent without being copied."""
+
 _MOST_REVISION: Final = (1 << 64) - 1
 _COUNT: Final = Struct(">H")
 _MOST_NAMED: Final = 65_535
@@ -75,28 +78,50 @@ _CHECK: Final = {space: b"c" + kind for space, kind in KINDS.items()}
 _WHY: Final = {why.value.encode(): why for why in Why}
 
 
-def arguments_of(write: Write) -> tuple[int, bytes]:
-    """Return a write as arguments of the function `write`: how many, and as they are sent."""
+def arguments_of(write: Write) -> tuple[int, list[bytes]]:
+    """Return a write as arguments of the function `write`: how many, and as they are sent.
+
+    Long values are pieces of their own, so that they are not copied.
+    """
     if len(write) == 1:
         (operation,) = write
-        if type(operation) is Set and operation.condition is None:
-            return _plain_set(operation)
+        if type(operation) is Set:
+            if len(operation.value) > LONG:
+                return _long_set(operation)
+            if operation.condition is None:
+                return _plain_set(operation)
         arguments = _ARGUMENTS[type(operation)](operation)
-    else:
-        arguments = [b"#%d" % len(write)]
-        for operation in write:
-            arguments += _ARGUMENTS[type(operation)](operation)
-    return len(arguments), encode_arguments(arguments)
+        return len(arguments), [encode_arguments(arguments)]
+    count, pieces = 1, [encode_arguments([b"#%d" % len(write)])]
+    for operation in write:
+        if type(operation) is Set and len(operation.value) > LONG:
+            more, parts = _long_set(operation)
+            count += more
+            pieces += parts
+        else:
+            arguments = _ARGUMENTS[type(operation)](operation)
+            count += len(arguments)
+            pieces.append(encode_arguments(arguments))
+    return count, pieces
 
 
-def _plain_set(operation: Set) -> tuple[int, bytes]:
+def _long_set(operation: Set) -> tuple[int, list[bytes]]:
+    """What `_set` and `encode_arguments` make of it, the value in a piece of its own."""
+    before = wire.pack_rest(b"", operation.media_type)
+    size = len(before) + len(operation.value)
+    head = b"%b$%d\r\n%b" % (encode_arguments(_set_head(operation)), size, before)
+    return 4, [head, operation.value, b"\r\n"]
+
+
+def _plain_set(operation: Set) -> tuple[int, list[bytes]]:
     """What `_set` and `encode_arguments` make of nearly every write, in one go."""
     key, rest = operation.key, wire.pack_rest(operation.value, operation.media_type)
     ttl = b"%d" % operation.ttl_ms
     what = _SET[operation.space]
-    return 4, b"$2\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
+    encoded = b"$2\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
         what, len(key), key, len(ttl), ttl, len(rest), rest,
     )  # fmt: skip
+    return 4, [encoded]
 
 
 def only_removes(write: Write) -> bool:
@@ -105,11 +130,14 @@ def only_removes(write: Write) -> bool:
 
 
 def _set(operation: Set) -> list[bytes]:
-    rest = wire.pack_rest(operation.value, operation.media_type)
+    return [*_set_head(operation), wire.pack_rest(operation.value, operation.media_type)]
+
+
+def _set_head(operation: Set) -> list[bytes]:
     what = _SET[operation.space]
     if operation.condition is not None:
         what += condition_of(operation.condition)
-    return [what, operation.key, b"%d" % operation.ttl_ms, rest]
+    return [what, operation.key, b"%d" % operation.ttl_ms]
 
 
 def _delete(operation: Delete) -> list[bytes]:

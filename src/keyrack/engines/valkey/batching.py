@@ -23,7 +23,7 @@ from keyrack.engines.contract import Refusal, StoreAway, StoreError, Why
 from keyrack.engines.valkey.arguments import arguments_of, only_removes, outcome_of
 from keyrack.engines.valkey.calls import error_of, is_trouble
 from keyrack.engines.valkey.layout import MOVING
-from keyrack.engines.valkey.resp import Call, Lost, code_of, encode, encode_arguments
+from keyrack.engines.valkey.resp import LARGE, Call, Lost, code_of, encode, encode_arguments
 from keyrack.engines.valkey.servers import Moving
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ _CALLS_OF_WRITES: Final = 1
 next. Under load that makes few large calls of many small ones: one costs as much as ten writes."""
 _FULL_CALLS_OF_WRITES: Final = 4
 """So many if they are full: nothing is gained by waiting, and the server is never without work."""
+_FORGET: Final = 0.9
+"""What counts of the length of earlier records after each call."""
 _UNREADABLE: Final = (struct.error, IndexError, ValueError)
 _WAIT_PART: Final = 0.8
 """Replicas get this part of the deadline to confirm."""
@@ -72,6 +74,8 @@ class ReadBatcher:
         self._waiting: dict[int, list[tuple[bytes, asyncio.Future[Record | None]]]] = {}
         self._unanswered = [0] * calls.layout.shards
         """How many calls of each shard have no reply yet."""
+        self._bytes_a_read = 1.0
+        """How long records were lately: a call asks for few long ones, as a whole reply is held."""
         calls.before_flush(self._send)
 
     def read(self, shard: int, name: bytes) -> asyncio.Future[Record | None]:
@@ -114,10 +118,13 @@ class ReadBatcher:
     def _send(self) -> None:
         if not self._waiting:
             return
-        for shard in [s for s in self._waiting if self._unanswered[s] < _CALLS_OF_READS]:
-            reads = self._waiting.pop(shard)
-            for start in range(0, len(reads), _MOST_READS):
-                some = reads[start : start + _MOST_READS]
+        most = max(1, min(_MOST_READS, int(_MOST_BYTES / self._bytes_a_read)))
+        for shard in [*self._waiting]:
+            while shard in self._waiting and self._unanswered[shard] < _CALLS_OF_READS:
+                reads = self._waiting.pop(shard)
+                some, rest = reads[:most], reads[most:]
+                if rest:
+                    self._waiting[shard] = rest
                 conclude = partial(self._conclude, shard, [future for _, future in some])
                 self._unanswered[shard] += 1
                 self._submit(_Reads(shard, [name for name, _ in some], conclude))
@@ -175,6 +182,8 @@ class ReadBatcher:
         except Exception as error:
             _fail(futures, error)
             return
+        size = sum([len(raw) for raw in raws if raw is not None]) / len(raws)
+        self._bytes_a_read = max(1.0, size, self._bytes_a_read * _FORGET + size * (1 - _FORGET))
         for future, raw in zip(futures, raws, strict=True):
             if future.done():
                 continue
@@ -317,27 +326,35 @@ class WriteBatcher:
         for write, sink in zip(batch.writes, batch.sinks, strict=True):
             try:
                 more, encoded = arguments_of(write)
+                length = sum(map(len, encoded))
             except Exception:
                 _log.exception("a write could not be sent")
                 sink[0].set(sink[1], Refusal(Why.BROKEN))
                 continue
-            if piece.writes and size + len(encoded) > _MOST_BYTES:
-                self._send_piece(piece, function, whole, count, arguments)
+            if piece.writes and size + length > _MOST_BYTES:
+                self._send_piece(piece, function, whole, count, size, arguments)
                 piece, size, count, arguments = _Batch(batch.shard, batch.asked), 0, 0, []
             piece.add(write, sink)
-            arguments.append(encoded)
+            arguments += encoded
             count += more
-            size += len(encoded)
+            size += length
         if piece.writes:
-            self._send_piece(piece, function, whole, count, arguments)
+            self._send_piece(piece, function, whole, count, size, arguments)
 
     def _send_piece(
-        self, batch: _Batch, function: str, whole: bool, count: int, arguments: list[bytes]
+        self,
+        batch: _Batch,
+        function: str,
+        whole: bool,
+        count: int,
+        size: int,
+        arguments: list[bytes],
     ) -> None:
         seen = b"%d" % self._calls.clock.highest
         head = self._calls.parts(batch.shard, function, seen, whole=whole)
         number = b"*%d\r\n" % (len(head) + count)
-        data = b"".join((number, encode_arguments(head), *arguments))
+        pieces = [number, encode_arguments(head), *arguments]
+        data = b"".join(pieces) if size < LARGE else pieces
         slot = self._calls.layout.slots[batch.shard]
         batch.call = Call(slot, data, partial(self._replied, batch))
         self._unanswered[batch.shard] += 1

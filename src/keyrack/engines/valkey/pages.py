@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LEAST_BYTES: Final = 1 << 17
 _SPARE: Final = 4
+_PAGES_AT_ONCE: Final = 4
+"""Their values are held until they are answered, and the server reads one page after the other."""
 
 
 class _Part(NamedTuple):
@@ -40,6 +42,7 @@ class Lists:
         self._calls = calls
         self._shards = calls.layout.shards
         self._closed = closed
+        self._turns = asyncio.Semaphore(_PAGES_AT_ONCE)
 
     async def page(
         self,
@@ -52,9 +55,10 @@ class Lists:
     ) -> Page:
         """Return a page; of many shards it is what each had in one moment."""
         pages = _Pages(self._calls, prefix, reverse, delimiter, most_bytes)
-        if self._shards == 1:
-            return await pages.of_one(after, limit)
-        return await pages.of_many(after, limit, await self._closed())
+        async with self._turns:
+            if self._shards == 1:
+                return await pages.of_one(after, limit)
+            return await pages.of_many(after, limit, await self._closed())
 
     async def locks(self, prefix: bytes, after: bytes | None) -> list[bytes]:
         """Return the names of the locks that are held and begin with a prefix, in their order."""

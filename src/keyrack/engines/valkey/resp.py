@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from libvalkey import ProtocolError, Reader, ReplyError
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Done: TypeAlias = "Callable[[Any], None]"
 """Called once: with the reply, with a `ReplyError`, or with `Lost`."""
+
+LARGE: Final = 1 << 16
+"""Bytes from which on pieces are handed to the system as they are, without a copy."""
 
 _log = logging.getLogger("keyrack.valkey")
 
@@ -38,11 +41,14 @@ def encode_arguments(parts: Iterable[bytes]) -> bytes:
 
 
 class Call:
-    """A command that is sent, or waits to be. `slot` says where it belongs in a cluster."""
+    """A command that is sent, or waits to be. `slot` says where it belongs in a cluster.
+
+    `data` is its bytes, in pieces where they are many.
+    """
 
     __slots__ = ("asked", "data", "divisible", "done", "sent", "slot", "tries")
 
-    def __init__(self, slot: int, data: bytes, done: Done) -> None:
+    def __init__(self, slot: int, data: bytes | list[bytes], done: Done) -> None:
         self.slot = slot
         self.data = data
         self.done = done
@@ -74,7 +80,10 @@ class ValkeyConnection(asyncio.Protocol):
     def send(self, call: Call, now: float) -> None:
         """Send a command with the next `flush`."""
         call.sent = now
-        self._unsent.append(call.data)
+        if isinstance(call.data, bytes):
+            self._unsent.append(call.data)
+        else:
+            self._unsent += call.data
         self._calls.append(call)
 
     def flush(self) -> None:
@@ -82,7 +91,12 @@ class ValkeyConnection(asyncio.Protocol):
         unsent = self._unsent
         if unsent and self._transport is not None:
             self._unsent = []
-            self._transport.write(unsent[0] if len(unsent) == 1 else b"".join(unsent))
+            if len(unsent) == 1:
+                self._transport.write(unsent[0])
+            elif sum(map(len, unsent)) < LARGE:
+                self._transport.write(b"".join(unsent))
+            else:
+                self._transport.writelines(unsent)
 
     def write(self, data: bytes) -> None:
         """Hand bytes to the system that no reply belongs to."""

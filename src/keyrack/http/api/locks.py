@@ -50,6 +50,8 @@ _PREFIX: Final = b"/v1/locks/"
 _FREE: Final = Condition(none_match=ANY)
 _AWAY_PAUSE: Final = 0.5
 """Seconds until a lock is tried again that nobody can be asked about now."""
+_TRIES: Final = 20
+"""So often a lock is tried that was held, and was free when its holder was looked for."""
 _decode: Final = msgspec.json.Decoder(LockRequest).decode
 
 
@@ -68,10 +70,15 @@ async def acquire(request: Request, context: Context) -> Answer | PendingWrite:
     seconds = codec.wait_seconds(request, context.limits.max_wait)
 
     async def conclude(outcome: Outcome) -> Answer:
-        if isinstance(outcome, Refusal):
+        tries = 1 if request.head.idempotency_key is not None else _TRIES
+        while isinstance(outcome, Refusal):
             problem = await _refused(outcome, name, context, asked.owner)
-            if problem.slug == "lock-not-held":
+            tries -= 1
+            if problem.slug == "lock-not-held" and tries:
                 # It was held when this was tried, and is free by now.
+                outcome = await context.tick.write(write)
+                continue
+            if problem.slug == "lock-not-held":
                 now = ((b"Retry-After", b"1"),)
                 problem = Problem("lock-held", "Somebody held the lock; try again.", now)
             return problems.answer(problem, request.path)
