@@ -355,7 +355,12 @@ class Application:
                 if work.report.stopped:
                     break
         except ClientDisconnect:
-            return Response(status_code=400)  # nobody is there to get it
+            broken: Problem | None = request.scope.get("keyrack.broken", lambda: None)()
+            if broken is None:
+                return Response(status_code=400)  # nobody is there to get it
+            raise await work.cut_off(broken) from None
+        except Problem as problem:
+            raise await work.cut_off(problem) from None
         return _json(await work.finish())
 
     async def _problem_pages(self, request: StarletteRequest) -> Response:

@@ -243,7 +243,7 @@ class Import:
 
     def _opening(self, data: bytes) -> bytes:
         """Return the beginning of the body without a mark; refuse what is no lines of JSON."""
-        if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        if data.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in data[:2]:
             raise Problem("bad-json", "This is UTF-16. Send the lines as UTF-8.")
         self._begun = len(data) >= len(_MARK)
         data = data.removeprefix(_MARK)
@@ -265,6 +265,14 @@ class Import:
             members = msgspec.to_builtins(self.report)
             raise Problem("nothing-imported", "No line could be imported; see `errors`.", **members)
         return self.report
+
+    async def cut_off(self, problem: Problem) -> Problem:
+        """Return why the import ended early, with what was done before that."""
+        await self._conclude(0)
+        done, failed = self.report.imported, self.report.failed
+        detail = f"{problem.detail} Until then {done} lines were imported, and {failed} failed."
+        members = {**problem.members, "imported": done, "failed": failed}
+        return Problem(problem.slug, detail, problem.headers, **members)
 
     async def _write(self, lines: list[bytes]) -> None:
         writes: list[tuple[Set]] = []

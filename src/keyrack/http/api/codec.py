@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import hashlib
 import json
 import re
@@ -147,8 +148,18 @@ def read_json(request: Request, decode: Callable[[bytes], T]) -> T:
     return decoded(request.body, decode)
 
 
+def as_utf8(body: bytes) -> bytes:
+    """Return a text without its byte order mark; refuse UTF-16, which Windows likes to write."""
+    if body.startswith(codecs.BOM_UTF8):
+        return body[len(codecs.BOM_UTF8) :]
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in body[:2]:
+        raise Problem("bad-json", "This is UTF-16. Send it in UTF-8.")
+    return body
+
+
 def decoded(body: bytes, decode: Callable[[bytes], T]) -> T:
     """Return JSON as a type; refuse what is not UTF-8, or names a member twice."""
+    body = as_utf8(body)
     try:
         asked = decode(body)
     except msgspec.ValidationError as error:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+    from keyrack.http.problems import Problem
     from keyrack.http.protocol.outlet import Outlet
     from keyrack.http.protocol.request import Request
     from keyrack.http.worker_context import WorkerContext
@@ -71,6 +72,7 @@ class AsgiExchange:
         "_outlet",
         "_unsent",
         "_worker",
+        "broken",
         "has_begun_to_answer",
         "request",
     )
@@ -100,6 +102,9 @@ class AsgiExchange:
         self._more_body = more_body
         if not more_body:
             self._news.set()
+
+        self.broken: Problem | None = None
+        """Why the body will not be whole."""
 
         # The answer
         self.has_begun_to_answer = False
@@ -147,6 +152,18 @@ class AsgiExchange:
         self._gone = True
         self._news.set()
 
+    def break_body(self, problem: Problem) -> bool:
+        """Say why the body will not be whole; tell whether the application is to answer that.
+
+        It receives the end of the connection, and finds the problem in its scope.
+        """
+        if self.has_begun_to_answer:
+            return False
+        self.broken = problem
+        self._keep_alive = False
+        self._news.set()
+        return True
+
     def abandon(self) -> None:
         """Let go of a request whose body will not be whole. Nobody is told of its answer."""
         self.disconnect()
@@ -157,11 +174,11 @@ class AsgiExchange:
 
     async def receive(self) -> Message:
         """ASGI: return what has come of the body, or that the client is gone or answered."""
-        if not (self._gone or self._complete):
+        if not (self._gone or self._complete or self.broken):
             self._outlet.flow.resume_reading()
             await self._news.wait()
             self._news.clear()
-        if self._gone or self._complete:
+        if self._gone or self._complete or self.broken:
             return {"type": "http.disconnect"}
         body, self._body = bytes(self._body), bytearray()
         return {"type": "http.request", "body": body, "more_body": self._more_body}
@@ -280,7 +297,7 @@ class AsgiExchange:
         self._news.set()
         if self._chunked:
             self._outlet.transport.write(b"0\r\n\r\n")
-        if not self._keep_alive:
+        if not self._keep_alive and self.broken is None:
             self._outlet.transport.close()
         self._answered()
 
@@ -301,4 +318,5 @@ class AsgiExchange:
             "client": get_remote_addr(transport),
             "state": state.copy(),
             "keyrack.request": request,
+            "keyrack.broken": lambda: self.broken,
         }

@@ -259,8 +259,13 @@ class Connection(asyncio.Protocol):
 
     def take_refused(self, refused: RefusedMessage) -> None:
         """Reader: answer a message that is not whole, when it is its turn."""
-        self._abandon_body()
         self.stop_reading()
+        exchange = self._responder.occupant
+        if isinstance(exchange, AsgiExchange) and exchange.awaits_body:
+            # What was made of the part that came is for the application to tell.
+            if exchange.break_body(refused.problem):
+                return
+            self._abandon_body()
         self._accept(refused)
 
     def begin_streaming(self, request: Request) -> AsgiExchange:
@@ -323,10 +328,13 @@ class Connection(asyncio.Protocol):
 
     def wide_answered(self) -> None:
         """Go on: the wide lane has answered."""
-        self._responder.occupant = None
+        exchange, self._responder.occupant = self._responder.occupant, None
+        is_cut_off = self.reader.streaming or (
+            isinstance(exchange, AsgiExchange) and exchange.broken is not None
+        )
         self.count_held()
         self._host.server.total_requests += 1
-        if self.reader.streaming and not self._outlet.transport.is_closing():
+        if is_cut_off and not self._outlet.transport.is_closing():
             # Answered before the body had come: nothing of it may be read as a request.
             self.reader.give_up()
             self.linger()
