@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from keyrack.client import *  # noqa: F403 - the same names, for type checkers
+    from keyrack.private import OpenFailed as OpenFailed
+    from keyrack.private import OwnClient as OwnClient
+    from keyrack.private import open_store as open  # noqa: F401 - for type checkers
 
 __version__ = "0.1.0"
 
@@ -59,8 +62,13 @@ _CLIENT = frozenset(
 """What `keyrack.client` offers; a test compares."""
 
 
+_PRIVATE = {"open": "open_store", "OpenFailed": "OpenFailed", "OwnClient": "OwnClient"}
+
+
 def __getattr__(name: str) -> Any:
-    """Return a name of the client."""
+    """Return a name of the client, or of a store of one's own."""
+    if name in _PRIVATE:
+        return getattr(import_module("keyrack.private"), _PRIVATE[name])
     if name in _CLIENT:
         return getattr(import_module("keyrack.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,6 +7,7 @@ nothing to run. The cases are in files of their own, because that environment ru
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,3 +91,18 @@ def test_celery_workers_keep_their_results_in_keyrack(url: str) -> None:
 
 def test_a_py_key_value_store_keeps_its_promises_on_keyrack(url: str) -> None:
     run_cases("key_value", url)
+
+
+def test_opentelemetry_gets_a_span_of_each_call(url: str) -> None:
+    run_cases("telemetry", url)
+
+
+@pytest.mark.parametrize(
+    "page", sorted((HERE.parents[1] / "docs/python").glob("*.md")), ids=lambda p: p.stem
+)
+def test_the_example_of_an_adapters_page_runs(page: Path, url: str, tmp_path: Path) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert blocks
+    program = tmp_path / "example.py"
+    program.write_text("\n".join(blocks).replace("127.0.0.1:8088", url.partition("//")[2]))
+    run(str(program), url=url)

@@ -124,12 +124,57 @@ def test_a_connection_that_was_closed_while_idle_costs_a_repeatable_call_nothing
     assert [event.retries for event in events] == [0, 0, 0]
 
 
-def test_a_conditional_write_is_sent_once_and_its_fate_is_said_to_be_unknown(kind: str) -> None:
+def test_a_write_that_asks_for_existence_is_sent_once_and_its_fate_is_said_to_be_unknown(
+    kind: str,
+) -> None:
     with Scripted(hang_up) as server, asked(kind, server.url) as client:
         with pytest.raises(Ambiguous, match="is not known") as caught:
-            client.set("a", "v", if_match='"1"')
+            client.add("a", "v")
         assert caught.value.retry_safe is False
         assert server.connections == 1
+
+
+def test_what_compares_and_sets_is_repeated_under_one_idempotency_key(kind: str) -> None:
+    seen: list[bytes] = []
+
+    def note(connection: socket.socket) -> None:
+        seen.append(read_request(connection))
+
+    def note_and_answer(connection: socket.socket) -> None:
+        note(connection)
+        connection.sendall(answer(b"", "204 No Content"))
+
+    with Scripted(note, note_and_answer) as server, asked(kind, server.url) as client:
+        assert client.set("a", "v", if_match='"1"') == '"7"'
+    with Scripted(note, note_and_answer) as server, asked(kind, server.url) as client:
+        assert client.delete("a", if_match='"1"') is True
+    names = [request.split(b"Idempotency-Key: ")[1][:32] for request in seen]
+    assert names[0] == names[1] != names[2] == names[3]
+
+
+def test_a_compare_and_set_whose_answer_was_lost_is_done_once_and_succeeds(
+    kind: str, url: str, key: str
+) -> None:
+    """Through a proxy that passes the first request on and hangs up instead of answering."""
+    port = int(url.rpartition(":")[2])
+
+    def forward(connection: socket.socket) -> bytes:
+        with socket.create_connection(("127.0.0.1", port)) as behind:
+            behind.sendall(read_request(connection))
+            return behind.recv(65536)
+
+    def lose(connection: socket.socket) -> None:
+        forward(connection)
+
+    def answer_it(connection: socket.socket) -> None:
+        connection.sendall(forward(connection))
+
+    with keyrack.Client(url) as direct:
+        before = direct.set(key, "1")
+        with Scripted(lose, answer_it) as server, asked(kind, server.url) as client:
+            etag = client.set(key, "2", if_match=before)
+        assert direct.get_value(key).etag == etag
+        assert len(direct.history(key)) == 2
 
 
 def test_a_repeatable_call_without_an_answer_is_sent_again(kind: str) -> None:

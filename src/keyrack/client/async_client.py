@@ -60,6 +60,8 @@ class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncServiceCommands):
             tls,
             on_event,
         )
+        self.endpoint = config.address
+        """Where it connects to."""
         super().__init__(AsyncSender(config), KeyCalls(config.requests, config.serializer))
 
     @classmethod

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
     from keyrack.client.async_sending import AsyncSender
+    from keyrack.client.config import Observer
     from keyrack.client.keys import KeyCalls
 
 
@@ -21,6 +22,10 @@ class AsyncCommands:
         self._send = sender.send
         self._keys = keys
         self._requests = keys.requests
+
+    def observe(self, observer: Observer | None) -> None:
+        """Let an observer be told of every call from now on; None for none."""
+        self._sender.observer = observer
 
 
 class AsyncServiceCommands(AsyncCommands):

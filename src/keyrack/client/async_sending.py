@@ -25,6 +25,7 @@ from keyrack.client.wire import PipelineReader, Response, ResponseBody, Response
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from keyrack.client.config import Observer
     from keyrack.client.steps import Steps
 
 T = TypeVar("T")
@@ -39,6 +40,7 @@ class AsyncSender:
         self._timeout = config.timeout
         self._retries = config.retries
         self._on_event = config.on_event
+        self.observer: Observer | None = None
         self._pools: dict[asyncio.AbstractEventLoop, AsyncPool] = {}
         self._pool: AsyncPool | None = None
         self.background: set[asyncio.Task[None]] = set()
@@ -86,7 +88,7 @@ class AsyncSender:
         if pool is None or pool.loop is not loop:
             pool = self._pool_of(loop)
         seconds = (timeout or self._timeout) + call.wait
-        if self._on_event is not None:
+        if self._on_event is not None or self.observer is not None:
             return await self._send_told(call, pool, seconds)
         deadline = time.monotonic() + seconds
         try:
@@ -115,10 +117,14 @@ class AsyncSender:
                 failure = refused(answer)
 
     async def _send_told(self, call: ApiCall[T], pool: AsyncPool, seconds: float) -> T:
-        """Send a call, and tell `on_event` how it went."""
+        """Send a call, and tell `on_event` and the observer how it went."""
         began = time.monotonic()
+        observed = None if self.observer is None else self.observer.started(call.operation)
+        if observed is not None and observed.fields:
+            call = call.with_fields(observed.fields)
         retry = Retry(call, self._retries, began + seconds)
         status, reused = 0, False
+        error: BaseException | None = None
         try:
             try:
                 answer, reused = await pool.exchange(call, retry.deadline)
@@ -128,15 +134,19 @@ class AsyncSender:
                 answer, reused = await self._again(call, retry, failure)
             status = answer.status
             return call.read(answer)
-        except Refused as error:
-            status = error.status
+        except BaseException as failure:
+            error = failure
+            if isinstance(failure, Refused):
+                status = failure.status
             raise
         finally:
             event = RequestEvent(
                 call.operation, status, time.monotonic() - began, retry.made, reused
             )
-            assert self._on_event is not None
-            self._on_event(event)
+            if observed is not None:
+                observed.ended(event, error)
+            if self._on_event is not None:
+                self._on_event(event)
 
     async def run(self, steps: Steps[T]) -> T:
         """Do work that takes several calls, and return what comes of it."""

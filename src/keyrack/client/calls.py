@@ -35,6 +35,11 @@ class ApiCall(NamedTuple, Generic[T_co]):
     wait: float = 0.0
     bodyless: bool = False
 
+    def with_fields(self, fields: bytes) -> ApiCall[T_co]:
+        """Return the same call with more fields in its request."""
+        line, _, rest = self.data.partition(b"\r\n")
+        return self._replace(data=b"%b\r\n%b%b" % (line, fields, rest))
+
 
 class Requests:
     """Makes requests as bytes. What each of a client's requests says is worked out once.

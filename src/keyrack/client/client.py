@@ -60,6 +60,8 @@ class Client(KeyCommands, ManyCommands, ServiceCommands):
             tls,
             on_event,
         )
+        self.endpoint = config.address
+        """Where it connects to."""
         super().__init__(Sender(config), KeyCalls(config.requests, config.serializer))
 
     @classmethod

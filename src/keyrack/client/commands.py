@@ -9,6 +9,7 @@ from keyrack.client import service
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from keyrack.client.config import Observer
     from keyrack.client.keys import KeyCalls
     from keyrack.client.sending import Sender
 
@@ -21,6 +22,10 @@ class Commands:
         self._send = sender.send
         self._keys = keys
         self._requests = keys.requests
+
+    def observe(self, observer: Observer | None) -> None:
+        """Let an observer be told of every call from now on; None for none."""
+        self._sender.observer = observer
 
 
 class ServiceCommands(Commands):

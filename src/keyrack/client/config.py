@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from keyrack.client.address import DEFAULT_URL, Endpoint, address
 from keyrack.client.calls import Requests
@@ -27,6 +27,22 @@ class RequestEvent(NamedTuple):
     seconds: float
     retries: int
     reused: bool
+
+
+class Observation(Protocol):
+    """One call as an observer sees it. `fields` are sent with it, each with its line break."""
+
+    fields: bytes
+
+    def ended(self, event: RequestEvent, error: BaseException | None) -> None:
+        """Take how the call went."""
+
+
+class Observer(Protocol):
+    """What is told when a call begins, and may add fields to its request."""
+
+    def started(self, operation: str) -> Observation:
+        """Return the observation of a call that begins now."""
 
 
 class Config(NamedTuple):

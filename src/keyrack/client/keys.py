@@ -6,7 +6,7 @@ from enum import Enum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keyrack.client import wire
+from keyrack.client import chance, wire
 from keyrack.client.calls import ApiCall, conditions, ttl_text
 from keyrack.client.errors import ProtocolError
 from keyrack.client.refusals import MISSING, refused
@@ -103,8 +103,12 @@ class KeyCalls:
         media_type: str | None = None,
     ) -> ApiCall[str]:
         """Store a value, and return its ETag."""
-        data = self._put(key, value, ttl, conditions(if_match, if_none_match), media_type)
-        return ApiCall("set", data, _read_etag, if_match is None and if_none_match is None)
+        fields = conditions(if_match, if_none_match)
+        repeatable = not fields
+        if _is_revision(if_match):
+            fields, repeatable = fields + _remembered(), True
+        data = self._put(key, value, ttl, fields, media_type)
+        return ApiCall("set", data, _read_etag, repeatable)
 
     def add(
         self, key: str | bytes, value: Any, ttl: float | None, media_type: str | None
@@ -140,8 +144,11 @@ class KeyCalls:
     def delete(self, key: str | bytes, if_match: str | None) -> ApiCall[bool]:
         """Remove a key, and tell whether it was there."""
         fields = conditions(if_match, None)
+        repeatable = not fields
+        if _is_revision(if_match):
+            fields, repeatable = fields + _remembered(), True
         data = self.requests.on_key(b"DELETE", self.requests.key(key), fields)
-        return ApiCall("delete", data, _read_deleted, if_match is None)
+        return ApiCall("delete", data, _read_deleted, repeatable)
 
     def patch(
         self, key: str | bytes, merge: Mapping[str, Any], if_match: str | None
@@ -155,6 +162,19 @@ class KeyCalls:
         data = self.requests.request(b"PATCH", target, fields, body)
         # A merge patch that is applied twice leaves what it leaves once, but for the ETag.
         return ApiCall("patch", data, _read_etag, if_match is None)
+
+
+def _is_revision(tag: str | None) -> bool:
+    """Tell whether a condition names a state: what compares and sets can then be repeated.
+
+    For `*` the server is not asked to remember the answer, in its memory and for ten minutes:
+    caches and queues send thousands of these a second.
+    """
+    return tag is not None and tag != "*"
+
+
+def _remembered() -> bytes:
+    return b"Idempotency-Key: %b\r\n" % chance.new_id()
 
 
 def _read_value(answer: Response) -> Value | Unchanged | None:

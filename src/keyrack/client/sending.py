@@ -21,6 +21,7 @@ from keyrack.client.wire import Response, ResponseBody, ResponseHead
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from keyrack.client.config import Observer
     from keyrack.client.pool import SyncConnection
     from keyrack.client.steps import Steps
 
@@ -35,6 +36,7 @@ class Sender:
         self._timeout = config.timeout
         self._retries = config.retries
         self._on_event = config.on_event
+        self.observer: Observer | None = None
         self.pool = Pool(config.address, config.connect_timeout, config.max_connections)
 
     def send(self, call: ApiCall[T], timeout: float | None = None) -> T:
@@ -43,7 +45,7 @@ class Sender:
         `timeout` is in seconds, the client's if it is not given.
         """
         seconds = (timeout or self._timeout) + call.wait
-        if self._on_event is not None:
+        if self._on_event is not None or self.observer is not None:
             return self._send_told(call, seconds)
         deadline = time.monotonic() + seconds
         try:
@@ -71,10 +73,14 @@ class Sender:
                 failure = refused(answer)
 
     def _send_told(self, call: ApiCall[T], seconds: float) -> T:
-        """Send a call, and tell `on_event` how it went."""
+        """Send a call, and tell `on_event` and the observer how it went."""
         began = time.monotonic()
+        observed = None if self.observer is None else self.observer.started(call.operation)
+        if observed is not None and observed.fields:
+            call = call.with_fields(observed.fields)
         retry = Retry(call, self._retries, began + seconds)
         status, reused = 0, False
+        error: BaseException | None = None
         try:
             try:
                 answer, reused = self.pool.exchange(call, seconds, retry.deadline)
@@ -84,15 +90,19 @@ class Sender:
                 answer, reused = self._again(call, retry, failure)
             status = answer.status
             return call.read(answer)
-        except Refused as error:
-            status = error.status
+        except BaseException as failure:
+            error = failure
+            if isinstance(failure, Refused):
+                status = failure.status
             raise
         finally:
             event = RequestEvent(
                 call.operation, status, time.monotonic() - began, retry.made, reused
             )
-            assert self._on_event is not None
-            self._on_event(event)
+            if observed is not None:
+                observed.ended(event, error)
+            if self._on_event is not None:
+                self._on_event(event)
 
     def run(self, steps: Steps[T]) -> T:
         """Do work that takes several calls, and return what comes of it."""
