@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from engine_support.contents import contents
+from engine_support.driven import embedded
 from engine_support.kept import KeptStore
 from engine_support.world import attempt, put
 
@@ -540,3 +541,22 @@ def test_what_was_never_synced_may_be_torn_in_any_way(shm: Path, tmp_path: Path)
             file.write(good[: ends[0] - 1] + b"?" + good[ends[0] :])
             file.flush()
             assert is_refused(store), "the one that was synced"
+
+
+def test_a_refused_start_leaves_what_is_in_memory_alone(kept: KeptStore) -> None:
+    """It may be older than the data directory, and it may be all that is left."""
+    before = contents(kept.engine)
+    kept.engine.database.move(lambda position: position._replace(boot=b"x" * 36))
+    kept.close()
+    with open(kept.data.journal(4), "rb") as file:
+        good = file.read()
+    flip_a_bit(kept.data.journal(4))
+    for _ in range(STARTS):
+        with pytest.raises(StoreError, match="keyrack data salvage"):
+            kept.open()
+        with contextlib.closing(embedded(str(kept.memory), kept.size, kept.events)) as engine:
+            assert contents(engine) == before
+    with open(kept.data.journal(4), "wb") as file:
+        file.write(good)
+    kept.open()
+    assert contents(kept.engine) == before
