@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import Check, Delete, Get, Remember, Set
+from keyrack.engines.contract import Check, Delete, Get, Remember, Set, Space
 from keyrack.engines.embedded.database import NoRoom
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PIECE
@@ -101,20 +101,25 @@ class Demand:
 class Growth:
     """By how much the trees have grown in a transaction, against what was expected."""
 
-    __slots__ = ("_claimed", "_expected", "_most", "_txn")
+    __slots__ = ("_claimed", "_expected", "_most", "_trees", "_txn")
 
     def __init__(self, txn: ReadTransaction, demand: Demand) -> None:
         self._txn = txn
         self._expected = demand.growth(txn)
         self._claimed = demand.pages(txn)
-        self._most = txn.database.pages(txn) + self._expected
+        database = txn.database
+        # Others grow by a few pages only, however many operations there are.
+        self._trees = (database.spaces[Space.KEYS], database.expiry, database.pieces)
+        self._most = self._pages() + self._expected
+
+    def _pages(self) -> int:
+        return sum(map(self._txn.pages, self._trees))
 
     def check(self) -> None:
         """Claim more where it was exceeded. Raises `NoRoom` where that cannot be had."""
-        database = self._txn.database
-        if database.pages(self._txn) <= self._most:
+        if self._pages() <= self._most:
             return
         self._claimed += self._expected
-        if not database.memory.claim(self._claimed, grows=True):
+        if not self._txn.database.memory.claim(self._claimed, grows=True):
             raise NoRoom("no room")
         self._most += self._expected
