@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from access_support import Guarded, Who
-from api_support import Client
+from api_support import Client, Watch
 from engine_support.world import memory_directory
 from keyrack_server import Server
 
@@ -291,6 +291,57 @@ def test_nobody_makes_a_ticket_for_more_than_he_may(service: Guarded, client: Cl
         assert (answer.status, answer.json["rule"]) == (403, rule)
     for wrong in ({"rules": []}, {"rules": ["x"]}, {"rules": ["read keys:aa"], "ttl": 86401}):
         assert client.post("/v1/auth/tickets", wrong, **who.field).status == 400
+
+
+def ticket_for(client: Client, who: Who, *rules: str, ttl: float = 60) -> str:
+    answer = client.post("/v1/auth/tickets", {"rules": rules, "ttl": ttl}, **who.field)
+    assert answer.status == 201, answer
+    text = answer.json["ticket"]
+    assert isinstance(text, str)
+    return text
+
+
+def test_a_ticket_may_stand_in_the_address_of_a_key_and_of_a_watch(
+    service: Guarded, client: Client
+) -> None:
+    who = made(client, service.admin, rules=["all keys:link/*"])
+    text = ticket_for(client, who, "read,set keys:link/report", "watch keys:link/*")
+    link = f"/v1/keys/link/report?ticket={text}"
+    for _ in range(3):
+        assert client.ask("PUT", link + "&ttl=60", b"uploaded").status in (201, 204)
+        read = client.get(link)
+        assert (read.status, read.body) == (200, b"uploaded")
+        assert read["Referrer-Policy"] == "no-referrer"
+        assert client.ask("HEAD", link).status == 200
+    assert client.get(f"/v1/keys/link/other?ticket={text}").status == 403
+    assert client.ask("DELETE", link).status == 401
+    assert client.get(f"/get/link/report?ticket={text}").status == 401
+    assert client.get(f"/v1/keys?ticket={text}").status == 401
+    assert client.get(link + "x").status == 401
+    assert client.get(f"{link}&ticket={text}").status == 400
+    assert client.get(link, **who.field).status == 400
+    with Watch(service.server, f"?prefix=link/&ticket={text}") as watch:
+        assert watch.next().event == "synced"
+        # Whatever else changes in the meantime.
+        other = made(client, service.admin, rules=["read keys:a"])
+        client.put("link/x", **who.field)
+        assert watch.next().data["key"] == "link/x"
+        client.delete(f"/v1/auth/tokens/{other.id}", **service.admin.field)
+        client.delete(f"/v1/auth/tokens/{who.id}", **service.admin.field)
+        assert watch.next().data["reason"] == "revoked"
+    assert client.get(link).status == 401
+    assert text not in service.server.log()
+
+
+def test_a_body_is_not_read_for_a_ticket_that_may_not(service: Guarded, client: Client) -> None:
+    who = made(client, service.admin, rules=["all keys:link/*"])
+    text = ticket_for(client, who, "read keys:link/report")
+    with service.server.connect() as wire:
+        wire.send(
+            b"PUT /v1/keys/link/report?ticket=%b HTTP/1.1\r\nHost: localhost\r\n"
+            b"Content-Length: 1000\r\n\r\n" % text.encode()
+        )
+        assert wire.answer().status == 403
 
 
 def test_all_tickets_end_when_their_key_is_replaced(service: Guarded, client: Client) -> None:

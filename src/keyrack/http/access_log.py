@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from keyrack.http.answer import Headers
@@ -23,6 +24,14 @@ class Access(NamedTuple):
     """How long the client has waited for it, as far as the server knows."""
     fields: Headers
     """The request's header section; names are lower case."""
+
+
+_TICKET: Final = re.compile(rb"(^|&)ticket=[^&]*")
+
+
+def shown_query(query: bytes) -> str:
+    """Return a query as logs may show it: without a ticket."""
+    return _TICKET.sub(rb"\1ticket=-", query).decode("latin-1")
 
 
 AccessLog: TypeAlias = Callable[[Access], None]

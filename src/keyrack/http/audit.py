@@ -10,6 +10,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from keyrack.http.access_log import shown_query
+
 if TYPE_CHECKING:
     from keyrack.http.protocol.request import Request
 
@@ -87,7 +89,7 @@ def _members(
         "path": request.path.decode("latin-1"),
     }
     if request.query:
-        members["query"] = request.query.decode("latin-1")
+        members["query"] = shown_query(request.query)
     refusal = request.refusal
     if refusal is not None:
         members["rule"] = refusal.members.get("rule")

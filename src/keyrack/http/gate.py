@@ -12,6 +12,7 @@ import socket
 import time
 from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote_to_bytes
 
 from keyrack.access.grant import OPEN, Grant, Identity, rights_of
 from keyrack.access.rates import Failures, slot_of
@@ -34,6 +35,7 @@ NOBODY: Final = Grant(Identity(None, "nobody", "anonymous"), rights_of((), (), {
 """What those may do who show nothing, where nothing is allowed to them."""
 _BEARER: Final = b'Bearer realm="keyrack"'
 _BASIC: Final = b'Basic realm="keyrack", charset="UTF-8"'
+_TICKET: Final = b"ticket="
 _PEER: Final = Struct("iII")
 """What SO_PEERCRED says: process, user, group."""
 _WAIT: Final = ((b"Retry-After", b"1"),)
@@ -64,6 +66,34 @@ class Gate:
         if self.table is None:
             return OPEN
         return self.table.anonymous or NOBODY
+
+    def take_ticket(self, request: Request) -> None:
+        """Let a request in by the ticket in its query, if there is one, and take it out of there.
+
+        What is left is what logs and operations see. Raises `Problem`.
+        """
+        parts = request.query.split(b"&")
+        found = [part[len(_TICKET) :] for part in parts if part.startswith(_TICKET)]
+        if not found:
+            return
+        request.query = b"&".join(part for part in parts if not part.startswith(_TICKET))
+        if len(found) > 1 or request.head.credentials is not None:
+            raise Problem("bad-parameter", "Send one ticket, or a token in Authorization.")
+        request.ticket = unquote_to_bytes(found[0]).decode("ascii", "replace")
+        self.admit_ticket(request)
+
+    def admit_ticket(self, request: Request) -> None:
+        """Find out what the ticket of a request stands for now. Raises `Problem`."""
+        if self.table is None or request.ticket is None:
+            return
+        try:
+            request.grant = self.table.ticket(request.ticket, time.time())
+        except LoginFailed as error:
+            self._failed(error.token)
+            fields = challenge(request.head, b"invalid_token")
+            raise Problem("invalid-token", error.detail, fields) from None
+        if request.grant.sources:
+            raise Problem("invalid-token", "This ticket may not be used in an address.")
 
     def meter(self, grant: Grant) -> Headers:
         """Count a request of a token with a rate; raise `Problem` where that is used up.

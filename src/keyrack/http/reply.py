@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Outcome, Write
     from keyrack.http.access_control import AccessControl
     from keyrack.http.answer import Headers
+    from keyrack.http.gate import Gate
     from keyrack.http.key_locks import KeyLocks
     from keyrack.http.protocol.request import Request
     from keyrack.http.tick import Tick
@@ -45,6 +46,11 @@ class Context(NamedTuple):
     trouble: Callable[[], str] = _healthy
     """Says what is wrong with the service as a whole; empty when nothing is."""
     access: AccessControl | None = None
+
+    @property
+    def gate(self) -> Gate | None:
+        """Who may do what; None where that is not known here."""
+        return None if self.access is None else self.access.gate
 
     def meter(self, request: Request) -> Headers:
         """Count a request of a sender with a rate; return the fields that its answer carries.

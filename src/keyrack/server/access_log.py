@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+from keyrack.http.access_log import shown_query
 from keyrack.server.logs import ACCESS
 
 if TYPE_CHECKING:
@@ -19,9 +20,8 @@ _log = logging.getLogger(ACCESS)
 
 def log_access(access: Access) -> None:
     """Log one request. What a client sent is shown as it came, byte for byte."""
-    method, path, query = (
-        part.decode("latin-1") for part in (access.method, access.path, access.query)
-    )
+    method, path = (part.decode("latin-1") for part in (access.method, access.path))
+    query = shown_query(access.query)
     members: dict[str, Any] = {
         "peer": access.peer,
         "method": method,

@@ -11,13 +11,15 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import codec, rights
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
 from keyrack.http.problems import Problem
-from keyrack.http.reply import PendingWrite
+from keyrack.http.reply import PendingWrite, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from keyrack.engines.contract import Outcome
+    from keyrack.http.answer import Headers
     from keyrack.http.api.routes import Route
+    from keyrack.http.gate import Gate
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Reply
 
@@ -79,8 +81,9 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
         if request.method == b"OPTIONS":
             return Answer(204, ((b"Allow", _allowed(resource)),))
         route = admitted(request, resource)
+        fields = _ticketed(request, route, context.gate)
         rights.judge(route.name, request)
-        fields = context.meter(request)
+        fields += context.meter(request)
         if route.body is not None:
             _refuse_coded(request)
         if route.writes:
@@ -89,7 +92,7 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
             codec.parameters(request.query, _known_parameters(route))
             return None
         reply = await route.serve(request, context)
-        if fields and isinstance(reply, Answer):
+        if fields and isinstance(reply, Answer | Stream):
             reply = reply._replace(headers=(*reply.headers, *fields))
         if request.head.idempotency_key is None or type(reply) is not PendingWrite:
             return reply
@@ -104,10 +107,24 @@ def route_of(request: Request) -> Route | None:
     return resource and resource.routes.get(request.method)
 
 
-def judge_head(request: Request) -> None:
+_TAKES_TICKETS: Final = frozenset(("watch", "key_get", "key_put"))
+"""Routes whose addresses may have a ticket: what pages, links and plain uploads use."""
+_NO_REFERRER: Final = ((b"Referrer-Policy", b"no-referrer"),)
+
+
+def _ticketed(request: Request, route: Route, gate: Gate | None) -> Headers:
+    """Let a request in by a ticket in its address; return the fields that its answer carries."""
+    if gate is None or route.name not in _TAKES_TICKETS or b"ticket=" not in request.query:
+        return ()
+    gate.take_ticket(request)
+    return () if request.ticket is None else _NO_REFERRER
+
+
+def judge_head(request: Request, gate: Gate | None = None) -> None:
     """Raise `Problem` for a request that its head alone shows to be one of somebody who may not."""
     route = route_of(request)
     if route is not None:
+        _ticketed(request, route, gate)
         rights.judge(route.name, request)
         if route.body is not None:
             _refuse_coded(request)

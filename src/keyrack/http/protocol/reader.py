@@ -396,7 +396,7 @@ class MessageReader:
 
     def _judge_head(self, request: Request) -> None:
         try:
-            dispatch.judge_head(request)
+            dispatch.judge_head(request, self._worker.gate)
         except Problem as problem:
             self._worker.note(request, problem.kind.status, self._outlet.peer)
             raise

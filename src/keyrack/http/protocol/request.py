@@ -86,6 +86,7 @@ class Request:
         "path",
         "query",
         "refusal",
+        "ticket",
     )
 
     def __init__(
@@ -103,6 +104,8 @@ class Request:
         self.head = head
         self.body = body
         self.grant = grant
+        self.ticket: str | None = None
+        """A ticket that stood in the query, from which it is gone then."""
         self.refusal: Problem | None = None
         """Why the sender may not do this, once that has been found."""
         self.keep_alive = keep_alive

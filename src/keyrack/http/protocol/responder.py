@@ -17,6 +17,7 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
 from keyrack.http.api.counting import request_word
 from keyrack.http.client_memory import LARGE, LITTLE
+from keyrack.http.gate import NOBODY
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.asgi import AsgiExchange
 from keyrack.http.protocol.outlet import CLOSE, KEEP, KEEP_1_0
@@ -398,6 +399,11 @@ class Responder:
         """Find out anew what a request's sender may do."""
         self._worker.gate.admit(request.head, self.outlet.address)
         request.grant = request.head.grant or self._owner.grant
+        if request.ticket is not None:
+            try:
+                self._worker.gate.admit_ticket(request)
+            except Problem:
+                request.grant = NOBODY
 
     def is_over(self, now: float) -> bool:
         """Tell whether the time is over for which the present request was allowed (since 1970)."""
