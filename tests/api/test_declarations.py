@@ -183,7 +183,9 @@ def test_each_kind_of_problem_has_its_page(client: Client) -> None:
 
 
 def test_every_slug_that_is_used_is_a_kind_and_every_kind_is_used() -> None:
-    pattern = re.compile(r'Problem\(\s*"([a-z0-9-]+)"|Why\.[A-Z]+: \(\s*"([a-z-]+)"')
+    pattern = re.compile(
+        r'(?:Problem\(|_noted\(\s*request,)\s*"([a-z0-9-]+)"|Why\.[A-Z]+: \(\s*"([a-z-]+)"'
+    )
     text = "".join(path.read_text() for path in (SOURCE / "http").rglob("*.py"))
     used = {one or other for one, other in pattern.findall(text)}
     used |= {"bad-host"} if '"bad-host" if name' in text else set()

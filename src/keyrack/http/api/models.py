@@ -22,7 +22,7 @@ Ttl: TypeAlias = Annotated[
     msgspec.Raw,
     Meta(
         description=f"Seconds until the key ends: 0.001 to {_MAX_TTL}, or null for none.",
-        extra_json_schema={"type": ["number", "null"], "exclusiveMinimum": 0, "maximum": _MAX_TTL},
+        extra_json_schema={"type": ["number", "null"], "minimum": 0.001, "maximum": _MAX_TTL},
     ),
 ]
 AnyJson: TypeAlias = Annotated[

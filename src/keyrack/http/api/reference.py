@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import html
+import json
+import shlex
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -62,6 +64,7 @@ def openapi() -> dict[str, Any]:
             "description": "An in-memory key-value store that is spoken to with plain HTTP.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "The service that this document comes from."}],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
     }
@@ -95,9 +98,22 @@ def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
         },
     }
     if route.body is not None:
-        content = {route.body.media_type: {"schema": _schema(route.body, schemas)}}
+        media: dict[str, Any] = {"schema": _schema(route.body, schemas)}
+        example = _sent_by(route)
+        if example is not None:
+            media["example"] = example
+        content = {route.body.media_type: media}
         described["requestBody"] = {"required": route.name != "counter", "content": content}
     return described
+
+
+def _sent_by(route: Route) -> Any:
+    """Return the body that a route's example sends, None where that is a file or nothing."""
+    words = shlex.split(route.example.rpartition("&& ")[2])
+    if "-d" not in words:
+        return None
+    body = words[words.index("-d") + 1]
+    return json.loads(body) if body.startswith("{") else body
 
 
 _SECURITY_SCHEMES: Final = {

@@ -222,6 +222,32 @@ _TABLE: Final = (
         serve=keys.seed_get,
     ),
     Route(
+        "key_put",
+        "PUT",
+        "/v1/keys/{key}",
+        "Store a value",
+        "The body is kept byte for byte with its `Content-Type`. Without one, or as a form (what "
+        "curl says unless told otherwise), it is text if it is UTF-8, else octets.",
+        "O(log keys + size)",
+        "curl -i -X PUT 'localhost:8088/v1/keys/greeting?ttl=60' -d hello",
+        (
+            Reaction(201, "Stored under a key that did not exist.", None, ("ETag",)),
+            Reaction(204, "Replaced.", None, ("ETag",)),
+        ),
+        (
+            *_WRITE_PROBLEMS,
+            "bad-ttl",
+            "bad-condition",
+            "precondition-failed",
+            "unsupported-media-type",
+        ),
+        (_TTL, _IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        Shape(_ANY),
+        writes=True,
+        blind=True,
+        serve=keys.key_put,
+    ),
+    Route(
         "key_get",
         "GET",
         "/v1/keys/{key}",
@@ -256,32 +282,6 @@ _TABLE: Final = (
         serve=watch.read,
     ),
     Route(
-        "key_put",
-        "PUT",
-        "/v1/keys/{key}",
-        "Store a value",
-        "The body is kept byte for byte with its `Content-Type`. Without one, or as a form (what "
-        "curl says unless told otherwise), it is text if it is UTF-8, else octets.",
-        "O(log keys + size)",
-        "curl -i -X PUT 'localhost:8088/v1/keys/greeting?ttl=60' -d hello",
-        (
-            Reaction(201, "Stored under a key that did not exist.", None, ("ETag",)),
-            Reaction(204, "Replaced.", None, ("ETag",)),
-        ),
-        (
-            *_WRITE_PROBLEMS,
-            "bad-ttl",
-            "bad-condition",
-            "precondition-failed",
-            "unsupported-media-type",
-        ),
-        (_TTL, _IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
-        Shape(_ANY),
-        writes=True,
-        blind=True,
-        serve=keys.key_put,
-    ),
-    Route(
         "key_delete",
         "DELETE",
         "/v1/keys/{key}",
@@ -309,6 +309,8 @@ _TABLE: Final = (
         "JSON Merge Patch (RFC 7396): members of the patch replace those of the value, members "
         "that are null go. The TTL stays. Numbers that are not touched stay as they are written.",
         "O(log keys + size)",
+        "curl -X PUT localhost:8088/v1/keys/config "
+        "-H 'Content-Type: application/json' -d '{\"debug\":true}' && "
         "curl -i -X PATCH localhost:8088/v1/keys/config "
         "-H 'Content-Type: application/merge-patch+json' -d '{\"debug\":null,\"level\":2}'",
         (Reaction(204, "Changed.", None, ("ETag",)),),
@@ -463,7 +465,9 @@ _TABLE: Final = (
         "Give a lock back",
         "With its token; or, with `force=true`, take it from a holder that is gone.",
         "O(log locks)",
-        "curl -i -X DELETE 'localhost:8088/v1/locks/report?token=1795474670195050'",
+        "curl localhost:8088/v1/locks/backup -H 'Content-Type: application/json' "
+        '-d \'{"owner":"job-8","ttl":30}\' -o taken.json && curl -i -X DELETE '
+        "\"localhost:8088/v1/locks/backup?token=$(grep -oE '[0-9]{16}' taken.json)\"",
         (Reaction(204, "Given back."),),
         (*_READ_PROBLEMS, "lock-held", "lock-not-held"),
         (
