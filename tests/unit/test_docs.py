@@ -62,3 +62,16 @@ def test_the_readme_names_every_verb_of_the_command() -> None:
     readme = read("README.md")
     for verb in VERBS:
         assert f"keyrack {verb}" in readme or f"`{verb}`" in readme, verb
+
+
+PAGES = sorted(
+    path.relative_to(ROOT)
+    for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("bench/*.md"))
+)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", read(str(page))):
+        if not re.match(r"[a-z]+:", link):
+            assert (ROOT / page.parent / link).exists(), link
