@@ -77,12 +77,13 @@ $(CONSOLE)/.ready: requirements/console.txt tests/console/tools/package.json tes
 	npm --prefix $(CONSOLE) ci --ignore-scripts --no-audit --no-fund --loglevel error
 	@touch $@
 
-## lint: check style (ruff) and types (mypy, strict)
+## lint: check style (ruff), types (mypy, strict) and the structure of the source
 .PHONY: lint
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python scripts/check_structure.py
 
 ## structure: check what no linter does: cycles, direction of imports, size of classes, names used twice
 .PHONY: structure
