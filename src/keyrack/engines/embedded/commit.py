@@ -392,7 +392,10 @@ class Commit:
 
     def _revision(self, operation: Operation) -> int | None:
         """Return the present revision of an operation's key, None when it is missing."""
-        raw = self._present(operation.key, getattr(operation, "space", _KEYS))
+        space = _KEYS
+        if isinstance(operation, Set | Delete | Touch | Check):
+            space = operation.space
+        raw = self._present(operation.key, space)
         return None if raw is None else wire.revision(raw)
 
     def _refused(self, key: bytes, condition: Condition, space: Space) -> Refusal | None:
