@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyrack.client import wire
 from keyrack.client.calls import ApiCall, json_body, json_response
-from keyrack.client.errors import ProtocolError
+from keyrack.client.errors import ProtocolError, Refused
 
 if TYPE_CHECKING:
     from keyrack.client.calls import Requests
@@ -44,7 +44,20 @@ def importing(requests: Requests, stop_on_error: bool) -> ApiCall[dict[str, Any]
     query = wire.query([("on_error", "stop" if stop_on_error else "continue")])
     fields = b"Content-Type: application/x-ndjson\r\n"
     head = requests.chunked(b"POST", b"/v1/import" + query, fields)
-    return ApiCall("import", head, json_response, False)
+    return ApiCall("import", head, _read_report, False)
+
+
+def _read_report(response: Response) -> dict[str, Any]:
+    """Return what was imported and what not, which is a refusal's members when nothing was."""
+    try:
+        report: dict[str, Any] = json_response(response)
+    except Refused as error:
+        if error.kind != "nothing-imported":
+            raise
+        return {
+            name: error.members.get(name) for name in ("imported", "failed", "errors", "stopped")
+        }
+    return report
 
 
 def chunk(piece: bytes) -> bytes:
