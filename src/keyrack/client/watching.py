@@ -136,9 +136,9 @@ class Watching:
         asked: list[tuple[str, str | bytes]] = [("prefix", prefix) for prefix in self._prefixes]
         if self._values:
             asked.append(("values", "true"))
-        fields = b"Accept: text/event-stream\r\n"
         if self.position is not None:
-            fields += b"Last-Event-ID: %d\r\n" % self.position
+            asked.append(("since", str(self.position)))
+        fields = b"Accept: text/event-stream\r\n"
         return self._keys.requests.request(b"GET", b"/v1/watch" + wire.query(asked), fields)
 
     def feed(self, data: bytes) -> Iterator[WatchItem]:
@@ -153,6 +153,8 @@ class Watching:
 
     def _item(self, message: Message) -> WatchItem | None:
         if message.event == "reset":
+            if '"reason":"revoked"' in message.data:
+                return None  # the next request is told why it may not watch any more
             gone = HistoryGone(410, "This watch was too far behind. List the keys, then watch.")
             self.lost(gone)
             return None
