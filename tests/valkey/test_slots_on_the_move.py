@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import time
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 from valkey_support.engines import done, opened, run, value_of
 from valkey_support.load import Load
 from valkey_support.moving import CLI, Move, finish_reshard, fix, reshard
-from valkey_support.servers import ClusterOfSix, Server
+from valkey_support.servers import ClusterOfSix, Server, is_primary, until
 
 from keyrack.engines.contract import (
     ANY,
@@ -28,12 +29,12 @@ from keyrack.engines.contract import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from keyrack.engines.valkey.engine import ValkeyEngine
 
 pytestmark = pytest.mark.timeout(120)
-TIMEOUT = 0.15
+PATIENCE = 0.15
 SLOTS = 300
 """So many of a primary's slots are moved; they hold the first shards of a store."""
 MOVING = Refusal(Why.MOVING)
@@ -41,6 +42,14 @@ NEW = Condition(none_match=ANY)
 LOCK = Set(b"{t}lock", b"me", ttl_ms=600_000, condition=NEW, space=Space.LOCKS)
 STAYS = Set(b"{t}stays", b"v", ttl_ms=600_000, condition=NEW)
 NAMES = [b"{t}%d" % number for number in range(4)]
+
+
+@contextlib.asynccontextmanager
+async def impatient(url: str) -> AsyncIterator[ValkeyEngine]:
+    """Have a store open that does not wait long for a slot, but for a server on a busy machine."""
+    async with opened(url, 5.0) as engine:
+        engine.calls.timeout = engine.calls.servers.patience = PATIENCE
+        yield engine
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +134,7 @@ def test_each_stage_of_a_move_serves_a_shard_right_or_not_at_all(
     async def look() -> None:
         for server in six.primaries():
             server.ask("FLUSHALL")
-        async with opened(six.url, TIMEOUT) as engine:
+        async with impatient(six.url) as engine:
             model = Model(engine)
             await model.prepare()
             slot = engine.layout.slots[engine.layout.shard_of(b"{t}")]
@@ -169,7 +178,7 @@ def test_a_shard_is_not_served_when_its_slot_was_closed_with_a_part_at_the_other
     async def look() -> None:
         for server in six.primaries():
             server.ask("FLUSHALL")
-        async with opened(six.url, TIMEOUT) as engine:
+        async with impatient(six.url) as engine:
             load = Load(engine, [b"{t}%d" % number for number in range(12)])
             async with load.running():
                 slot = engine.layout.slots[engine.layout.shard_of(b"{t}")]
@@ -257,7 +266,7 @@ def test_a_reshard_there_and_back_under_load_breaks_nothing(
     async def look() -> None:
         for server in six.primaries():
             server.ask("FLUSHALL")
-        async with opened(six.url, 0.5) as engine:
+        async with impatient(six.url) as engine:
             slots = [slot for slot in engine.layout.slots if slot < SLOTS]
             load = Load(engine, keys_of(engine, slots, 12))
             async with load.running():
@@ -268,3 +277,53 @@ def test_a_reshard_there_and_back_under_load_breaks_nothing(
             assert (Why.MOVING in load.refused) == killed
 
     run(look())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+@pytest.mark.skipif(not CLI, reason="neither valkey-cli nor redis-cli is installed")
+@pytest.mark.parametrize("victim", ["source", "target"])
+@pytest.mark.parametrize("order", [state_first, records_first])
+def test_a_primary_that_dies_in_the_middle_of_a_move_breaks_nothing(
+    victim: str, order: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    """Its replica has all of it and takes over; then the move is brought to its end."""
+    six = ClusterOfSix()
+
+    def move_and_kill(slot: int) -> None:
+        move = Move(six, slot)
+        move.begin()
+        keys = order(move.keys())
+        for key in keys[: len(keys) // 2]:
+            move.carry(key)
+            time.sleep(0.01)
+        time.sleep(1.0)  # so that replicas have it too
+        dead = {"source": move.source, "target": move.target}[victim]
+        dead.kill()
+        until(lambda: len(six.primaries()) == 3, "another primary")
+        dead.start()
+        until(lambda: not is_primary(dead), "a replica")
+        fix(six.primaries()[0])
+        until(lambda: settled(six), "a cluster that agrees")
+
+    async def look() -> None:
+        async with opened(six.url, 1.0) as engine:
+            slot = engine.layout.slots[0]
+            load = Load(engine, keys_of(engine, [slot], 20))
+            async with load.running():
+                await asyncio.sleep(0.5)
+                await asyncio.to_thread(move_and_kill, slot)
+                await asyncio.sleep(0.5)
+            assert load.done > 500
+            await load.prove()
+
+    try:
+        run(look())
+    finally:
+        for one in six.everybody():
+            one.remove()
+
+
+def settled(six: ClusterOfSix) -> bool:
+    """Tell whether no slot is open at any primary."""
+    return not any(b"[" in server.ask("CLUSTER", "NODES") for server in six.primaries())

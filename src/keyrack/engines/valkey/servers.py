@@ -275,6 +275,8 @@ class Servers(abc.ABC):
         self._address = address
         self._login = login
         self._changed = changed
+        self.patience = login.timeout
+        """Seconds for which a command that servers refuse for the moment is tried again."""
         self.on_the_move: Callable[[int], None] = lambda slot: None
         """Called when a server says that a slot is on its way to another one."""
         self._loop = asyncio.get_running_loop()
@@ -328,7 +330,7 @@ class Servers(abc.ABC):
         if code in ("TRYAGAIN", "ASK"):
             self.on_the_move(call.slot)
         again = call.tries <= _MOST_TRIES and not self._closed
-        again = again and self._loop.time() - call.asked < self._login.timeout
+        again = again and self._loop.time() - call.asked < self.patience
         if code == "TRYAGAIN" and call.divisible:
             call.done(error)
         elif not again:
