@@ -25,7 +25,7 @@ test: $(VENV)/.dev
 
 # Suites that ask everything of HTTP that an engine which answers late could get wrong.
 LATE_TESTS ?= tests/http/test_seed_api.py tests/http/test_resource_api.py tests/http/test_lanes_agree.py \
-  tests/http/test_answers_are_not_crossed.py tests/http/test_slow_and_lost_clients.py tests/api
+  tests/http/test_answers_are_not_crossed.py tests/http/test_slow_and_lost_clients.py tests/api tests/client
 
 ## test-late: serve engines that answer late in the embedded one's place (LATE_TESTS=tests for all tests)
 .PHONY: test-late
@@ -44,7 +44,12 @@ test-faults: $(VENV)/.dev
 ENGINE ?= valkey
 .PHONY: test-valkey
 test-valkey: $(VENV)/.dev
-	KEYRACK_TEST_ENGINE=$(ENGINE) $(BIN)/python -m pytest tests/http tests/api tests/consistency $(ARGS)
+	KEYRACK_TEST_ENGINE=$(ENGINE) $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/http tests/api tests/client tests/consistency $(ARGS)
+
+## test-adapters: run other projects' own suites over the adapters; fetches them, about four minutes
+.PHONY: test-adapters
+test-adapters: $(VENV)/.dev
+	PYTHON=$(abspath $(BIN))/python scripts/test-adapters.sh $(ARGS)
 
 # The console's tests drive Debian's Chromium; its types are checked by TypeScript, which ships nothing.
 CONSOLE := .delivery/console
@@ -114,7 +119,7 @@ fuzz: $(VENV)/.dev .delivery/fuzz/.installed
 	@touch $@
 
 # The suites of `make test`, from a directory that has no source tree beside it.
-WHEEL_TESTS ?= $(addprefix ../tests/,unit engine http process api consistency valkey durable)
+WHEEL_TESTS ?= $(addprefix ../tests/,unit engine http process api access client consistency valkey durable)
 
 ## test-wheel: run every test against the built wheel, as CI does (WHEEL_TESTS=../tests/unit for some)
 .PHONY: test-wheel
