@@ -812,6 +812,7 @@ LEFT_TO_THE_CHART = {
     "engine_key": "valkey.tls",
     "valkey_wait": "valkey.wait",
     "valkey_may_evict": "valkey.mayEvict",
+    "tls_min": "HTTPS ends at the Ingress",
     "tls_client_ca": "HTTPS ends at the Ingress",
     "tls_client_required": "as tls_client_ca",
     "auth": "auth.enabled and auth.existingSecret",
