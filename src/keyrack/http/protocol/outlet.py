@@ -84,6 +84,8 @@ class Outlet:
     @property
     def peer(self) -> str:
         """Who the client is, for the access log."""
+        if self.transport.is_closing():
+            return "gone"  # it went away while its write was done; uvloop knows it no more
         found = get_remote_addr(self.transport)
         return f"{found[0]}:{found[1]}" if found else "unix"
 
