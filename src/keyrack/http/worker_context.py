@@ -94,8 +94,13 @@ class WorkerContext:
         """Header sections that are recognised. They hold secrets: nothing may show them."""
         self.log = logging.getLogger("keyrack.http")
 
+    @property
+    def is_audited(self) -> bool:
+        """Whether there is an audit trail."""
+        return self._audit is not None
+
     def note(self, request: Request, status: int, peer: str) -> None:
-        """Tell the audit trail of a request that was answered."""
+        """Tell the audit trail, if there is one, of a request that was answered."""
         if self._audit is None:
             return
         route = dispatch.route_of(request)

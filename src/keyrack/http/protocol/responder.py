@@ -323,7 +323,8 @@ class Responder:
         self.outlet.write_answer(answer, method, end)
 
     def _log_access(self, request: Request, answer: Answer) -> None:
-        self._worker.note(request, answer.status, self.outlet.peer)
+        if self._worker.is_audited:
+            self._worker.note(request, answer.status, self.outlet.peer)
         if self._worker.access_log is None:
             return
         self._worker.access_log(
