@@ -90,11 +90,11 @@ def test_since_and_token(client: Client, number: str) -> None:
 )
 def test_fields_with_numbers(client: Client, key: str, number: str) -> None:
     text = number.encode().decode("latin-1")
-    assert client.get("/v1/watch", Last_Event_ID=text).status == 400
+    if text:  # an empty position is none, and a preference that is not understood is passed over
+        assert client.get("/v1/watch", Last_Event_ID=text).status == 400
     client.put(key)
     answer = client.get(f"/v1/keys/{key}", If_None_Match='"5"', Prefer=f"wait={text}")
-    means_one = number in ('"1"', "1,5", "1;2")
-    assert answer.status == (200 if means_one else 400)
+    assert answer.status == 200
 
 
 JSON_NUMBERS = (
@@ -335,7 +335,8 @@ def test_a_number_as_a_value_is_exact(client: Client, key: str, number: str) -> 
 def test_the_highest_positions_are_no_trouble(client: Client, server: Server) -> None:
     for position in ("9223372036854775807", "9223372036854775808", "9999999999999999999"):
         assert client.get(f"/v1/watch?since={position}").status == 410
-        assert client.get("/v1/watch", Last_Event_ID=position).status == 410
+        with Watch(server, Last_Event_ID=position) as watch:
+            assert watch.next().event == "reset"
         assert client.delete(f"/v1/locks/high?token={position}").status == 404
         answer = client.batch({"op": "check", "key": "high", "if_match": position})
         assert answer.status == 409

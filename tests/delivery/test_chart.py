@@ -480,7 +480,18 @@ def test_the_pods_may_call_nobody_but_valkey(values: str, ports: set[int]) -> No
 
 def test_browsers_may_use_the_names_of_the_ingress() -> None:
     names = environment(of_set("ingress"))["KEYRACK_ALLOWED_HOSTS"]
-    assert names == "keyrack.internal,keyrack.example.org,.keys.example.org"
+    given = "keyrack.internal,keyrack.example.org,.keys.example.org"
+    assert names.startswith(given)
+
+
+def test_pods_may_use_the_names_of_the_services_as_soon_as_names_are_given() -> None:
+    names = environment(of_set("ingress"))["KEYRACK_ALLOWED_HOSTS"].split(",")
+    name = only(of_set("ingress"), "Ingress")["metadata"]["name"]
+    space = only(of_set("ingress"), "Ingress")["metadata"].get("namespace", "default")
+    for service in (name, f"{name}-headless"):
+        for host in (service, f"{service}.{space}", f"{service}.{space}.svc.cluster.local"):
+            assert host in names, host
+    assert "KEYRACK_ALLOWED_HOSTS" not in environment(of_set("default"))
 
 
 # Names

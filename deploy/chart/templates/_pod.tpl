@@ -252,12 +252,18 @@ cores: 56 MB and 7 MB a second; and a volume may be slow.
 {{ mul 8 (include "keyrack.savingSeconds" .) }}
 {{- end }}
 
-{{/* A browser may only use names that the service knows; the Ingress' are among them. */}}
+{{/* As soon as names are given, everybody has to use one of them: the Ingress' are added, and those by which pods call the Services. */}}
 {{- define "keyrack.allowedHosts" -}}
 {{- $hosts := .Values.settings.allowedHosts -}}
 {{- if .Values.ingress.enabled -}}
 {{- range .Values.ingress.hosts -}}
 {{- $hosts = append $hosts (trimPrefix "*" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if $hosts -}}
+{{- $name := include "keyrack.fullname" . -}}
+{{- range list $name (printf "%s-headless" $name) -}}
+{{- $hosts = concat $hosts (list . (printf "%s.%s" . $.Release.Namespace) (printf "%s.%s.svc" . $.Release.Namespace) (printf ".%s.%s.svc" . $.Release.Namespace) (printf "%s.%s.svc.cluster.local" . $.Release.Namespace) (printf ".%s.%s.svc.cluster.local" . $.Release.Namespace)) -}}
 {{- end -}}
 {{- end -}}
 {{ $hosts | uniq | join "," }}
