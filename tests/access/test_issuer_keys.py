@@ -15,7 +15,8 @@ import pytest
 from access.test_connections import Authority
 
 from keyrack.access.model import Issuer
-from keyrack.server.issuer_keys import IssuerKeys, fetch
+from keyrack.server.issuer_fetch import fetch
+from keyrack.server.issuer_keys import IssuerKeys
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-import ssl
 import time
-import urllib.request
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.access.file import check_jwks
@@ -24,7 +22,7 @@ if TYPE_CHECKING:
 _EVERY_SECONDS: Final = 600.0
 _AGAIN_SECONDS: Final = 60.0
 """The least between two fetches, however many unknown keys are asked for."""
-_TIMEOUT: Final = 10.0
+
 _MOST_BYTES: Final = 1 << 20
 
 _log = logging.getLogger("keyrack.auth")
@@ -66,6 +64,9 @@ class IssuerKeys:
             code = 1
             try:
                 become_child()
+                # Only the child needs what speaks HTTP, and the limit on memory counts it.
+                from keyrack.server.issuer_fetch import fetch
+
                 os.write(file, fetch(issuer))
                 code = 0
             except Exception as error:
@@ -95,22 +96,3 @@ class IssuerKeys:
         changed = self._known.get(url) != text
         self._known[url] = text
         return changed
-
-
-def fetch(issuer: Issuer) -> bytes:
-    """Return what is at an issuer's URL."""
-    asked = urllib.request.Request(issuer.jwks, headers={"Accept": "application/json"})
-    if issuer.bearer_token_file is not None:
-        with open(issuer.bearer_token_file, encoding="ascii") as file:
-            asked.add_header("Authorization", f"Bearer {file.read().strip()}")
-    context = ssl.create_default_context(cafile=issuer.ca)
-    opener = urllib.request.build_opener(_NoRedirect, urllib.request.HTTPSHandler(context=context))
-    with opener.open(asked, timeout=_TIMEOUT) as answer:
-        return bytes(answer.read(_MOST_BYTES))
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """Goes nowhere else: a token that is sent along is for the one server that was named."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Refuse."""
