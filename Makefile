@@ -45,6 +45,7 @@ ENGINE ?= valkey
 .PHONY: test-valkey
 test-valkey: $(VENV)/.dev
 	KEYRACK_TEST_ENGINE=$(ENGINE) $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/http tests/api tests/client tests/consistency $(ARGS)
+	KEYRACK_TEST_ROUNDS=2 $(BIN)/python -m pytest tests/valkey/test_slots_on_the_move.py $(ARGS)
 
 ## test-adapters: run other projects' own suites over the adapters; fetches them, about four minutes
 .PHONY: test-adapters

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from engine_support.world import rounds
 from valkey_support.engines import done, opened, run, value_of
 from valkey_support.load import Load
 from valkey_support.moving import CLI, Move, finish_reshard, fix, reshard
@@ -282,6 +283,9 @@ def test_a_reshard_there_and_back_under_load_breaks_nothing(
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not CLI, reason="neither valkey-cli nor redis-cli is installed")
+# The last writes before the kill are lost where the replica is behind, as it is on a busy machine:
+# this is of the long part, `make test-valkey`, which runs it alone.
+@pytest.mark.skipif(rounds(1) < 2, reason="needs a machine to itself: make test-valkey")
 @pytest.mark.parametrize("victim", ["source", "target"])
 @pytest.mark.parametrize("order", [state_first, records_first])
 def test_a_primary_that_dies_in_the_middle_of_a_move_breaks_nothing(
