@@ -26,6 +26,7 @@ finish() {
 }
 trap finish EXIT
 
+: >"$work/log" # it is read before the service has begun to write
 "$python" -m keyrack serve --port 0 --workers 1 --memory 256m >"$work/log" 2>&1 &
 service=$!
 url=

@@ -140,7 +140,11 @@ def _is_open(route: Route) -> bool:
 
 
 def _problems(route: Route) -> tuple[str, ...]:
-    return route.problems if _is_open(route) else (*route.problems, *_OF_ACCESS)
+    """Return what a route may be refused for: its own problems, and those of what it takes."""
+    found = route.problems if _is_open(route) else (*route.problems, *_OF_ACCESS)
+    reused = "idempotency-key-reused"
+    takes_key = any(parameter.name == "Idempotency-Key" for parameter in route.parameters)
+    return (*found, reused) if takes_key and reused not in found else found
 
 
 _OF_ACCESS: Final = ("unauthenticated", "invalid-token", "forbidden", "rate-limited")
