@@ -267,7 +267,8 @@ def test_the_time_and_the_longest_wait_can_be_set() -> None:
         began = time.monotonic()
         tag = one.get("/v1/keys/n")["ETag"]
         assert one.get("/v1/keys/n", If_None_Match=tag, Prefer="wait=60").status == 304
-        assert 0.2 <= time.monotonic() - began < 20
+        # A wait counts from the turn of the loop that read the request, which began a little before.
+        assert 0.15 <= time.monotonic() - began < 20
 
 
 def test_another_fingerprint_is_refused_only_while_it_is_kept(inside: Inside) -> None:
