@@ -267,7 +267,7 @@ def test_the_time_and_the_longest_wait_can_be_set() -> None:
         began = time.monotonic()
         tag = one.get("/v1/keys/n")["ETag"]
         assert one.get("/v1/keys/n", If_None_Match=tag, Prefer="wait=60").status == 304
-        # A wait counts from the turn of the loop that read the request, which began a little before.
+        # A wait counts from the turn of the loop that read the request: it began before.
         assert 0.15 <= time.monotonic() - began < 20
 
 
