@@ -2,12 +2,12 @@
 
 import sys
 
-from keyrack.cli import run
+from keyrack.cli import run, streams
 
 
 def main() -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(sys.argv[1:]))
+    sys.exit(streams.guard(run, sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ wait for the server's modules.
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from typing import Final
 
 from keyrack import __version__
+from keyrack.cli import typos
 
 VERBS: Final = {
     "serve": ("serve", "Run the service"),
@@ -28,8 +28,6 @@ VERBS: Final = {
 }
 """Each verb's module and what it does."""
 
-_INTERRUPTED: Final = 130
-
 
 def run(arguments: list[str]) -> int:
     """Do what the arguments say and return the exit code."""
@@ -44,22 +42,20 @@ def run(arguments: list[str]) -> int:
             return _run_verb(verb, ["--help"])
         case [verb, *rest] if verb in VERBS:
             return _run_verb(verb, rest)
-    if arguments:
-        print(f"keyrack: {' '.join(arguments[:2])!r} is no command.", file=sys.stderr)
-    print(_help(), file=sys.stderr)
+    print(_misused(arguments), file=sys.stderr)
     return 2
 
 
 def _run_verb(verb: str, arguments: list[str]) -> int:
-    module = importlib.import_module(f"keyrack.cli.{VERBS[verb][0]}")
-    try:
-        return int(module.run(arguments))
-    except KeyboardInterrupt:
-        return _INTERRUPTED
-    except BrokenPipeError:
-        # The reader has gone; without this, Python would complain again when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+    return int(importlib.import_module(f"keyrack.cli.{VERBS[verb][0]}").run(arguments))
+
+
+def _misused(arguments: list[str]) -> str:
+    if not arguments:
+        return _help()
+    word = arguments[1] if arguments[0] == "help" else arguments[0]
+    meant = typos.proposal(word, (*VERBS, "help", "--help", "--version"))
+    return f"keyrack: {word!r} is no command{meant}; `keyrack help` lists them."
 
 
 def _help() -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from typing import TYPE_CHECKING, Final
 
+from keyrack.cli.parser import Parser
 from keyrack.client import Ambiguous, Client, KeyrackError, ProtocolError, Raw, Unreachable
 from keyrack.client.address import DEFAULT_URL
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 OK: Final = 0
@@ -22,11 +23,9 @@ UNREACHABLE: Final = 3
 _EPILOG: Final = "exit codes: 0 done, 1 missing or refused, 2 misused, 3 the service did not answer"
 
 
-def parser(verb: str, description: str, *, key: bool = True) -> argparse.ArgumentParser:
+def parser(verb: str, description: str, *, key: bool = True) -> Parser:
     """Return a parser with the key, if there is one, and the flags that say where to ask."""
-    made = argparse.ArgumentParser(
-        prog=f"keyrack {verb}", description=description, epilog=_EPILOG, allow_abbrev=False
-    )
+    made = Parser(prog=f"keyrack {verb}", description=description, epilog=_EPILOG)
     if key:
         made.add_argument("key", metavar="KEY")
     made.add_argument(

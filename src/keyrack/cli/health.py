@@ -7,7 +7,6 @@ check needs: it follows every change of these settings, and none has to be given
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import http.client
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from keyrack.cli import asking
+from keyrack.cli.parser import Parser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,11 +50,10 @@ class _Unhealthy(Exception):
 
 def run(arguments: list[str]) -> int:
     """Ask /healthz once. Print nothing when it answers 200, and one sentence otherwise."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack health",
         description="Tell by the exit code whether a service is alive.",
         epilog=_EPILOG,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--url",

@@ -6,7 +6,6 @@ needs nothing but Keyrack, and so runs where its image does (`helm test`). A tes
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import os
 import secrets
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from keyrack.cli.asking import MISUSED, OK, REFUSED, UNREACHABLE, complain
+from keyrack.cli.parser import Parser
 from keyrack.client.address import DEFAULT_URL
 
 if TYPE_CHECKING:
@@ -90,12 +90,11 @@ def run(arguments: list[str]) -> int:
         return complain(f"{url} gave no usable answer ({error}).", UNREACHABLE)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="keyrack verify",
-        description="_Check a running service from outside: the seed API, to the letter.",
+        description="Check a running service from outside: the seed API, to the letter.",
         epilog="exit codes: 0 all is right, 1 an answer is not, 2 misused, 3 no answer",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--url",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from typing import TYPE_CHECKING
 
 from keyrack.cli import asking
+from keyrack.cli.parser import Parser
 
 if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.salvage import Plan
@@ -17,12 +17,11 @@ def run(arguments: list[str]) -> int:
     from keyrack.engines.embedded.durability import data_directory
     from keyrack.engines.embedded.durability.salvage import plan
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack data check",
         description="Read every file of a data directory that the next start would read, and say "
         "what is damaged, what can be read, and what is lost. Nothing is changed.",
         epilog="exit codes: 0 nothing is lost, 1 something is, or it cannot be read, 2 misused",
-        allow_abbrev=False,
     )
     parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from keyrack.cli import asking
 from keyrack.cli.data.check import told
+from keyrack.cli.parser import Parser
 from keyrack.cli.snapshot.shown import shown
 
 
@@ -14,14 +14,13 @@ def run(arguments: list[str]) -> int:
     """Make a snapshot of what can be read, set the rest aside, and print what is lost."""
     from keyrack.engines.contract import StoreError
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack data salvage",
         description="Make a snapshot of what can be read of a damaged data directory, for the next "
         "start. What is damaged, and all journals, are renamed and kept (.set-aside). Where "
         "nothing is lost nothing is changed, but a damaged file `keyrack`, which is made anew. "
         "`keyrack data check` says beforehand what is lost.",
         epilog="exit codes: 0 done, or nothing to do; 1 refused, 2 misused",
-        allow_abbrev=False,
     )
     parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")
     try:

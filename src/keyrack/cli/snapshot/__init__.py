@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 from typing import Final
+
+from keyrack.cli import group
 
 VERBS: Final = {
     "save": ("save", "Have a running service take one, and fetch it"),
@@ -14,21 +14,9 @@ VERBS: Final = {
 }
 """Each verb's module and what it does."""
 
+_ABOUT: Final = "Work with snapshots, the files that keep a store on a disk."
+
 
 def run(arguments: list[str]) -> int:
     """Do what the arguments say and return the exit code."""
-    match arguments:
-        case [verb, *rest] if verb in VERBS:
-            return int(importlib.import_module(f"{__name__}.{VERBS[verb][0]}").run(rest))
-    parser = argparse.ArgumentParser(
-        prog="keyrack snapshot",
-        usage="keyrack snapshot COMMAND [...]",
-        description="Work with snapshots, the files that keep a store on a disk.",
-        epilog="`keyrack snapshot COMMAND --help` tells more.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb, (_, summary) in VERBS.items():
-        commands.add_parser(verb, help=summary)
-    parser.parse_args(arguments)
-    raise AssertionError("whatever is no verb ends in a message")
+    return group.run(__name__, VERBS, _ABOUT, arguments)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from typing import TYPE_CHECKING
 
 from keyrack.cli import asking
+from keyrack.cli.parser import Parser
 from keyrack.cli.snapshot.shown import shown
 
 if TYPE_CHECKING:
@@ -18,11 +18,10 @@ def run(arguments: list[str]) -> int:
     from keyrack.engines.contract import StoreError
     from keyrack.engines.embedded.durability import data_directory
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack snapshot list",
         description="Show the snapshots in a data directory, the newest first.",
         epilog="exit codes: 0 done, 1 one is damaged, 2 misused",
-        allow_abbrev=False,
     )
     parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")
     try:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 
 from keyrack.cli import asking
+from keyrack.cli.parser import Parser
 from keyrack.cli.snapshot.shown import shown
 
 
@@ -14,13 +14,12 @@ def run(arguments: list[str]) -> int:
     """Check a snapshot and make it the newest of a data directory that no service has."""
     from keyrack.engines.contract import StoreError
 
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack snapshot restore",
         description="Make a snapshot the newest of a data directory that no service uses. The next "
         "service that is started on it begins with what the snapshot holds; what the directory "
         "held before stays there as an older snapshot, as long as it is kept.",
         epilog="exit codes: 0 done, 1 refused, 2 misused",
-        allow_abbrev=False,
     )
     parser.add_argument("file")
     parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 from keyrack.cli import asking
+from keyrack.cli.parser import Parser
 from keyrack.cli.snapshot.shown import shown
 
 
 def run(arguments: list[str]) -> int:
     """Check each file, and say what it is."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack snapshot verify",
         description="Check snapshots, every byte, and say what they hold.",
         epilog="exit codes: 0 all are good, 1 one is not, 2 misused",
-        allow_abbrev=False,
     )
     parser.add_argument("file", nargs="+")
     code = asking.OK

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib
 from typing import Final
+
+from keyrack.cli import group
 
 VERBS: Final = {
     "new": ("new", "Print a token and its hash; nothing is stored"),
@@ -18,21 +18,9 @@ VERBS: Final = {
 }
 """Each verb's module and what it does."""
 
+_ABOUT: Final = "Work with the tokens that let clients in."
+
 
 def run(arguments: list[str]) -> int:
     """Do what the arguments say and return the exit code."""
-    match arguments:
-        case [verb, *rest] if verb in VERBS:
-            return int(importlib.import_module(f"{__name__}.{VERBS[verb][0]}").run(rest))
-    parser = argparse.ArgumentParser(
-        prog="keyrack token",
-        usage="keyrack token COMMAND [...]",
-        description="Work with the tokens that let clients in.",
-        epilog="`keyrack token COMMAND --help` tells more.",
-        allow_abbrev=False,
-    )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for verb, (_, summary) in VERBS.items():
-        commands.add_parser(verb, help=summary)
-    parser.parse_args(arguments)
-    raise AssertionError("whatever is no verb ends in a message")
+    return group.run(__name__, VERBS, _ABOUT, arguments)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-
 from keyrack.access import tokens
 from keyrack.cli.asking import OK
+from keyrack.cli.parser import Parser
 
 
 def run(arguments: list[str]) -> int:
     """Print a token that nobody knows yet, and what a file keeps of it."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="keyrack token new",
         description="Print a new token, and with --hash what a file keeps of it. Nothing is "
         "stored. A service that is started with this token in KEYRACK_TOKEN lets it do everything.",
         epilog="exit codes: 0 done, 2 misused",
-        allow_abbrev=False,
     )
     parser.add_argument("--hash", action="store_true", help="print its id and its hash as well")
     given = parser.parse_args(arguments)

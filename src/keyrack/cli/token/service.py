@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
@@ -12,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from keyrack.cli.asking import MISUSED, REFUSED, UNREACHABLE, complain
+from keyrack.cli.parser import Parser
 from keyrack.client.address import DEFAULT_URL
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
 _EPILOG: Final = (
@@ -31,11 +32,9 @@ class Failure(Exception):
         self.code = code
 
 
-def parser(verb: str, description: str) -> argparse.ArgumentParser:
+def parser(verb: str, description: str) -> Parser:
     """Return a parser with the flags that say where the service is, and who asks."""
-    made = argparse.ArgumentParser(
-        prog=f"keyrack token {verb}", description=description, epilog=_EPILOG, allow_abbrev=False
-    )
+    made = Parser(prog=f"keyrack token {verb}", description=description, epilog=_EPILOG)
     made.add_argument(
         "--url",
         default=os.environ.get("KEYRACK_URL") or DEFAULT_URL,
