@@ -15,9 +15,9 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
-from bench import measure, wire
+from bench import measure
 from bench.errors import BenchError
 from bench.peers.base import Bench
 from bench.peers.keyrack import Keyrack
@@ -25,9 +25,8 @@ from bench.scenarios import HOT, LOADS, MEANING
 from bench.settings import ROOT, WORKPLACE, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from bench.load import Load
     from bench.measure import Sample
 
 _KEYS: Final = 100_000
@@ -40,8 +39,6 @@ Row: TypeAlias = tuple[str, float, float, float, float]
 
 class Version(Keyrack):
     """Keyrack as some source tree has it."""
-
-    loads: ClassVar[Mapping[str, Load]] = LOADS
 
     def __init__(self, bench: Bench, label: str, tree: Path, options: Sequence[str] = ()) -> None:
         super().__init__(bench, label=label)
@@ -120,7 +117,7 @@ def _measured(
             version.start()
             version.check()
             version.preload()
-            _store_large(version, names)
+            version.store_large()
         for name in names:
             for number in range(settings.rounds):
                 there_and_back = [*versions, *reversed(versions)]
@@ -129,22 +126,6 @@ def _measured(
                 for one in twice[:2]:
                     print(measure.line(one), flush=True)
     return samples
-
-
-def _store_large(version: Version, names: Sequence[str]) -> None:
-    """Store the long values that some loads read."""
-    for name in names:
-        load = LOADS[name]
-        if load.keys is None:
-            continue
-        size = int(load.read.path.split("-")[1].split("/")[0])
-        for number in range(load.keys):
-            path = load.read.path.replace("$k", wire.key(number))
-            status, answer = wire.exchange(
-                version.port, "PUT", path, "x" * size, "application/octet-stream"
-            )
-            if status not in (201, 204):
-                raise BenchError(f"{path} was answered {status}: {answer[:200]!r}")
 
 
 def _row(name: str, samples: Sequence[Sample]) -> Row:

@@ -30,9 +30,9 @@ from typing import TYPE_CHECKING
 
 from bench import procstat, wire
 from bench.load import fill, writes, wrk
-from bench.peers.base import WRITE
 from bench.peers.redis import VALUE_BYTES, server_command
 from bench.process import Process, free_port
+from bench.scenarios import WRITE
 from bench.service import Service, machine
 
 if TYPE_CHECKING:

@@ -13,11 +13,13 @@ from bench import packages
 from bench.errors import BenchError
 from bench.peers import PEERS
 from bench.results import of, ratio
+from bench.scenarios import MEANING
 from bench.targets import targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from bench.measure import Sample
     from bench.results import Results
     from bench.storm import Readings
 
@@ -50,8 +52,27 @@ def _plotted(data: Path, plot: Path) -> list[Path]:
 
 def markdown(results: Results) -> str:
     """The whole report as Markdown."""
-    sections = (_head, _targets, _one_core, _workers, _memory, _start, _storm, _machine, _missing)
+    sections = (
+        _head,
+        _targets,
+        _one_core,
+        _traffic,
+        _workers,
+        _commits,
+        _held_up,
+        _bulk,
+        _memory,
+        _start,
+        _storm,
+        _machine,
+        _missing,
+    )
     return "\n".join(line for section in sections for line in section(results)) + "\n"
+
+
+def verdicts(results: Results) -> Iterator[str]:
+    """The table of targets, for the terminal."""
+    return _targets(results)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
@@ -146,6 +167,88 @@ def _failures(results: Results) -> Iterator[str]:
             asked = sum(s.requests for s in results.samples if s.peer == name)
             yield f"{name}: {failed:,} failed requests or connections beside {asked:,} answers."
             yield ""
+
+
+def _traffic(results: Results) -> Iterator[str]:
+    if not results.traffic:
+        return
+    yield "## What reaches a service in real life"
+    yield ""
+    head = (
+        "load",
+        "server",
+        "requests/s",
+        "p99 ms",
+        "CPU µs/request",
+        "server busy",
+        "client busy",
+    )
+    yield from _table(head, _traffic_rows(results.traffic))
+
+
+def _traffic_rows(samples: Sequence[Sample]) -> Iterator[Sequence[str]]:
+    titles = {"traffic": "Keyrack", "nginx-static": "nginx, files", "redis-values": "Redis, SET"}
+    for load, peer in dict.fromkeys((sample.load, sample.peer) for sample in samples):
+        rows = of(samples, peer, load)
+
+        def median(figure: str, form: str, rows: Sequence[Sample] = rows) -> str:
+            return format(statistics.median(getattr(row, figure) for row in rows), form)
+
+        figures = ("requests_per_second", ",.0f"), ("p99_ms", ".2f"), ("server_cpu_us", ".2f")
+        busy = ("server_busy", ".0%"), ("client_busy", ".0%")
+        yield (MEANING[load], titles[peer], *(median(*one) for one in (*figures, *busy)))
+
+
+def _commits(results: Results) -> Iterator[str]:
+    if not results.commits:
+        return
+    yield "## On the disk before the answer"
+    yield ""
+    yield "`--durability commit` with two workers, and Redis with `appendfsync always`:"
+    yield ""
+    rows = []
+    for server in ("keyrack", "redis"):
+        found = [one for one in results.commits if one.server == server]
+        figures = (("sets", ",.0f"), ("cpu_us", ".1f"), ("sync_us", ".0f"))
+        rows.append(
+            (
+                server,
+                *(format(statistics.median(getattr(s, n) for s in found), f) for n, f in figures),
+            )
+        )
+    yield from _table(("server", "SET/s", "CPU µs/SET", "µs of a sync before"), rows)
+
+
+def _held_up(results: Results) -> Iterator[str]:
+    waiting, batches = results.waiting, results.batches
+    if waiting or batches:
+        yield "## What holds up others"
+        yield ""
+    if waiting:
+        yield (
+            f"While {waiting.coming:,} clients came that wait, the service held a read up for at "
+            f"most {waiting.worst_ms:.1f} ms. {waiting.there:,} of them cost {waiting.busy:.2%} of "
+            f"a core and {waiting.bytes_each:,.0f} bytes each."
+        )
+        yield ""
+    if batches:
+        yield (
+            f"A write behind a batch of 1,000 sets took {batches.median_ms:.1f} ms (median of "
+            f"{batches.batches}; at most {batches.worst_ms:.1f}). With twenty of them a second, "
+            f"the p99 of all other writes was {batches.p99_ms:.1f} ms."
+        )
+        yield ""
+
+
+def _bulk(results: Results) -> Iterator[str]:
+    if results.bulk:
+        yield "## Filling a store in Redis"
+        yield ""
+        yield (
+            f"{results.bulk.keys:,} keys: {results.bulk.keyrack_seconds:.2f} s by an import "
+            f"through Keyrack, {results.bulk.redis_seconds:.2f} s by `redis-cli --pipe`."
+        )
+        yield ""
 
 
 def _workers(results: Results) -> Iterator[str]:

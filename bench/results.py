@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from bench.batches import Holds
+    from bench.bulk import Import
+    from bench.durable import Commits
     from bench.measure import Sample
     from bench.storm import Storm
+    from bench.waiting import Waiting
 
 
 @dataclass
@@ -23,7 +27,12 @@ class Results:
     probe_us: list[float] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
     memory: dict[str, float] = field(default_factory=dict)
+    traffic: list[Sample] = field(default_factory=list)
     workers: list[Sample] = field(default_factory=list)
+    commits: list[Commits] = field(default_factory=list)
+    waiting: Waiting | None = None
+    batches: Holds | None = None
+    bulk: Import | None = None
     start_seconds: list[float] = field(default_factory=list)
     storm: Storm | None = None
     missing: dict[str, str] = field(default_factory=dict)

@@ -13,9 +13,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import environment, measure, packages, report, startup, storm, workers
+from bench import (
+    batches,
+    bulk,
+    durable,
+    environment,
+    measure,
+    packages,
+    report,
+    startup,
+    storm,
+    traffic,
+    waiting,
+    workers,
+)
 from bench.errors import BenchError
-from bench.peers import PEERS, Bench, Peer
+from bench.peers import PEERS, Bench, Peer, Redis
 from bench.probe import probe_us
 from bench.results import Results
 from bench.settings import Settings, parse
@@ -38,6 +51,7 @@ def main(arguments: list[str]) -> int:
     except BenchError as error:
         print(f"bench: {error}")
         return 1
+    print("\n".join(report.verdicts(results)))
     for path in report.write(results, settings.out):
         print(f"bench: {path}")
     for name, reason in results.missing.items():
@@ -137,6 +151,34 @@ def _workers(results: Results, bench: Bench) -> None:
     results.workers = workers.worker_samples(bench)
 
 
+def _traffic(results: Results, bench: Bench) -> None:
+    results.traffic = traffic.traffic_samples(bench)
+
+
+def _commit(results: Results, bench: Bench) -> None:
+    packages.require(Redis.packages, install=bench.settings.install)
+    settings = bench.settings
+    os.sched_setaffinity(0, {settings.server_core, settings.client_core})
+    try:
+        _, results.commits = durable.compare_commits(
+            bench.scratch, settings.commit_rounds, settings.seconds, workers=2
+        )
+    finally:
+        os.sched_setaffinity(0, {settings.client_core})
+
+
+def _waiting(results: Results, bench: Bench) -> None:
+    results.waiting = waiting.waiting_clients(bench)
+
+
+def _batches(results: Results, bench: Bench) -> None:
+    results.batches = batches.batch_holds(bench)
+
+
+def _import(results: Results, bench: Bench) -> None:
+    results.bulk = bulk.valkey_import(bench)
+
+
 def _start(results: Results, bench: Bench) -> None:
     results.start_seconds = startup.start_seconds(bench)
 
@@ -147,7 +189,12 @@ def _storm(results: Results, bench: Bench) -> None:
 
 PARTS: dict[str, Callable[[Results, Bench], None]] = {
     "load": _load,
+    "traffic": _traffic,
     "workers": _workers,
+    "commit": _commit,
+    "waiting": _waiting,
+    "batches": _batches,
+    "import": _import,
     "start": _start,
     "storm": _storm,
 }

@@ -1,28 +1,46 @@
-"""Loads that two versions of Keyrack are compared by: what users send, not only what is fastest."""
+"""What is sent to Keyrack: what users send, not only what is fastest."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
 from bench.load import Load, Request, reads, writes
-from bench.peers.base import READ, WRITE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+# The seed API: what Keyrack is measured by, and what the peers that have no API of their own speak.
+READ: Final = Request("GET", "/get/$k")
+WRITE: Final = Request("POST", "/set", '{"key":"$k","value":"$v"}', "application/json")
+SEED_LOADS: Final = {"get": reads(READ), "set": writes(WRITE)}
 
 _TEXT: Final = "text/plain; charset=utf-8"
 _BINARY: Final = "application/octet-stream"
 _KEY_GET: Final = Request("GET", "/v1/keys/$k")
 _KEY_PUT: Final = Request("PUT", "/v1/keys/$k", "$v", _TEXT)
-_LARGE_KEYS: Final = 50
+LARGE_KEYS: Final = 50
+CLOSE: Final = "Connection: close"
 SIZES: Final = {"10k": 10_000, "100k": 100_000, "1m": 1_000_000}
+
+
+LIKE: Final[Mapping[str, str]] = {
+    "get-request-id": "get",
+    "get-traceparent": "get",
+    "get-forwarded": "get",
+    "get-many-tokens": "get",
+    "set-request-id": "set",
+    "v1-get-request-id": "v1-get",
+    "v1-put-request-id": "v1-put",
+}
+"""Loads whose header sections differ, and the same request with one section."""
 
 
 def _with(request: Request, fields: str) -> Request:
     return Request(request.method, request.path, request.body, request.media_type, fields)
 
 
-def _large(size: int) -> tuple[Request, Request]:
+def large(size: int) -> tuple[Request, Request]:
+    """Return a read and a write of a value of so many bytes."""
     path = f"/v1/keys/large-{size}/$k"
     return Request("GET", path), Request("PUT", path, f"$b({size})", _BINARY)
 
@@ -42,12 +60,13 @@ def _loads() -> dict[str, Load]:
         "v1-get-request-id": reads(_with(_KEY_GET, "X-Request-Id: $n")),
         "v1-put-request-id": writes(_with(_KEY_PUT, "X-Request-Id: $n")),
         "get-many-tokens": reads(_with(READ, "X-Client: $c")),
-        "get-close": reads(_with(READ, "Connection: close")),
+        "get-close": reads(_with(READ, CLOSE)),
+        "put-ttl": writes(Request("PUT", "/v1/keys/$k?ttl=600", "$v", _TEXT)),
     }
     for name, size in SIZES.items():
-        read, write = _large(size)
-        loads[f"put-{name}"] = writes(write, requests=_LARGE_KEYS, keys=_LARGE_KEYS)
-        loads[f"get-{name}"] = reads(read, requests=_LARGE_KEYS, keys=_LARGE_KEYS)
+        read, write = large(size)
+        loads[f"put-{name}"] = writes(write, requests=LARGE_KEYS, keys=LARGE_KEYS)
+        loads[f"get-{name}"] = reads(read, requests=LARGE_KEYS, keys=LARGE_KEYS)
     return loads
 
 
@@ -66,6 +85,7 @@ MEANING: Final[Mapping[str, str]] = {
     "v1-get-request-id": "GET /v1/keys, another X-Request-Id each time",
     "v1-put-request-id": "PUT /v1/keys, another X-Request-Id each time",
     "get-many-tokens": "GET /get from 2,000 clients with a header section each",
+    "put-ttl": "PUT /v1/keys?ttl=",
     "get-close": "GET /get, one connection a request",
     **{f"get-{name}": f"GET /v1/keys of {size:,} bytes" for name, size in SIZES.items()},
     **{f"put-{name}": f"PUT /v1/keys of {size:,} bytes" for name, size in SIZES.items()},

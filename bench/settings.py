@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKPLACE = ROOT / ".bench"
-PARTS = ("load", "workers", "start", "storm")
+PARTS = ("load", "traffic", "workers", "commit", "waiting", "batches", "import", "start", "storm")
 PEERS = ("keyrack", "nginx", "redis", "webdis", "keyrack-valkey", "flask", "fastapi")
 
 
@@ -21,6 +21,8 @@ class Settings:
     seconds: int = 3
     worker_rounds: int = 3
     starts: int = 5
+    commit_rounds: int = 3
+    idle_seconds: float = 5.0
     storm_calm: float = 4.0
     storm_window: float = 8.0
     quick: bool = False
@@ -40,6 +42,9 @@ QUICK = Settings(
     rounds=1,
     seconds=1,
     worker_rounds=1,
+    commit_rounds=1,
+    idle_seconds=2.0,
+    starts=3,
     storm_calm=1.5,
     storm_window=3.0,
     quick=True,
@@ -67,7 +72,7 @@ def parse(arguments: list[str]) -> Settings:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("bench", description="Measure Keyrack and its peers.")
     add = parser.add_argument
-    add("--quick", action="store_true", help="a look in under a minute, written to .bench/quick")
+    add("--quick", action="store_true", help="a look in under two minutes, written to .bench/quick")
     add("--keys", type=int, help="keys loaded into every server (1,000,000; quick: 30,000)")
     add("--rounds", type=int, help="rounds, each with every server and load (5; quick: 1)")
     add("--seconds", type=int, help="seconds of each load (3; quick: 1)")

@@ -8,19 +8,15 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bench import procstat, wire
 from bench.errors import BenchError
-from bench.load import Load, Request, Run, reads, writes, wrk
+from bench.load import Load, Run, wrk
 from bench.process import Process, free_port
+from bench.scenarios import SEED_LOADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from bench.settings import Settings
-
-# The seed API: what Keyrack is measured by, and what the peers that have no API of their own speak.
-READ = Request("GET", "/get/$k")
-WRITE = Request("POST", "/set", '{"key":"$k","value":"$v"}', "application/json")
-SEED_LOADS = {"get": reads(READ), "set": writes(WRITE)}
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from bench import procstat, wire
 from bench.errors import BenchError
-from bench.load import Load, Request, fill, reads, writes
-from bench.peers.base import READ, SEED_LOADS, WRITE, Bench, Peer
+from bench.load import Load, fill
+from bench.peers.base import Bench, Peer
+from bench.scenarios import LARGE_KEYS, LOADS, SIZES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +26,7 @@ class Keyrack(Peer):
 
     name = "keyrack"
     title = "Keyrack"
-    loads: ClassVar[Mapping[str, Load]] = {
-        **SEED_LOADS,
-        "v1-get": reads(Request("GET", "/v1/keys/$k")),
-        "v1-put": writes(Request("PUT", "/v1/keys/$k", "$v", "text/plain; charset=utf-8")),
-        "mixed": Load(READ, WRITE, 90),
-    }
+    loads: ClassVar[Mapping[str, Load]] = LOADS
 
     def __init__(
         self,
@@ -63,6 +59,17 @@ class Keyrack(Peer):
     def preload(self) -> None:
         """Through its own API, as clients would."""
         fill(self.port, self.keys, self.client_cores[-1])
+
+    def store_large(self) -> None:
+        """Store the long values that some loads read."""
+        for name, size in SIZES.items():
+            for number in range(LARGE_KEYS):
+                path = self.loads[f"get-{name}"].read.path.replace("$k", wire.key(number))
+                status, answer = wire.exchange(
+                    self.port, "PUT", path, "x" * size, "application/octet-stream"
+                )
+                if status not in (201, 204):
+                    raise BenchError(f"{path} was answered {status}: {answer[:200]!r}")
 
     def memory(self) -> int:
         """Anonymous memory of all processes plus the blocks of the store's files.

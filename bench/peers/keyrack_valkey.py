@@ -18,7 +18,7 @@ class KeyrackValkey(Peer):
     packages = ("redis-server",)
 
     def start(self) -> None:
-        home = self.bench.scratch / self.name
+        home = self.bench.scratch / self.label
         home.mkdir()
         redis = free_port()
         self.launch(server_command(redis, home), redis)
