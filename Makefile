@@ -13,15 +13,15 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check --quiet
 serve: $(VENV)/.runtime
 	$(BIN)/keyrack serve $(ARGS)
 
-# The tests of one file share services, so a file stays in one process. Four processes on two cores,
-# because most tests wait for something. JOBS=0 runs all in one process, for a debugger.
+# Four processes on two cores, because most tests wait for something. JOBS=0 runs all in one process,
+# for a debugger. Tests that measure time (pytest.mark.timing) run afterwards, with nothing beside them.
 JOBS ?= 4
-SIDE_BY_SIDE = --numprocesses $(JOBS) --dist loadfile
+RUN_TESTS = $(abspath scripts/run-tests.sh) $(JOBS)
 
 ## test: run every test that needs no root; say what is skipped and why (ARGS are pytest's)
 .PHONY: test
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
+	$(RUN_TESTS) $(BIN)/python -m pytest $(ARGS)
 
 # Suites that ask everything of HTTP that an engine which answers late could get wrong.
 LATE_TESTS ?= tests/http/test_seed_api.py tests/http/test_resource_api.py tests/http/test_lanes_agree.py \
@@ -44,7 +44,7 @@ test-faults: $(VENV)/.dev
 ENGINE ?= valkey
 .PHONY: test-valkey
 test-valkey: $(VENV)/.dev
-	KEYRACK_TEST_ENGINE=$(ENGINE) $(BIN)/python -m pytest $(SIDE_BY_SIDE) tests/http tests/api tests/client tests/consistency $(ARGS)
+	KEYRACK_TEST_ENGINE=$(ENGINE) $(RUN_TESTS) $(BIN)/python -m pytest tests/http tests/api tests/client tests/consistency $(ARGS)
 	KEYRACK_TEST_ROUNDS=2 $(BIN)/python -m pytest tests/valkey/test_slots_on_the_move.py $(ARGS)
 
 ## test-adapters: run other projects' own suites over the adapters; fetches them, about four minutes
@@ -129,7 +129,7 @@ test-wheel: wheel
 	$(PYTHON) -m venv build/wheel-venv
 	build/wheel-venv/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements/dev.txt
 	build/wheel-venv/bin/python -m pip --disable-pip-version-check --quiet install --no-deps dist/*.whl
-	cd build && wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. $(SIDE_BY_SIDE) $(WHEEL_TESTS) $(ARGS)
+	cd build && $(RUN_TESTS) wheel-venv/bin/python -m pytest -c ../pyproject.toml --rootdir .. $(WHEEL_TESTS) $(ARGS)
 
 ## docs: write the pages that are generated
 .PHONY: docs

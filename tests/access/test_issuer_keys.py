@@ -92,6 +92,7 @@ def children() -> set[int]:
     return {int(pid) for thread in threads for pid in (thread / "children").read_text().split()}
 
 
+@pytest.mark.timing
 def test_a_child_fetches_and_nothing_waits_for_it(issuer: Issuer) -> None:
     keys = IssuerKeys()
     before = children()

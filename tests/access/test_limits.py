@@ -26,6 +26,7 @@ def service() -> Iterator[Guarded]:
         yield running
 
 
+@pytest.mark.timing
 def test_a_token_s_rate_counts_over_all_workers(service: Guarded) -> None:
     field = service.metered.field  # type: ignore[attr-defined]  # of this test
     clients = [Client(service.server) for _ in range(6)]

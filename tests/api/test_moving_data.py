@@ -111,6 +111,7 @@ def test_time_left_is_exported_and_ended_keys_are_not(
     assert 45 < line["ttl"] <= 50
 
 
+@pytest.mark.timing
 def test_an_export_of_many_keys_holds_up_nobody(client: Client, server: Server, key: str) -> None:
     for start in range(0, 10_000, 1000):
         client.batch(
@@ -540,6 +541,7 @@ def test_a_broken_chunk_ends_the_import(
     assert client.shown("smuggled") is None
 
 
+@pytest.mark.timing
 def test_an_import_that_stalls_is_ended() -> None:
     with Server("--body-timeout", "1", workers=1) as own, own.connect(15) as wire:
         wire.send(

@@ -152,6 +152,7 @@ def test_others_are_answered_at_once_meanwhile(server: Server, key: str) -> None
     eventually(slow_share, 0.02)
 
 
+@pytest.mark.timing
 def test_a_step_deletes_few_keys(inside: Inside) -> None:
     """What a turn writes for the deletion is done before others are served."""
     inside.engine.write([(Set(b"k%06d" % number, b""),) for number in range(500)])
@@ -167,6 +168,7 @@ def test_a_step_deletes_few_keys(inside: Inside) -> None:
     assert max(sizes) <= 32
 
 
+@pytest.mark.timing
 def test_a_step_is_short(inside: Inside) -> None:
     """The loop is free again within 5 ms, most of the time, whatever the number of keys."""
     inside.engine.write([(Set(b"k%06d" % number, b"v" * 100),) for number in range(5000)])

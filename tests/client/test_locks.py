@@ -63,6 +63,7 @@ def test_an_async_block_does_the_same(url: str, key: str) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.timing
 def test_a_lock_is_waited_for(client: Asked, url: str, key: str) -> None:
     with Client(url) as other:
         held = other.lock(key, ttl=30)
@@ -77,6 +78,7 @@ def test_a_lock_is_waited_for(client: Asked, url: str, key: str) -> None:
         client.finished(lock.release())
 
 
+@pytest.mark.timing
 def test_waiting_for_a_lock_comes_to_an_end(client: Asked, url: str, key: str) -> None:
     with Client(url) as other, other.lock(key, ttl=30):
         began = time.monotonic()

@@ -88,6 +88,7 @@ def test_every_answered_write_is_kept_while_workers_are_killed() -> None:
     assert len(found) <= asked
 
 
+@pytest.mark.timing
 def test_a_killed_worker_is_replaced_within_a_second_while_the_others_serve() -> None:
     chance = random.Random(2)
     with service(2) as (server, _):
@@ -119,6 +120,7 @@ def _assert_the_others_were_served(connections: list) -> None:
     assert alive
 
 
+@pytest.mark.timing
 def test_requests_go_on_at_the_surviving_worker_while_the_other_is_replaced() -> None:
     with service(2) as (server, _):
         time.sleep(1.1)

@@ -91,6 +91,7 @@ def test_a_batch_that_does_not_fit_says_how_much_it_needs_and_how_much_there_is(
     assert engine.usage().keys == 0
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("world", [256], indirect=True)
 @pytest.mark.parametrize("keys", [0, 300_000])
 def test_a_batch_of_small_sets_holds_the_write_lock_for_less_than_5_ms(

@@ -41,6 +41,7 @@ def test_a_write_is_seen_by_another_process_at_once(shared: EmbeddedWorld) -> No
         assert value_of(shared.engine, b"k") == b"there"
 
 
+@pytest.mark.timing
 def test_every_process_reads_the_same_time(shm: Path) -> None:
     with (
         Child("serve", shm, 8 << 20) as one,
@@ -100,6 +101,7 @@ def test_a_sweep_that_is_done_leaves_the_next_to_anybody(shm: Path) -> None:
 # Killed processes
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("when", ["made", "not made"])
 def test_a_process_killed_inside_a_write_leaves_no_trace_and_no_lock(
     shared: EmbeddedWorld, when: str
@@ -135,6 +137,7 @@ def without_missing(state: dict[bytes, bytes | None]) -> dict[bytes, bytes | Non
     return {slot: value for slot, value in state.items() if value is not None}
 
 
+@pytest.mark.timing
 def test_no_acknowledged_write_is_lost_when_writers_are_killed(shm: Path) -> None:
     """At random moments of a loop that hardly does anything but write; the others go on."""
     chance = random.Random(rounds(0))

@@ -114,6 +114,7 @@ def test_a_sweep_claims_little_memory_at_a_time(shm: Path) -> None:
     world.close()
 
 
+@pytest.mark.timing
 def test_counting_copies_no_values(shm: Path) -> None:
     """Copying 100 MiB takes 20 ms and more; to look at a hundred keys takes a twentieth of one."""
     world = EmbeddedWorld(shm, memory=256 * MIB)

@@ -7,6 +7,7 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import pytest
 from keyrack_server import Server, parse, request
 
 if TYPE_CHECKING:
@@ -89,6 +90,7 @@ async def all_clients(port: int, crossed: list[object]) -> int:
     return sum(await asyncio.gather(*clients))
 
 
+@pytest.mark.timing
 def test_no_answer_is_crossed_by_many_clients_that_come_and_go() -> None:
     with Server(workers=2) as both:
         for client in range(CONNECTIONS):

@@ -100,6 +100,7 @@ def figure(server: Server, name: str) -> float:
     return float(line.split()[1])
 
 
+@pytest.mark.timing
 def test_exports_that_nobody_reads_hold_no_more_than_the_budget(bounded: Server) -> None:
     before = bounded.worker_memory()
     pids = bounded.worker_pids()
@@ -118,6 +119,7 @@ def test_exports_that_nobody_reads_hold_no_more_than_the_budget(bounded: Server)
     assert bounded.worker_pids() == pids
 
 
+@pytest.mark.timing
 def test_large_answers_that_nobody_reads_hold_no_more_than_the_budget(bounded: Server) -> None:
     before = bounded.worker_memory()
     with contextlib.ExitStack() as stack, Neighbour(bounded) as neighbour:
@@ -158,6 +160,7 @@ def test_who_takes_nothing_makes_room_for_who_does(bounded: Server) -> None:
     assert figure(bounded, "keyrack_client_memory_cut_total") > cut
 
 
+@pytest.mark.timing
 def test_bodies_under_way_hold_no_more_than_the_budget(bounded: Server) -> None:
     before = bounded.worker_memory()
     pids = bounded.worker_pids()

@@ -265,6 +265,7 @@ def test_a_malformed_chunk_ends_the_connection(server: Server, body: bytes) -> N
     assert not server.has("smuggled")
 
 
+@pytest.mark.timing
 def test_a_body_of_one_byte_chunks_may_reach_the_limit(server: Server, key: str) -> None:
     head = request("PUT", f"/v1/keys/{key}", Transfer_Encoding="chunked")
     began = time.monotonic()
@@ -550,6 +551,7 @@ def test_the_answer_to_a_bad_head_request_has_no_body(server: Server) -> None:
         assert raw.count(b"\r\n\r\n") == 1
 
 
+@pytest.mark.timing
 def test_many_that_ask_for_an_upgrade_are_answered_in_linear_time(server: Server) -> None:
     data = request("GET", "/get/none", Connection="Upgrade", Upgrade="h2c") * 4000
     began = time.monotonic()

@@ -252,6 +252,7 @@ def test_a_malformed_condition_is_refused(
     assert_problem(answer, 400, "bad-condition")
 
 
+@pytest.mark.timing
 def test_a_hostile_condition_is_read_in_one_pass(server: Server) -> None:
     for value in ('"' * 30_000, '"a",' * 7_000 + "x", "," * 30_000, '"\x80",' * 6_000 + '"'):
         began = time.monotonic()
@@ -336,6 +337,7 @@ def test_any_ttl_is_taken_exactly_or_refused(server: Server, ttl: str) -> None:
     assert answer.status == (201 if 1 <= milliseconds <= 315_360_000_000 else 400), ttl
 
 
+@pytest.mark.timing
 def test_a_key_is_served_for_its_time_and_not_a_millisecond_longer(server: Server) -> None:
     """Its time began between sending the write and having its answer; so bound both ends."""
     with server.connect() as wire:

@@ -345,6 +345,7 @@ def test_a_member_that_comes_twice_is_refused(wire: Wire, body: bytes) -> None:
         assert "same name" in answer.json["message"]
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     "body",
     [

@@ -72,6 +72,7 @@ def together(*jobs: Callable[[], None]) -> None:
         raise failures[0]
 
 
+@pytest.mark.timing
 def test_time_limits_are_for_the_whole_and_no_byte_extends_them(strict: Server) -> None:
     """A deadline of a second, looked at once a second: up to 3, and the machine is shared."""
     put = request("PUT", "/v1/keys/slow", Content_Length="200")
@@ -122,6 +123,7 @@ def test_time_limits_are_for_the_whole_and_no_byte_extends_them(strict: Server) 
     assert not strict.has("slow")
 
 
+@pytest.mark.timing
 def test_a_connection_that_is_not_used_is_closed_in_time(strict: Server) -> None:
     def unused(first: bytes) -> Callable[[], None]:
         def job() -> None:
@@ -155,6 +157,7 @@ def test_an_idle_connection_outlives_what_proxies_keep_theirs_for(server: Server
 # Clients that do not read
 
 
+@pytest.mark.timing
 def test_a_client_that_does_not_read_costs_little_and_holds_up_nobody(server: Server) -> None:
     server.put("large", b"x" * MIB, Content_Type="a/b")
     with server.connect() as deaf, server.connect() as other:
@@ -174,6 +177,7 @@ def test_a_client_that_does_not_read_costs_little_and_holds_up_nobody(server: Se
             assert len(deaf.answer().body) == MIB
 
 
+@pytest.mark.timing
 def test_a_client_that_does_not_read_is_not_read_from(server: Server) -> None:
     """What it sends waits in the kernel: sending stops to be possible."""
     server.put("large", b"x" * MIB, Content_Type="a/b")
@@ -188,6 +192,7 @@ def test_a_client_that_does_not_read_is_not_read_from(server: Server) -> None:
         assert server.worker_memory() - before < 20 * MIB
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("target", ["/v1/keys/large", "/get/large"])
 def test_a_client_that_never_reads_is_let_go(strict: Server, target: str) -> None:
     strict.put("large", b"x" * MIB)

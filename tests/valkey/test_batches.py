@@ -40,6 +40,7 @@ def best(client: Client, *operations: dict[str, Any]) -> float:
     return min(seconds)
 
 
+@pytest.mark.timing
 def test_a_thousand_small_reads_cost_little_more_than_on_the_embedded_engine(
     on_valkey: Client, embedded: Client
 ) -> None:
@@ -54,6 +55,7 @@ def test_a_thousand_small_reads_cost_little_more_than_on_the_embedded_engine(
     assert took[0] <= 3 * took[1] + round_trip, (took, round_trip)
 
 
+@pytest.mark.timing
 def test_others_are_served_while_a_large_batch_is(on_valkey: Client) -> None:
     """990 reads and 7 sets of 1 MiB: the median of another client's reads stays under 10 ms.
 

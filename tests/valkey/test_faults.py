@@ -72,6 +72,7 @@ async def until_it_works(
 # One server
 
 
+@pytest.mark.timing
 def test_without_its_server_all_is_refused_in_time_and_works_again_later(own: Alone) -> None:
     async def look() -> None:
         async with opened(own.url, TIMEOUT) as engine:
@@ -110,6 +111,7 @@ def test_a_short_absence_is_waited_for(own: Alone) -> None:
     run(look())
 
 
+@pytest.mark.timing
 def test_a_server_that_hangs_costs_each_no_more_than_the_deadline(own: Alone) -> None:
     async def look() -> None:
         async with opened(own.url, TIMEOUT) as engine:
@@ -219,6 +221,7 @@ def test_a_full_server_refuses_what_needs_room_and_goes_on_with_the_rest(own: Al
 # Replicas
 
 
+@pytest.mark.timing
 def test_a_write_is_acknowledged_when_so_many_replicas_have_it(pair: Watched) -> None:
     async def look() -> None:
         primary = pair.primaries()[0]
@@ -276,6 +279,7 @@ def engine_without_wait(engine: ValkeyEngine) -> ValkeyEngine:
     return engine
 
 
+@pytest.mark.timing
 @pytest.mark.slow
 def test_a_cluster_goes_on_when_a_primary_dies(six: ClusterOfSix) -> None:
     async def look() -> None:
