@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 
-from keyrack.shared.access_board import AccessBoard
+from keyrack.access.table import Reason
+from keyrack.shared.access_board import FAILURES, AccessBoard
 
 
 def test_the_last_document_is_read_by_every_process() -> None:
@@ -74,5 +75,10 @@ def test_a_key_that_is_wanted_is_told_of_once() -> None:
 def test_counts_are_those_of_all_workers() -> None:
     board = AccessBoard(3)
     for worker in range(3):
-        board.count_failed_login(worker)
-    assert board.failed_logins == 3
+        board.count_failed_login(worker, "unknown")
+    board.count_failed_login(0, "expired")
+    assert board.failed_logins == {"malformed": 0, "expired": 1, "unknown": 3, "scheme": 0}
+
+
+def test_every_reason_is_counted() -> None:
+    assert [reason.name.lower() for reason in Reason] == list(FAILURES)

@@ -277,7 +277,7 @@ def test_metrics_have_names_types_units_and_help(server: Server) -> None:
     families = metrics(server)
     assert len(families) > 12
     for name, family in families.items():
-        assert name.startswith("keyrack_")
+        assert name.startswith(("keyrack_", "process_"))
         assert family.documentation.endswith(".")
         assert family.type in ("counter", "gauge", "histogram", "info")
         for sample in family.samples:

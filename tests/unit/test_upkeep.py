@@ -29,7 +29,9 @@ class Connection:
 def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
     step = [0]
     connections = {Connection(lambda: step.append(step.pop() + 1)) for _ in range(1700)}
-    tick = SimpleNamespace(refresh=lambda: None, now=1.0)
+    tick = SimpleNamespace(
+        refresh=lambda: None, now=1.0, counters=memoryview(bytearray(8192)).cast("q")
+    )
 
     async def most_in_a_step() -> int:
         loop = asyncio.get_running_loop()
@@ -51,7 +53,9 @@ def test_deadlines_of_many_connections_are_looked_at_in_steps() -> None:
 
 def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
     connections = {Connection(lambda: None) for _ in range(MOST + 1)}
-    tick = SimpleNamespace(refresh=lambda: None, now=1.0)
+    tick = SimpleNamespace(
+        refresh=lambda: None, now=1.0, counters=memoryview(bytearray(8192)).cast("q")
+    )
 
     async def look() -> None:
         worker: Any = SimpleNamespace(tick=tick, connections=connections)

@@ -312,6 +312,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """The part of `free` that only deletes and the log of events may use: a full store has it."""
     evicted: int = 0
     """How many keys were evicted in the store's life."""
+    locks: int | None = None
+    """How many locks are held, ended ones that are not yet removed included; None: not known."""
 
 
 class WhenFull(enum.Enum):
@@ -336,6 +338,18 @@ class Capabilities(msgspec.Struct, frozen=True):
     max_key_bytes: int = MAX_KEY_BYTES
 
 
+class Measures:
+    """What is told how long the store lets one wait, in ns, where it does."""
+
+    __slots__ = ("lock_waited", "synced")
+
+    def __init__(self) -> None:
+        self.lock_waited: Callable[[int], None] | None = None
+        """Called once for each commit: how long it has waited for the others' to end."""
+        self.synced: Callable[[int], None] | None = None
+        """Called for each sync of the disk, by another thread: how long it took."""
+
+
 class Engine(Protocol):
     """A store, as one worker process has it open.
 
@@ -352,6 +366,10 @@ class Engine(Protocol):
     @property
     def capabilities(self) -> Capabilities:
         """What this engine can and cannot do."""
+
+    @property
+    def measures(self) -> Measures:
+        """What is told how long one has waited. An engine elsewhere knows nothing of it."""
 
     @property
     def get_now(self) -> Callable[[bytes], Record | None] | None:

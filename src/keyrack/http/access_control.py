@@ -29,7 +29,7 @@ from keyrack.http.gate import Gate
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from keyrack.access.table import Verify
+    from keyrack.access.table import LoginFailed, Verify
     from keyrack.engines.contract import Engine, Outcome, Write
     from keyrack.http.tick import Tick
     from keyrack.shared.access_board import AccessBoard
@@ -258,9 +258,15 @@ class AccessControl:
             verify=self._verify,
         )
 
-    def _failed(self, token_id: str | None) -> None:
+    def _failed(self, error: LoginFailed) -> None:
         assert self._board is not None
-        self._board.count_failed_login(self._slot)
+        self._board.count_failed_login(self._slot, error.reason.name.lower())
+
+    def token_counts(self) -> dict[str, int]:
+        """Return how many tokens there are, by where they are kept: `file`, `store`."""
+        table = self.gate.table
+        sources = [] if table is None else [known.source for known in table.tokens]
+        return {source: sources.count(source) for source in ("file", "store")}
 
     # Changes
 

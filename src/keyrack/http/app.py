@@ -31,7 +31,7 @@ from keyrack.http import problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
 from keyrack.http.api import bulk, codec, dispatch, listing, reference, rights
-from keyrack.http.api.counting import OTHER, request_word
+from keyrack.http.api.counting import OTHER, WIDE_WORDS, denied_word, request_word
 from keyrack.http.api.models import MAX_BATCH_OPERATIONS
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.metrics import Metrics
@@ -75,7 +75,8 @@ class Application:
             counters,
             worker.client_memory,
             self._engine.capabilities.engine,
-            None if worker.context.access is None else worker.context.access.board,
+            worker.context.access,
+            snapshots,
         )
         self._context = worker.context
         endpoints = {
@@ -198,7 +199,9 @@ class Application:
         name = route.name if isinstance(route, WideRoute) and route.name in ROUTES else OTHER
         tick = self.worker.tick
         tick.counters[request_word(name, status)] += 1
-        tick.observe_wide(nanoseconds)
+        if request.refusal is not None:
+            tick.counters[denied_word(name)] += 1
+        tick.observe(WIDE_WORDS[name], nanoseconds)
         client = scope.get("client")
         peer = f"{client[0]}:{client[1]}" if client else "unix"
         self.worker.note(request, status, peer)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 NOBODY: Final = Grant(Identity(None, "nobody", "anonymous"), rights_of((), (), {}))
 """What those may do who show nothing, where nothing is allowed to them."""
+DENIALS: Final = frozenset(("unauthenticated", "invalid-token", "forbidden"))
+"""Problems of requests that their senders had no right to."""
 _BEARER: Final = b'Bearer realm="keyrack"'
 _BASIC: Final = b'Basic realm="keyrack", charset="UTF-8"'
 _TICKET: Final = b"ticket="
@@ -44,13 +46,13 @@ _WAIT: Final = ((b"Retry-After", b"1"),)
 class Gate:
     """Access control of one worker. Without a table everybody may do everything.
 
-    `failed` is called for each log-in that fails, with the public id of the token if there is one.
+    `failed` is called for each log-in that fails.
     """
 
     def __init__(
         self,
         table: Table | None = None,
-        failed: Callable[[str | None], None] = lambda _: None,
+        failed: Callable[[LoginFailed], None] = lambda _: None,
         meters: Meters | None = None,
         worker: int = 0,
     ) -> None:
@@ -89,7 +91,7 @@ class Gate:
         try:
             request.grant = self.table.ticket(request.ticket, time.time())
         except LoginFailed as error:
-            self._failed(error.token)
+            self._failed(error)
             fields = challenge(request.head, b"invalid_token")
             raise Problem("invalid-token", error.detail, fields) from None
         if request.grant.sources:
@@ -165,7 +167,7 @@ class Gate:
         except LoginFailed as error:
             if error.reason not in (Reason.MALFORMED, Reason.SCHEME):
                 self._failures.note(address, now)
-            self._failed(error.token)
+            self._failed(error)
             fields = challenge(head, b"invalid_token")
             # Good tokens go on to count: behind a proxy one client's mistake is not all others'.
             head.denial = (

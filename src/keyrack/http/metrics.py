@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client.core import (
@@ -14,20 +15,31 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from keyrack import __version__
-from keyrack.http.api.counting import OPERATIONS, request_word
+from keyrack.http import process_stats
+from keyrack.http.api.counting import OPERATIONS, denied_word, request_word
 from keyrack.http.api.statuses import STATUSES
 from keyrack.shared.counters import (
     ACCEPTED,
     BUCKETS,
+    BYTES_IN,
+    BYTES_OUT,
     CLIENTS_CUT,
     CLIENTS_REFUSED,
     EXPIRED,
     LANES,
     OPEN_CONNECTIONS,
+    SIZE_BUCKETS,
     STARTS,
     TURNED_AWAY,
+    WAITING,
+    WATCH_RESETS,
+    WATCHERS,
+    duration_word,
     latency_word,
+    size_bound,
+    size_word,
 )
+from keyrack.system import file_limit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,11 +47,19 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from keyrack.engines.contract import Usage
+    from keyrack.http.access_control import AccessControl
     from keyrack.http.client_memory import ClientMemory
-    from keyrack.shared.access_board import AccessBoard
+    from keyrack.http.snapshots import Snapshots
     from keyrack.shared.counters import Counters
 
 _READS: Final = ("get", "key_get")
+_DURATIONS: Final = (
+    ("turn", "turn", "Turns of the event loop in which requests were served."),
+    ("timer_lateness", "late", "How late a timer of each worker was, twice a second."),
+    ("commit", "commit", "From a turn's writes until their outcomes were known."),
+    ("write_lock_wait", "lock_wait", "Waits for the store's write lock, one for each commit."),
+    ("sync", "sync", "Syncs of the write-ahead log to the disk."),
+)
 _WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete", 204))
 
 
@@ -51,9 +71,11 @@ class Metrics(Collector):
         counters: Counters,
         client_memory: ClientMemory,
         engine: str,
-        board: AccessBoard | None = None,
+        access: AccessControl | None = None,
+        snapshots: Snapshots | None = None,
     ) -> None:
-        self._board = board
+        self._access_control = access
+        self._snapshot_files = snapshots
         self._counters = counters
         self._client_memory = client_memory
         self._engine = engine
@@ -87,23 +109,46 @@ class Metrics(Collector):
         )
         yield self._requests()
         yield self._latency()
+        yield from self._histograms()
         yield from self._hits_and_writes()
+        yield from self._workers()
+        yield from self._clients()
         yield from self._processes()
         yield from self._held_for_clients()
         yield from self._snapshots()
+        yield from self._journal()
         yield from self._access()
         yield from self._store()
 
     def _access(self) -> Iterator[Metric]:
-        board = self._board
+        access = self._access_control
+        board = None if access is None else access.board
         yield GaugeMetricFamily(
             "keyrack_auth_enabled", "1 where it matters who asks.", int(board is not None)
         )
-        if board is None:
+        if access is None or board is None:
             return
-        yield CounterMetricFamily(
-            "keyrack_auth_failures", "Credentials that did not count.", board.failed_logins
+        failures = CounterMetricFamily(
+            "keyrack_auth_failures", "Credentials that did not count.", labels=("reason",)
         )
+        for reason, count in board.failed_logins.items():
+            failures.add_metric((reason,), count)
+        yield failures
+        denied = CounterMetricFamily(
+            "keyrack_auth_denied",
+            "Requests whose senders may not do what they asked for.",
+            labels=("operation",),
+        )
+        for operation in OPERATIONS:
+            if count := self._counters.total(denied_word(operation)):
+                denied.add_metric((operation,), count)
+        yield denied
+        tokens = GaugeMetricFamily(
+            "keyrack_auth_tokens", "Tokens, by where they are kept.", labels=("source",)
+        )
+        for source, count in access.token_counts().items():
+            tokens.add_metric((source,), count)
+        yield tokens
         yield GaugeMetricFamily(
             "keyrack_auth_reload_failed",
             "1 while the operator's file cannot be used and what it said before counts.",
@@ -133,14 +178,34 @@ class Metrics(Collector):
             labels=("lane",),
         )
         for lane in LANES:
-            first = latency_word(lane)
-            buckets, below = [], 0
-            for index in range(BUCKETS):
-                below += self._counters.total(first + index)
-                bound = "+Inf" if index == BUCKETS - 1 else str((1 << index) / 1e6)
-                buckets.append((bound, float(below)))
-            family.add_metric((lane,), buckets, self._counters.total(first + BUCKETS) / 1e9)
+            family.add_metric((lane,), *self._durations(latency_word(lane)))
         return family
+
+    def _durations(self, first: int) -> tuple[list[tuple[str, float]], float]:
+        """Return the buckets and the sum (seconds) of the histogram that begins at a word."""
+        bounds = [str((1 << index) / 1e6) for index in range(BUCKETS - 1)]
+        return self._buckets(first, bounds), self._counters.total(first + BUCKETS) / 1e9
+
+    def _buckets(self, first: int, bounds: list[str]) -> list[tuple[str, float]]:
+        buckets, below = [], 0
+        for index, bound in enumerate((*bounds, "+Inf")):
+            below += self._counters.total(first + index)
+            buckets.append((bound, float(below)))
+        return buckets
+
+    def _histograms(self) -> Iterator[Metric]:
+        for name, word, text in _DURATIONS:
+            yield HistogramMetricFamily(
+                f"keyrack_{name}_seconds", text, *self._durations(duration_word(word))
+            )
+        first = size_word()
+        bounds = [str(float(size_bound(index))) for index in range(SIZE_BUCKETS - 1)]
+        yield HistogramMetricFamily(
+            "keyrack_value_bytes",
+            "Sizes of values that were set: one of each commit.",
+            self._buckets(first, bounds),
+            self._counters.total(first + SIZE_BUCKETS),
+        )
 
     def _hits_and_writes(self) -> Iterator[Metric]:
         total = self._counters.total
@@ -154,7 +219,7 @@ class Metrics(Collector):
             "keyrack_keys_expired", "Keys removed because their time was over.", total(EXPIRED)
         )
 
-    def _processes(self) -> Iterator[Metric]:
+    def _clients(self) -> Iterator[Metric]:
         total = self._counters.total
         yield GaugeMetricFamily("keyrack_connections", "Open connections.", total(OPEN_CONNECTIONS))
         yield CounterMetricFamily(
@@ -165,9 +230,38 @@ class Metrics(Collector):
             "Connections answered 503 because there were too many.",
             total(TURNED_AWAY),
         )
+        yield CounterMetricFamily(
+            "keyrack_received_bytes", "Bytes that clients have sent over TCP.", total(BYTES_IN)
+        )
+        yield CounterMetricFamily(
+            "keyrack_sent_bytes", "Bytes that clients have taken over TCP.", total(BYTES_OUT)
+        )
+        yield GaugeMetricFamily("keyrack_watchers", "Clients that watch.", total(WATCHERS))
+        yield GaugeMetricFamily(
+            "keyrack_waiting_requests",
+            "Requests that wait for a key to change, or for a lock.",
+            total(WAITING),
+        )
+        yield CounterMetricFamily(
+            "keyrack_watch_resets",
+            "Watches that were ended because the log of changes no longer reached back to them.",
+            total(WATCH_RESETS),
+        )
+
+    def _workers(self) -> Iterator[Metric]:
+        total = self._counters.total
         yield GaugeMetricFamily(
             "keyrack_workers", "Workers that answer.", self._counters.ready_workers()
         )
+        yield GaugeMetricFamily(
+            "keyrack_workers_wanted", "Workers that there should be.", self._counters.workers
+        )
+        deaths = CounterMetricFamily(
+            "keyrack_worker_deaths", "Workers that ended, by the reason.", labels=("reason",)
+        )
+        for reason, count in self._counters.deaths.by_reason.items():
+            deaths.add_metric((reason,), count)
+        yield deaths
         yield CounterMetricFamily(
             "keyrack_worker_starts", "Workers started, replacements included.", total(STARTS)
         )
@@ -182,6 +276,47 @@ class Metrics(Collector):
             "Lines of the log that were dropped because nobody read it.",
             self._counters.log_dropped,
         )
+
+    def _processes(self) -> Iterator[Metric]:
+        """Yield what each client of Prometheus tells of its process, of all processes together."""
+        first = process_stats.read(os.getppid())
+        pids = [(worker, pid) for worker, pid in enumerate(self._counters.pids) if pid]
+        workers = [(worker, one) for worker, pid in pids if (one := process_stats.read(pid))]
+        if first is None:
+            return
+        service = process_stats.summed(
+            first, [one for _, one in workers], process_stats.booted(), file_limit()
+        )
+        yield CounterMetricFamily(
+            "process_cpu_seconds", "Processor time of all processes.", service.cpu_seconds
+        )
+        for name, value, text in (
+            ("start_time_seconds", service.started, "When the first process began."),
+            (
+                "resident_memory_bytes",
+                service.resident,
+                "What each process holds for itself, and once what they share: the store.",
+            ),
+            ("virtual_memory_bytes", service.virtual, "Address space of all processes."),
+            ("open_fds", service.open_files, "Open files of all processes."),
+            ("max_fds", service.most_files, "Files that all processes may have open."),
+        ):
+            yield GaugeMetricFamily(f"process_{name}", text, value)
+        cpu = CounterMetricFamily(
+            "keyrack_worker_cpu_seconds",
+            "Processor time of each worker's present process.",
+            labels=("worker",),
+        )
+        memory = GaugeMetricFamily(
+            "keyrack_worker_memory_bytes",
+            "What each worker holds for itself, without the store.",
+            labels=("worker",),
+        )
+        for worker, one in workers:
+            cpu.add_metric((str(worker),), one.cpu_seconds)
+            memory.add_metric((str(worker),), one.anonymous)
+        yield cpu
+        yield memory
 
     def _held_for_clients(self) -> Iterator[Metric]:
         total = self._counters.total
@@ -219,6 +354,14 @@ class Metrics(Collector):
             "keyrack_snapshots_failed", "Snapshots that could not be taken.", failed
         )
 
+    def _journal(self) -> Iterator[Metric]:
+        if self._snapshot_files is not None:
+            yield GaugeMetricFamily(
+                "keyrack_journal_bytes",
+                "The write-ahead log: what was changed since the snapshots that are kept.",
+                self._snapshot_files.journal_bytes(),
+            )
+
     def _store(self) -> Iterator[Metric]:
         usage = self._usage
         if usage is None:
@@ -239,6 +382,8 @@ class Metrics(Collector):
             ("store_reserved_bytes", usage.reserved, "Memory claimed from the system."),
         ):
             yield GaugeMetricFamily(f"keyrack_{name}", text, value)
+        if usage.locks is not None:
+            yield GaugeMetricFamily("keyrack_locks", "Locks that are held.", usage.locks)
         # Counted where keys are evicted, in the store, and not by worker: any of them may do it.
         yield CounterMetricFamily(
             "keyrack_keys_evicted", "Keys removed to make room for others.", usage.evicted

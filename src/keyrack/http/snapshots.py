@@ -42,6 +42,14 @@ class Snapshots:
         self._data = data
         self._counters = counters
 
+    def journal_bytes(self) -> int:
+        """Return how many bytes the write-ahead log takes: what was changed since a snapshot."""
+        size = 0
+        for number in self._data.journals():
+            with contextlib.suppress(OSError):
+                size += os.stat(self._data.journal(number)).st_size
+        return size
+
     async def fetch(self) -> Fetched | None:
         """Have a snapshot taken if anything has changed, and open the newest; None if it failed."""
         number = self._counters.snapshots.want()

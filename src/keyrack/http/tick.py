@@ -14,10 +14,19 @@ from email.utils import formatdate
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import Refusal, Why
+from keyrack.engines.contract import Refusal, Set, Why
 from keyrack.http import eager
 from keyrack.http.answer import Answer
-from keyrack.shared.counters import BUCKETS, bucket, latency_word
+from keyrack.shared.counters import (
+    BUCKETS,
+    SIZE_BUCKETS,
+    bucket,
+    duration_word,
+    latency_word,
+    observe,
+    size_bucket,
+    size_word,
+)
 
 if TYPE_CHECKING:
     import asyncio
@@ -29,7 +38,9 @@ if TYPE_CHECKING:
 
 _READ: Final = latency_word("read")
 _WRITE: Final = latency_word("write")
-_WIDE: Final = latency_word("wide")
+_TURN: Final = duration_word("turn")
+_COMMIT: Final = duration_word("commit")
+_SIZES: Final = size_word()
 
 _STAMP: Final = b"Server: keyrack\r\nCross-Origin-Resource-Policy: same-origin\r\nDate: %b\r\n"
 """The fields of every answer."""
@@ -129,17 +140,35 @@ class Tick:
                 conclude = partial(self._conclude, conclusions, self.started)
                 eager.run(self._written(writes), conclude)
                 return
+            began = time.monotonic_ns()
             try:
                 outcomes = self._write_now(writes)
             except Exception:
                 outcomes = _broken(writes)
+            self._measure(writes, began)
             self._conclude(conclusions, self.started, outcomes)
 
     async def _written(self, writes: list[Write]) -> Sequence[Outcome]:
+        began = time.monotonic_ns()
         try:
             return await self._engine.write(writes)
         except Exception:
             return _broken(writes)
+        finally:
+            self._measure(writes, began)
+
+    def _measure(self, writes: list[Write], began: int) -> None:
+        """Count how long writes took together, and the size of one value: the first one's.
+
+        Of all of them it would cost each write as much as its parsing.
+        """
+        counters = self.counters
+        observe(counters, _COMMIT, time.monotonic_ns() - began)
+        first = writes[0][0]
+        if type(first) is Set:
+            size = len(first.value)
+            counters[_SIZES + size_bucket(size)] += 1
+            counters[_SIZES + SIZE_BUCKETS] += size
 
     def _conclude(
         self, conclusions: list[Conclude], started: int, outcomes: Sequence[Outcome]
@@ -158,27 +187,33 @@ class Tick:
 
     def _end(self) -> None:
         try:
-            self.flush()
+            if self._writes:
+                self.flush()
         finally:
             self.running = False
             if self._writes:
                 # An outcome led to another write; it belongs to a tick of its own.
                 self._loop.call_soon(self.begin)
         elapsed = time.monotonic_ns() - self.started
+        counters, place = self.counters, bucket(elapsed)
+        counters[_TURN + place] += 1
+        counters[_TURN + BUCKETS] += elapsed
         if self.reads:
-            self._observe(_READ, elapsed, self.reads)
+            counters[_READ + place] += self.reads
+            counters[_READ + BUCKETS] += elapsed * self.reads
             self.reads = 0
         if self.writes:
-            self._observe(_WRITE, elapsed, self.writes)
+            counters[_WRITE + place] += self.writes
+            counters[_WRITE + BUCKETS] += elapsed * self.writes
             self.writes = 0
 
     def observe_read(self, started: int) -> None:
         """Count a read that is answered now; the tick that it came in `started` then (ns)."""
         self._observe(_READ, time.monotonic_ns() - started, 1)
 
-    def observe_wide(self, nanoseconds: int) -> None:
-        """Count a request of the wide lane and how long it took."""
-        self._observe(_WIDE, nanoseconds, 1)
+    def observe(self, lane: int, nanoseconds: int) -> None:
+        """Count a request in a lane's histogram, and how long it took."""
+        self._observe(lane, nanoseconds, 1)
 
     def _observe(self, lane: int, nanoseconds: int, requests: int) -> None:
         self.counters[lane + bucket(nanoseconds)] += requests

@@ -219,6 +219,7 @@ class WorkerProcesses:
     def _note_death(self, slot: _Slot, status: int) -> None:
         self._counters.clear_ready(slot.number)
         self._counters.wake_all()
+        self._counters.deaths.count(_reason(slot, status))
         self._delay(slot)
         level = logging.INFO if status == 0 else logging.WARNING
         _log.log(
@@ -376,6 +377,14 @@ def _hint(slot: _Slot, status: int) -> dict[str, str]:
     """Return what an operator may think of, who sees this line at night."""
     killed_by_others = os.waitstatus_to_exitcode(status) == -signal.SIGKILL and not slot.killed
     return {"hint": _OUT_OF_MEMORY} if killed_by_others else {}
+
+
+def _reason(slot: _Slot, status: int) -> str:
+    """Return one of `DEATHS`."""
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        return "stuck" if slot.killed else "killed"
+    return "failed" if code else "ended"
 
 
 def _how_it_ended(status: int) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from keyrack.engines.contract import StoreAway
 from keyrack.server.liveness import INTERVAL
-from keyrack.shared.counters import EXPIRED
+from keyrack.shared.counters import EXPIRED, duration_word, observe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from keyrack.http.worker_context import OpenConnection, WorkerContext
 
 _CONNECTIONS_A_STEP: Final = 500
+_LATE: Final = duration_word("late")
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
 _AWAY: Final = 1.0
@@ -55,11 +56,13 @@ class Upkeep:
         self._phase = phase
         self._looks = ticks
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
+        """When the timer is to ring, in seconds of the monotonic clock."""
         self._sweeper: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._timer = self._loop.call_later(INTERVAL, self._look)
+        self._set_timer()
         self._sweeper = self._loop.create_task(self._sweep())
 
     def stop(self) -> None:
@@ -69,8 +72,14 @@ class Upkeep:
         if self._sweeper is not None:
             self._sweeper.cancel()
 
-    def _look(self) -> None:
+    def _set_timer(self) -> None:
         self._timer = self._loop.call_later(INTERVAL, self._look)
+        self._due = time.monotonic() + INTERVAL
+
+    def _look(self) -> None:
+        late = max(0.0, time.monotonic() - self._due)
+        observe(self._tick.counters, _LATE, round(late * 1e9))
+        self._set_timer()
         self._tick.refresh()
         self._check_deadlines(list(self._connections))
         for tick in self._looks:

@@ -30,7 +30,15 @@ from keyrack.server.listeners import on_loopback_only
 from keyrack.server.liveness import Heartbeat
 from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
-from keyrack.shared.counters import LOG_DROPPED, STARTS
+from keyrack.shared.counters import (
+    LOG_DROPPED,
+    STARTS,
+    WAITING,
+    WATCH_RESETS,
+    WATCHERS,
+    duration_word,
+    observe,
+)
 from keyrack.system import file_limit, memory_limit
 
 if TYPE_CHECKING:
@@ -100,10 +108,19 @@ class Worker:
                 self._server.look_after_listeners,
                 logs.Drops(self._count_log_dropped).look,
                 self._look_after_held,
+                self._publish,
                 self._access.tick,
             ),
         )
         self._other_service = OtherService(loop, counters, self._hub)
+        self._measure()
+
+    def _measure(self) -> None:
+        """Have the engine tell for how long one waits for its locks and its disk."""
+        words = self._counters.slot(self._spec.slot)
+        lock, sync = duration_word("lock_wait"), duration_word("sync")
+        self._engine.measures.lock_waited = lambda waited: observe(words, lock, waited)
+        self._engine.measures.synced = lambda took: observe(words, sync, took)
 
     def _make_context(self) -> WorkerContext:
         settings = self._spec.settings
@@ -188,6 +205,14 @@ class Worker:
 
     def _count_log_dropped(self, lines: int) -> None:
         self._counters.slot(self._spec.slot)[LOG_DROPPED] += lines
+
+    def _publish(self) -> None:
+        """Say how many clients wait for something to happen."""
+        slot = self._counters.slot(self._spec.slot)
+        slot[WATCHERS] = self._hub.watchers
+        slot[WAITING] = self._hub.waiting
+        slot[WATCH_RESETS] += self._hub.resets
+        self._hub.resets = 0
 
     def _look_after_held(self) -> None:
         self._client_memory.relieve(self._context.connections)

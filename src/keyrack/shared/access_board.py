@@ -33,6 +33,9 @@ _CACHE_LINE: Final = 8
 _RAISED: Final = 0
 _SEEN: Final = 1
 _FAILED_LOGINS: Final = 2
+"""The first of as many words as there are reasons."""
+FAILURES: Final = ("malformed", "expired", "unknown", "scheme")
+"""Why credentials do not count."""
 
 
 class AccessBoard:
@@ -121,14 +124,18 @@ class AccessBoard:
         self._words[_KEYS_WANTED] = 0
         return wanted
 
-    def count_failed_login(self, worker: int) -> None:
-        """Count credentials that do not count."""
-        self._words[self._at(worker) + _FAILED_LOGINS] += 1
+    def count_failed_login(self, worker: int, reason: str) -> None:
+        """Count credentials that do not count, for a reason in `FAILURES`."""
+        self._words[self._at(worker) + _FAILED_LOGINS + FAILURES.index(reason)] += 1
 
     @property
-    def failed_logins(self) -> int:
-        """How often somebody has sent credentials that do not count."""
-        return sum(self._words[_HEADER + _FAILED_LOGINS :: _CACHE_LINE])
+    def failed_logins(self) -> dict[str, int]:
+        """How often somebody has sent credentials that do not count, by the reason."""
+        first = _HEADER + _FAILED_LOGINS
+        return {
+            reason: sum(self._words[first + place :: _CACHE_LINE])
+            for place, reason in enumerate(FAILURES)
+        }
 
     def _at(self, worker: int) -> int:
         return _HEADER + worker * _CACHE_LINE

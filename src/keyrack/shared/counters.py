@@ -14,10 +14,20 @@ import os
 import time
 from typing import Final
 
-LANES: Final = ("read", "write", "wide")
-"""What the latency histogram tells apart: single-key reads, single-key writes, everything else."""
+LANES: Final = ("read", "write", "list", "bulk", "wide")
+"""What the latency histogram tells apart: reads of single keys, writes, pages of lists, work on
+everything that is stored, and all else."""
+DURATIONS: Final = ("turn", "late", "commit", "lock_wait", "sync")
+"""What else is measured in time: turns of the event loop, timers that were late, writes of a turn
+until their outcomes are known, waits for the store's write lock, syncs of the disk."""
 BUCKETS: Final = 22
 """Upper bounds of 1 us * 2**n; the last bucket has none."""
+SIZE_BUCKETS: Final = 16
+"""Upper bounds of 64 bytes * 2**n; the last bucket has none."""
+_LEAST_SIZE_BITS: Final = 6
+DEATHS: Final = ("ended", "failed", "killed", "stuck")
+"""Why worker processes end: by themselves, by an error, by a signal from elsewhere, or by the
+supervisor because they gave no sign of life."""
 
 # Words of the service, in front of those of its workers
 
@@ -34,6 +44,8 @@ _CERTIFICATE: Final = 9
 _LOG_DROPPED: Final = 10
 _STARTED: Final = 11
 _CERTIFICATE_ENDS: Final = 12
+_DEATHS: Final = 13
+"""The first of as many words as there are reasons."""
 _HEADER: Final = 32
 """How many there may be; a test looks after that."""
 
@@ -53,10 +65,19 @@ LOG_DROPPED: Final = 9
 CLIENT_BYTES: Final = 10
 CLIENTS_REFUSED: Final = 11
 CLIENTS_CUT: Final = 12
+WATCHERS: Final = 13
+WAITING: Final = 14
+"""Requests that wait for a key to change, or for a lock."""
+WATCH_RESETS: Final = 15
+BYTES_IN: Final = 16
+BYTES_OUT: Final = 17
+_PID: Final = 18
 _LATENCY: Final = 32
 """Where the histograms begin: as many other words may be in front of them."""
 _LATENCY_WORDS: Final = BUCKETS + 1
-REQUESTS: Final = _LATENCY + len(LANES) * _LATENCY_WORDS
+_SIZES: Final = _LATENCY + (len(LANES) + len(DURATIONS)) * _LATENCY_WORDS
+_SIZE_WORDS: Final = SIZE_BUCKETS + 1
+REQUESTS: Final = _SIZES + _SIZE_WORDS
 """Where the words for requests begin; who makes the counters says how many of those there are."""
 _CACHE_LINE: Final = 8
 """Words of a cache line. No two workers write to the same one."""
@@ -67,9 +88,35 @@ def latency_word(lane: str) -> int:
     return _LATENCY + LANES.index(lane) * _LATENCY_WORDS
 
 
+def duration_word(name: str) -> int:
+    """Return the first word of the histogram of one of `DURATIONS`; as `latency_word`."""
+    return _LATENCY + (len(LANES) + DURATIONS.index(name)) * _LATENCY_WORDS
+
+
+def size_word() -> int:
+    """Return the first word of the histogram of values' sizes: the buckets, then the sum."""
+    return _SIZES
+
+
 def bucket(nanoseconds: int) -> int:
     """Return the histogram's bucket for a latency."""
     return min((nanoseconds // 1000).bit_length(), BUCKETS - 1)
+
+
+def observe(words: memoryview, first: int, nanoseconds: int) -> None:
+    """Count a duration in a histogram of a worker's words."""
+    words[first + bucket(nanoseconds)] += 1
+    words[first + BUCKETS] += nanoseconds
+
+
+def size_bucket(size: int) -> int:
+    """Return the histogram's bucket for a number of bytes."""
+    return min((max(size - 1, 0) >> _LEAST_SIZE_BITS).bit_length(), SIZE_BUCKETS - 1)
+
+
+def size_bound(index: int) -> int:
+    """Return the greatest size that a bucket counts."""
+    return 1 << (_LEAST_SIZE_BITS + index)
 
 
 class SnapshotRequests:
@@ -140,6 +187,22 @@ class Beats:
         return self._words[_SUPERVISOR_BEATS]
 
 
+class Deaths:
+    """How often worker processes have ended, and why. The supervisor counts."""
+
+    def __init__(self, words: memoryview) -> None:
+        self._words = words
+
+    def count(self, reason: str) -> None:
+        """Count one, for one of the reasons in `DEATHS`."""
+        self._words[_DEATHS + DEATHS.index(reason)] += 1
+
+    @property
+    def by_reason(self) -> dict[str, int]:
+        """How many there were of each."""
+        return {reason: self._words[_DEATHS + n] for n, reason in enumerate(DEATHS)}
+
+
 class Counters:
     """The words of all workers. Made by the supervisor before it forks."""
 
@@ -150,6 +213,7 @@ class Counters:
         self._slots = [self.slot(worker) for worker in range(workers)]
         self.snapshots = SnapshotRequests(words)
         self.beats = Beats(words, self._slots)
+        self.deaths = Deaths(words)
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         """For each worker, what it is woken by when another one has committed something."""
 
@@ -186,16 +250,23 @@ class Counters:
         return self.total(_READY)
 
     def set_ready(self, worker: int) -> None:
-        """Say that a worker answers requests from now on."""
-        self.slot(worker)[_READY] = 1
+        """Say that a worker, which is this process, answers requests from now on."""
+        slot = self.slot(worker)
+        slot[_PID] = os.getpid()
+        slot[_READY] = 1
+
+    @property
+    def pids(self) -> list[int]:
+        """The process id of each worker; 0 where none answers requests."""
+        return [slot[_PID] for slot in self._slots]
 
     def clear_ready(self, worker: int) -> None:
         """Say that a worker is gone, and its connections with it."""
         slot = self.slot(worker)
-        slot[_READY] = 0
-        slot[OPEN_CONNECTIONS] = 0
-        slot[CLIENT_BYTES] = 0
-        slot[_INTERESTED] = 0
+        for word in (
+            _READY, _PID, OPEN_CONNECTIONS, CLIENT_BYTES, _INTERESTED, WATCHERS, WAITING,
+        ):  # fmt: skip
+            slot[word] = 0
 
     def set_interested(self, worker: int, interested: bool) -> None:
         """Say whether a worker wants to be woken by what the others commit."""

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 import lmdb
 
 from keyrack.engines import record
-from keyrack.engines.contract import Space, StoreAway, StoreFormatUnknown, Usage
+from keyrack.engines.contract import Measures, Space, StoreAway, StoreFormatUnknown, Usage
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.durability.changes import EVENTS, place_of
@@ -462,6 +462,7 @@ class Database:
         self.log_pages = log_pages
         self._steady = steady
         self._change_log = change_log
+        self.measures = Measures()
         self._env = _open(directory, (limit - self._beside) // PAGE * PAGE)
         self._refuse_others()
         self.notes = Tree(self._env.open_db())
@@ -556,7 +557,13 @@ class Database:
         `grows`: the store will be larger by it, and must leave the reserve alone. Raises `NoRoom`
         where there is none, and `JournalFailed`.
         """
-        raw = self._env.begin(self.spaces[0].handle, None, True)
+        waited = self.measures.lock_waited
+        if waited is None:
+            raw = self._env.begin(self.spaces[0].handle, None, True)
+        else:
+            began = time.monotonic_ns()
+            raw = self._env.begin(self.spaces[0].handle, None, True)
+            waited(time.monotonic_ns() - began)
         try:
             change_log = self._change_log
             if change_log is not None and not change_log.is_on(ReadTransaction(self, raw)):
@@ -693,8 +700,8 @@ class Database:
             live = self.pages(txn)
             keys = txn.entries(self.spaces[Space.KEYS])
             # Locks and answers have a TTL, every one of them.
-            others = txn.entries(self.spaces[Space.LOCKS])
-            others += txn.entries(self.spaces[Space.ANSWERS])
+            locks = txn.entries(self.spaces[Space.LOCKS])
+            others = locks + txn.entries(self.spaces[Space.ANSWERS])
             keys_with_ttl = txn.entries(self.expiry) - others
             taken = self._env.info()["last_pgno"] + 1
             evicted = txn.evicted()
@@ -713,6 +720,7 @@ class Database:
             kept_free=min(free, kept * PAGE),
             reserved=self.words.pages_claimed * PAGE + self._beside,
             evicted=evicted,
+            locks=locks,
         )
 
 

@@ -86,6 +86,7 @@ class EmbeddedEngine:
             steady,
             self.journal,
         )
+        self.measures = self.database.measures
         size = event_log.most_bytes(limit, events)
         self.log = EventLog(self.database, events, size, steady)
         self.evictor = None
@@ -106,7 +107,8 @@ class EmbeddedEngine:
         """Return this process's part in bringing the journal to the disk."""
         assert self.journal is not None, "there is a journal"
         lock = os.path.join(self.database.path, "sync")
-        return GroupSync(self.journal.data, self.database.words, lock, self.database.position)
+        database = self.database
+        return GroupSync(self.journal.data, database.words, lock, database.position, self.measures)
 
     def begin_life(self) -> None:
         """Prepare the store for the service that starts on it now; see `Database.begin_life`."""

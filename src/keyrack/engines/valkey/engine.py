@@ -16,6 +16,7 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import (
     PAGE_BYTES,
     Capabilities,
+    Measures,
     Page,
     Part,
     Record,
@@ -86,6 +87,7 @@ class ValkeyEngine:
         self._login = login
         self._options = options or Options()
         self._clock = StoreClock(self._options.clock)
+        self.measures = Measures()
 
     @property
     def store_id(self) -> str:

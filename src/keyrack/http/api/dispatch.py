@@ -103,8 +103,13 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
 
 def route_of(request: Request) -> Route | None:
     """Return the route that a request takes, None where there is none."""
-    resource = find(request.path)
-    return resource and resource.routes.get(request.method)
+    return route_for(request.method, request.path)
+
+
+def route_for(method: bytes, path: bytes) -> Route | None:
+    """Return the route of a method and a raw path, None where there is none."""
+    resource = find(path)
+    return resource and resource.routes.get(method)
 
 
 _TAKES_TICKETS: Final = frozenset(("watch", "key_get", "key_put"))

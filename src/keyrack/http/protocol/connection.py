@@ -134,6 +134,7 @@ class Connection(asyncio.Protocol):
         """End; whatever waited for this client is dropped."""
         self.state = State.CLOSED
         self._known = False
+        self._outlet.count_traffic()
         self.worker.connections.discard(self)
         self.tick.counters[OPEN_CONNECTIONS] -= 1
         self._queue.clear()
@@ -422,6 +423,8 @@ class Connection(asyncio.Protocol):
         """Close what has been waited for long enough; `now` in coarse seconds."""
         if self._responder.is_over(time.time()):
             self.judge_again()
+        if now - self.used <= 2 * _COARSE_SECONDS or self._responder.is_occupied:
+            self._outlet.count_traffic()
         # The coarse clock is behind by up to a tick, which may be late: never be early.
         now -= _COARSE_SECONDS
         settings = self.worker.timeouts

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from uvicorn.protocols.http.flow_control import FlowControl
@@ -13,6 +14,7 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from keyrack.http import problems
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.client_memory import LARGE
+from keyrack.shared.counters import BYTES_IN, BYTES_OUT
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,12 +29,17 @@ KEEP_1_0: Final = b"Connection: keep-alive\r\n\r\n"
 
 _WITHOUT_BODY: Final = frozenset((204, 304))
 _LINGER_BYTES: Final = 1 << 20
+_TRAFFIC: Final = Struct("QQ").unpack_from
+_TRAFFIC_AT: Final = 120
+"""Where `struct tcp_info` has how many bytes the other side has acknowledged, and has sent."""
+_TCP_INFO_BYTES: Final = 136
 
 
 class Outlet:
     """A connection's transport, with what is known of its client's side."""
 
     __slots__ = (
+        "_counted",
         "_discarded",
         "_untaken",
         "_worker",
@@ -54,6 +61,8 @@ class Outlet:
         """Bytes of what the transport holds, as long as it holds much."""
         self._discarded = 0
         """Bytes that have come since the last answer was given."""
+        self._counted = (0, 0)
+        """Bytes that were sent and have come, as far as they are counted."""
 
     @property
     def is_blocked(self) -> bool:
@@ -101,6 +110,24 @@ class Outlet:
         """Whether the client has answered with a reset what was sent since it was done."""
         with self._socket() as own:
             return own.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
+
+    def count_traffic(self) -> None:
+        """Count the bytes that have come and gone since this was last called.
+
+        The kernel counts them, so no request pays for it. A Unix socket's are not known.
+        """
+        own = self.transport.get_extra_info("socket")
+        if own is None or own.family == socket.AF_UNIX:
+            return
+        with contextlib.suppress(OSError):
+            info = own.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+            if len(info) < _TCP_INFO_BYTES:
+                return  # a kernel that does not say
+            sent, come = _TRAFFIC(info, _TRAFFIC_AT)
+            counters = self._worker.tick.counters
+            counters[BYTES_OUT] += sent - self._counted[0]
+            counters[BYTES_IN] += come - self._counted[1]
+            self._counted = sent, come
 
     def _socket(self) -> socket.socket:
         """Return the socket, as one to be closed by the caller: the transport shows but a part."""

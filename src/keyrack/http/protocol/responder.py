@@ -15,9 +15,9 @@ from keyrack.http import eager, problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
-from keyrack.http.api.counting import request_word
+from keyrack.http.api.counting import LIST_WORDS, denied_word, request_word
 from keyrack.http.client_memory import LARGE, LITTLE
-from keyrack.http.gate import NOBODY
+from keyrack.http.gate import DENIALS, NOBODY
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.asgi import AsgiExchange
 from keyrack.http.protocol.outlet import CLOSE, KEEP, KEEP_1_0
@@ -238,7 +238,10 @@ class Responder:
             self._stream(reply, request, name)
             return
         assert isinstance(reply, Answer)
-        if self._tick.running and self._tick.started == started:
+        lane = LIST_WORDS.get(name)
+        if lane is not None:
+            self._tick.observe(lane, time.monotonic_ns() - started)
+        elif self._tick.running and self._tick.started == started:
             self._tick.reads += 1
         elif not request.head.prefer:
             self._tick.observe_read(started)
@@ -288,6 +291,8 @@ class Responder:
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
         self._log_access(request, answer)
+        if request.refusal is not None:
+            self._tick.counters[denied_word(name)] += 1
         if self.serving:
             self.serving = 0
             self._owner.count_held()
@@ -310,6 +315,9 @@ class Responder:
             self._worker.access_log(
                 Access(self.outlet.peer, method, path, query, answer.status, size, 0, ())
             )
+        if problem.slug in DENIALS:
+            route = dispatch.route_for(method, path)
+            self._tick.counters[denied_word(route.name if route else "other")] += 1
         closes = problem.kind.closes or self._owner.state is State.LAST
         self.send(answer, method, name, CLOSE if closes else KEEP)
         if problem.kind.closes:

@@ -81,6 +81,18 @@ class WatchHub:
         self._beginning: Running[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._beat: asyncio.TimerHandle | None = None
+        self.resets = 0
+        """How many subscribers were told that they have missed something, and ended."""
+
+    @property
+    def watchers(self) -> int:
+        """How many subscribers there are."""
+        return len(self._synced) + len(self._unsynced)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a key to change, or for a lock."""
+        return len(self.keys) + len(self.locks)
 
     @property
     def active(self) -> bool:
@@ -364,6 +376,7 @@ class WatchHub:
         self._unsynced.discard(subscriber)
         self._ready.pop(subscriber, None)
         self._synced.leave(subscriber)
+        self.resets += 1
         subscriber.sink.finish()
 
 

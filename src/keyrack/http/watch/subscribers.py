@@ -152,6 +152,10 @@ class Subscribers:
         """Whether anybody is here."""
         return bool(self._groups)
 
+    def __len__(self) -> int:
+        """Return how many are here."""
+        return sum(len(group.subscribers) for group in self._groups.values())
+
     def __iter__(self) -> Iterator[Subscriber]:
         """Yield all subscribers. They may leave meanwhile."""
         for group in list(self._groups.values()):

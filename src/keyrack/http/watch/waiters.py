@@ -82,6 +82,10 @@ class Waiters:
         """Whether anybody waits."""
         return bool(self._queues)
 
+    def __len__(self) -> int:
+        """Return how many wait."""
+        return sum(map(len, self._queues.values()))
+
     @contextlib.contextmanager
     def waiting(self, name: bytes, seconds: float) -> Iterator[Waiter]:
         """Wait for something under a name, for some seconds at most."""

@@ -17,6 +17,7 @@ import fcntl
 import logging
 import os
 import threading
+import time
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -25,6 +26,7 @@ from keyrack.engines.embedded.durability.high_water import HighWaterMark
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from keyrack.engines.contract import Measures
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
     from keyrack.engines.embedded.position import Position
     from keyrack.engines.embedded.shared_words import SharedWords
@@ -44,8 +46,10 @@ class GroupSync:
         words: SharedWords,
         lock_path: str,
         position: Callable[[], Position],
+        measures: Measures,
     ) -> None:
         self._data = data
+        self._measures = measures
         self._words = words
         self._position = position
         self._mark = HighWaterMark(data)
@@ -87,6 +91,7 @@ class GroupSync:
         if self._words.broken:
             return False
         position = self._position()
+        began = time.monotonic_ns()
         try:
             # A journal that was left for the next one is brought to the disk before it.
             for number in range(self._words.synced_journal, position.number + 1):
@@ -95,6 +100,9 @@ class GroupSync:
         except OSError:
             self._words.broken = 1
             return False
+        finally:
+            if self._measures.synced is not None:
+                self._measures.synced(time.monotonic_ns() - began)
         return True
 
     def settle(self, position: Position) -> None:
