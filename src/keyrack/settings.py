@@ -162,6 +162,37 @@ def _hosts() -> Kind:
     )
 
 
+_ORIGIN: Final = re.compile(
+    r"([a-z][a-z0-9+.-]*)://((?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?"
+).fullmatch
+_DEFAULT_PORTS: Final = {"http": ":80", "https": ":443"}
+
+
+def _origin(text: str) -> str:
+    """Return an origin as browsers write it."""
+    if text == "*":
+        return text
+    found = _ORIGIN(text.lower())
+    if found is None:
+        raise ValueError
+    scheme, host, port = found.groups()
+    return f"{scheme}://{host}{port if port and port != _DEFAULT_PORTS.get(scheme) else ''}"
+
+
+def _origins() -> Kind:
+    def parse(given: object) -> tuple[str, ...]:
+        parts = given.split(",") if isinstance(given, str) else given
+        if not isinstance(parts, list):
+            raise ValueError
+        return tuple(_origin(part.strip() if isinstance(part, str) else "") for part in parts)
+
+    return Kind(
+        "a list of origins, with a scheme and without a path, like https://app.example.org",
+        parse,
+        ",".join,
+    )
+
+
 def _address() -> Kind:
     def parse(given: object) -> str:
         _need(isinstance(given, str) and re.fullmatch(r"[A-Za-z0-9.:%_\[\]-]+", given) is not None)
@@ -263,6 +294,12 @@ class Settings:
         "Further names by which this server may be called, with commas between; a name that begins "
         "with a dot stands for all names below it. With it, or on loopback, all clients must use a "
         "known name; elsewhere only browsers.",
+        unset="none",
+    )  # fmt: skip
+    cors_origins: tuple[str, ...] = _row(
+        _origins(), (), _NETWORK, "ORIGINS",
+        "Let pages of these origins read and write, with commas between; pages of all other sites "
+        "stay shut out. `*` stands for every site, and does not go together with access control.",
         unset="none",
     )  # fmt: skip
     tls_cert: str | None = _row(
@@ -482,6 +519,11 @@ class Settings:
             raise SettingsError("max_body must be at least max_value")
         if (self.durability == "none") != (self.data_dir is None):
             raise SettingsError("durability and data_dir go together")
+        if "*" in self.cors_origins and self.controls_access:
+            raise SettingsError(
+                "--cors-origins '*' lets in the pages of every site, which does not go together "
+                "with access control. Name the origins, like https://app.example.org."
+            )
 
     @property
     def controls_access(self) -> bool:

@@ -628,6 +628,12 @@ REFUSALS = {
         "valkey.url names port 26379, which the network policy does not let through: add it to "
         "valkey.ports.",
     ),
+    "every origin with access control": (
+        {"settings": {"corsOrigins": ["https://a.example", "*"]}},
+        "settings.corsOrigins holds `*`, which lets in the pages of every site and does not go "
+        "together with access control: name the origins, like https://app.example.org, or set "
+        "auth.enabled to false.",
+    ),
     "a volume with valkey": (
         {"persistence": {"enabled": True}, "valkey": {"url": "valkey://v"}},
         "persistence.enabled has no meaning with Valkey, which keeps the data itself: set "

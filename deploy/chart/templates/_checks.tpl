@@ -14,6 +14,9 @@ says what to set instead, before anything in the cluster is changed.
 {{- include "keyrack.checkEmbedded" . -}}
 {{- end -}}
 {{- include "keyrack.checkMemory" . -}}
+{{- if and .Values.auth.enabled (has "*" .Values.settings.corsOrigins) -}}
+{{- fail "settings.corsOrigins holds `*`, which lets in the pages of every site and does not go together with access control: name the origins, like https://app.example.org, or set auth.enabled to false." -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled is true and ingress.hosts is empty: name at least one host, like ingress.hosts={keyrack.example.org}." -}}
 {{- end -}}

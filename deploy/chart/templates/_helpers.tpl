@@ -77,6 +77,8 @@ snapshot is taken by a process of its own, which takes 9Mi.
 {{- define "keyrack.text" -}}
 {{- if kindIs "float64" . -}}
 {{ ternary (int64 . | toString) (toString .) (eq (floor .) .) }}
+{{- else if kindIs "slice" . -}}
+{{ join "," . }}
 {{- else -}}
 {{ toString . }}
 {{- end -}}

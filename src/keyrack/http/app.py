@@ -36,6 +36,7 @@ from keyrack.http.api.models import MAX_BATCH_OPERATIONS
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.metrics import Metrics
 from keyrack.http.problems import KINDS, Problem
+from keyrack.http.protocol import cors
 from keyrack.http.protocol.head import MAX_FIELDS, MAX_HEAD_BYTES, MAX_TARGET_BYTES
 from keyrack.http.protocol.head import read as read_head
 from keyrack.http.protocol.request import Request
@@ -159,6 +160,9 @@ class Application:
         reply = resource and await dispatch.serve(request, resource, self._context)
         if reply is not None:
             await _respond(await self._done(reply, request), request.method, send)
+        elif request.head.shared and cors.is_preflight(request.method, request.head.fields):
+            # The page gets to read that nothing is there, instead of that it may not ask.
+            await _respond(Answer(204, cors.preflight(request.head.fields)), b"OPTIONS", send)
         elif resource is None and request.head.verdict.read is not None:
             await _respond(
                 problems.answer(request.head.verdict.read, request.path), request.method, send

@@ -141,8 +141,8 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         403,
         "A page of another site may not do this",
         "The request comes from a web page of another origin, which may link to this server, and "
-        "not write, embed or fetch. Programs that are no browsers do not send the fields that this "
-        "is judged by.",
+        "not write, embed or fetch, unless `--cors-origins` lists it. Programs that are no "
+        "browsers do not send the fields that this is judged by.",
     ),
     "host-not-allowed": ProblemKind(
         403,

@@ -55,13 +55,15 @@ def _nobody_waits() -> None:
 class Tick:
     """The present tick of one worker. `counters` are the worker's slot of the shared ones.
 
-    `committed` is called after commits, so that who waits for changes is told.
+    `committed` is called after commits, so that who waits for changes is told. `common` are further
+    lines of every answer.
     """
 
     __slots__ = (
         "_conclusions",
         "_engine",
         "_loop",
+        "_stamp",
         "_write_now",
         "_writes",
         "committed",
@@ -84,6 +86,7 @@ class Tick:
         engine: Engine,
         counters: memoryview,
         committed: Callable[[], None] = _nobody_waits,
+        common: bytes = b"",
     ) -> None:
         self._loop = loop
         self._engine = engine
@@ -102,12 +105,13 @@ class Tick:
         self.writes = 0
 
         # This second
+        self._stamp = _STAMP + common
         self.refresh()
 
     def refresh(self) -> None:
         """Make what holds for a second: the coarse clock and the beginnings of frequent answers."""
         self.now = time.monotonic()
-        self.stamp = _STAMP % formatdate(usegmt=True).encode()
+        self.stamp = self._stamp % formatdate(usegmt=True).encode()
         self.ok_json = _json_head(b"200 OK", self.stamp)
         self.set_ok = self.ok_json + _framed(SET_OK.body)
         self.not_found = _json_head(b"404 Not Found", self.stamp) + _framed(NOT_FOUND.body)

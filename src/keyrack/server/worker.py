@@ -16,6 +16,7 @@ from keyrack.http.audit import AuditTrail
 from keyrack.http.client_memory import ClientMemory
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.protocol.connection import Connection
+from keyrack.http.protocol.cors import Cors
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
 from keyrack.http.snapshots import Snapshots
@@ -80,7 +81,10 @@ class Worker:
         self._engine = engine
         self._loop = loop
         self._counters = counters
-        self._tick = Tick(loop, engine, counters.slot(slot), self._committed)
+        self._guard = _guard(spec)
+        self._tick = Tick(
+            loop, engine, counters.slot(slot), self._committed, self._guard.cors.common
+        )
         self._hub = WatchHub(loop, engine, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
@@ -142,12 +146,10 @@ class Worker:
             body=settings.body_timeout,
             send=settings.send_timeout,
         )
-        # Where every client can know the names, a browser need not be recognised by its marks.
-        demands_host = bool(settings.allowed_hosts) or on_loopback_only(self._spec.listeners)
         return WorkerContext(
             self._loop,
             self._tick,
-            Guard((*settings.allowed_hosts, settings.host), demands_host=demands_host),
+            self._guard,
             context,
             timeouts,
             self._client_memory,
@@ -222,6 +224,14 @@ class Worker:
         self._loop.remove_reader(self._spec.lifeline)
         _log.warning("the supervisor is gone; this worker ends")
         self._server.should_exit = True
+
+
+def _guard(spec: WorkerSpec) -> Guard:
+    settings = spec.settings
+    # Where every client can know the names, a browser need not be recognised by its marks.
+    demands_host = bool(settings.allowed_hosts) or on_loopback_only(spec.listeners)
+    names = (*settings.allowed_hosts, settings.host)
+    return Guard(names, demands_host=demands_host, cors=Cors(settings.cors_origins))
 
 
 def _audit(spec: WorkerSpec) -> AuditTrail | None:

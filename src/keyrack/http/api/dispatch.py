@@ -11,6 +11,7 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import codec, rights
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
 from keyrack.http.problems import Problem
+from keyrack.http.protocol import cors
 from keyrack.http.reply import PendingWrite, Stream
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
     """
     try:
         if request.method == b"OPTIONS":
-            return Answer(204, ((b"Allow", _allowed(resource)),))
+            return _options(request, resource)
         route = admitted(request, resource)
         fields = _ticketed(request, route, context.gate)
         rights.judge(route.name, request)
@@ -99,6 +100,13 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
         return _remembered(request, reply, context)
     except Exception as error:
         return problems.answer_to(error, request.path)
+
+
+def _options(request: Request, resource: Resource) -> Answer:
+    fields: Headers = ((b"Allow", _allowed(resource)),)
+    if request.head.shared and cors.is_preflight(request.method, request.head.fields):
+        fields += cors.preflight(request.head.fields)
+    return Answer(204, fields)
 
 
 def route_of(request: Request) -> Route | None:

@@ -274,7 +274,7 @@ class AsgiExchange:
             fields.append((b"Connection", b"close"))
         elif self.request.head.http_1_0:
             fields.append((b"Connection", b"keep-alive"))
-        parts = [STATUS_LINES[status], self._worker.tick.stamp]
+        parts = [STATUS_LINES[status], self._worker.tick.stamp, self.request.head.shared]
         parts += [b"%b: %b\r\n" % field for field in fields]
         self._outlet.transport.write(b"".join((*parts, b"\r\n")))
 

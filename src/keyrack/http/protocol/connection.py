@@ -237,7 +237,8 @@ class Connection(asyncio.Protocol):
         reader = self.reader
         if self.state is State.UNWELCOME:
             # Not before: an answer to nothing confuses many clients.
-            reader.refuse(Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),)))
+            problem = Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),))
+            reader.refuse(problem, unread=data)
         if self.state is State.LINGERING:
             self._outlet.discard(data)
         if reader.stopped:

@@ -4,7 +4,7 @@ A browser lets any page send requests to any address. Three rules:
 
 - A page of another origin may not write, and may read only what the browser shows as a document of
   its own: a link works, an embedded image, script or frame does not. (Browsers keep what such a
-  page reads from it, but it could probe for keys.)
+  page reads from it, but it could probe for keys.) Listed origins may do both; see `cors`.
 - A browser must name this server by a name that can only mean this server. Otherwise a page of
   `evil.example` may point that name at this address (DNS rebinding) and is of the same origin.
 - Where the names are known (`demands_host`), everybody must use one of them. A page's script can
@@ -25,6 +25,7 @@ import socket
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.http.problems import Problem
+from keyrack.http.protocol.cors import Cors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -44,10 +45,14 @@ class Judgement(NamedTuple):
 class Guard:
     """Judges requests by their fields. `allowed` are host names; `.example.org` means all below.
 
-    `demands_host`: programs, too, must name this server as it is known.
+    `demands_host`: programs, too, must name this server as it is known. `cors` knows the pages of
+    other origins that are meant to use the store.
     """
 
-    def __init__(self, allowed: Iterable[str] = (), *, demands_host: bool = False) -> None:
+    def __init__(
+        self, allowed: Iterable[str] = (), *, demands_host: bool = False, cors: Cors | None = None
+    ) -> None:
+        self.cors = cors or Cors()
         self._demands_host = demands_host
         names = {"localhost", socket.gethostname().lower()} | {name.lower() for name in allowed}
         self._any = "*" in names
@@ -64,10 +69,14 @@ class Guard:
             refusal = _unknown(host)
             # That the service is well is no secret, and monitors call it by names of their own.
             return Judgement(refusal, refusal, refusal if from_browser else None)
-        if not from_browser or not _is_cross_site(values, host):
+        if not from_browser or not _is_cross_site(values, host) or self.cors.allows(values):
             return Judgement()
         read = _may_not_read(values)
-        write = Problem("cross-site", "Pages of other sites may not write to this store.")
+        write = Problem(
+            "cross-site",
+            "Pages of other sites may not write to this store. --cors-origins names those that "
+            "may.",
+        )
         return Judgement(read, write, read)
 
     def knows(self, host: bytes) -> bool:
@@ -138,5 +147,7 @@ def _may_not_read(values: dict[bytes, list[bytes]]) -> Problem | None:
     if values.get(b"sec-fetch-dest", [b""])[0].lower() == b"document":
         return None
     return Problem(
-        "cross-site", "Pages of other sites may link to this, and not embed or fetch it."
+        "cross-site",
+        "Pages of other sites may link to this, and not embed or fetch it. --cors-origins names "
+        "those that may.",
     )

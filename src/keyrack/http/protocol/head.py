@@ -89,6 +89,7 @@ def read(
     head.prefer = b", ".join(values.get(b"prefer", ()))
     head.idempotency_key = _first(values, b"idempotency-key")
     head.verdict = guard.judge(values, head.host)
+    head.shared = guard.cors.shared(values)
     head.credentials = _first(values, b"authorization")
     head.grant = head.denial = None
     head.plain = _CHANGING.isdisjoint(values) and head.verdict == _WELCOME
@@ -98,6 +99,7 @@ def read(
         not http_1_0
         and head.keep_alive
         and head.plain
+        and not head.shared
         and head.content_length >= 0
         and not head.wants_continue
         and b"upgrade" not in values

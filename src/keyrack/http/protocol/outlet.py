@@ -156,7 +156,7 @@ class Outlet:
     # Answers
 
     def write_answer(self, answer: Answer, method: bytes, end: bytes) -> None:
-        """Send an answer to a request with this method; `end` is the end of its header section."""
+        """Send an answer to a request with this method; `end` is how its header section ends."""
         if len(answer.body) > LARGE and method != b"HEAD" and not self.has_room_for(answer.body):
             answer = problems.answer(self._worker.client_memory.refusal(), b"/v1/")
         if self.transport.is_closing():

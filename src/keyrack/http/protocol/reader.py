@@ -49,6 +49,8 @@ class RefusedMessage(NamedTuple):
     problem: Problem
     method: bytes
     target: bytes
+    shared: bytes
+    """Lines of the answer by which a browser lets a page of another origin read it."""
 
 
 class BodySink(Protocol):
@@ -170,18 +172,28 @@ class MessageReader:
                 rest = self._parse(rest)
         except httptools.HttpParserError as error:
             if not self.stopped:
-                self.refuse(_parser_problem(error, self._request_line))
+                self.refuse(_parser_problem(error, self._request_line), self._request_line)
         self._beginning = self._request_line = b""
         self._check_size()
 
-    def refuse(self, problem: Problem) -> None:
-        """Stop reading, and have what is arriving, or due to arrive, answered with a problem."""
+    def refuse(self, problem: Problem, unread: bytes = b"") -> None:
+        """Stop reading, and have what is arriving, or due to arrive, answered with a problem.
+
+        `unread` is how it begins, where its header section may not have been read.
+        """
         # Before the target is seen, the parser still has the method of the message before.
         method = self._parser.get_method() if self._parser is not None and self._url else b"GET"
         self.give_up()
         if not problem.kind.closes:
             problem = _closing(problem)
-        self._receiver.take_refused(RefusedMessage(problem, method, self._url))
+        self._receiver.take_refused(
+            RefusedMessage(problem, method, self._url, self._shared(unread))
+        )
+
+    def _shared(self, unread: bytes) -> bytes:
+        cors = self._worker.guard.cors
+        origins = [value for name, value in self._fields if name == b"origin"]
+        return cors.shared({b"origin": origins}) or cors.shared_unread(unread)
 
     def stop(self) -> None:
         """Read nothing more as a request."""

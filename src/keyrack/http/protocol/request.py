@@ -35,6 +35,7 @@ class Head:
         "keep_alive",
         "plain",
         "prefer",
+        "shared",
         "verdict",
         "wants_continue",
         "weak_match",
@@ -58,6 +59,8 @@ class Head:
     idempotency_key: bytes | None
     verdict: Judgement
     """What a request with this head may not do."""
+    shared: bytes
+    """Lines of the answer by which a browser lets a page of another origin read it."""
     credentials: bytes | None
     """What the Authorization field says. It is a secret: no log and no answer shows it."""
     grant: Grant | None

@@ -166,7 +166,9 @@ class Responder:
         """Serve a request, or answer a message that is none."""
         if isinstance(request, RefusedMessage):
             self._flush()
-            self.answer_problem(request.problem, request.method, request.target)
+            self.answer_problem(
+                request.problem, request.method, request.target, shared=request.shared
+            )
             return
         resource = dispatch.find(request.path)
         route = resource and resource.routes.get(request.method)
@@ -299,13 +301,18 @@ class Responder:
         end = KEEP_1_0 if request.head.http_1_0 else KEEP
         if not request.keep_alive or self._owner.state is State.LAST:
             end = CLOSE
-        self.send(answer, request.method, name, end)
+        self.send(answer, request.method, name, request.head.shared + end)
         self._owner.rest()
 
     def answer_problem(
-        self, problem: Problem, method: bytes, target: bytes, name: str = "other"
+        self,
+        problem: Problem,
+        method: bytes,
+        target: bytes,
+        name: str = "other",
+        shared: bytes = b"",
     ) -> None:
-        """Answer a request of which there is no more than a method and a target."""
+        """Answer a request of which there is no more than this; `shared` is as in its head."""
         if not self._tick.running:
             self._tick.begin()
         path, _, query = target.partition(b"?")
@@ -319,7 +326,7 @@ class Responder:
             route = dispatch.route_for(method, path)
             self._tick.counters[denied_word(route.name if route else "other")] += 1
         closes = problem.kind.closes or self._owner.state is State.LAST
-        self.send(answer, method, name, CLOSE if closes else KEEP)
+        self.send(answer, method, name, shared + (CLOSE if closes else KEEP))
         if problem.kind.closes:
             self._owner.linger()
         else:
@@ -428,7 +435,8 @@ class Responder:
         elif occupant is not None and occupant.request is not None:
             self.disconnect()
             self._owner.stop_reading()
-            self.answer_problem(problem, occupant.request.method, occupant.request.path)
+            request = occupant.request
+            self.answer_problem(problem, request.method, request.path, shared=request.head.shared)
             self._owner.rest()
 
 

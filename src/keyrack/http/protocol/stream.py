@@ -40,7 +40,7 @@ class StreamedAnswer:
 
     def start(self, stream: Stream, stamp: bytes) -> None:
         """Send the header section, which has the fields of every answer (`stamp`), and begin."""
-        parts = [STATUS_LINES[200], stamp]
+        parts = [STATUS_LINES[200], stamp, self.request.head.shared]
         parts += [b"%b: %b\r\n" % field for field in stream.headers]
         if self._chunked:
             parts.append(b"Transfer-Encoding: chunked\r\n")
