@@ -120,7 +120,7 @@ fuzz: $(VENV)/.dev .delivery/fuzz/.installed
 	@touch $@
 
 # The suites of `make test`, from a directory that has no source tree beside it.
-WHEEL_TESTS ?= $(addprefix ../tests/,unit engine http process api access client consistency valkey durable)
+WHEEL_TESTS ?= $(addprefix ../tests/,unit engine http process api access client cli consistency valkey durable)
 
 ## test-wheel: run every test against the built wheel, as CI does (WHEEL_TESTS=../tests/unit for some)
 .PHONY: test-wheel
@@ -136,6 +136,7 @@ test-wheel: wheel
 docs: $(VENV)/.dev
 	$(BIN)/python -m keyrack.settings > docs/settings.md
 	$(BIN)/python -m keyrack.http.api.reference docs/http-api.md
+	$(BIN)/python -m keyrack.cli.manual docs/cli.md docs/keyrack.1
 
 ## bench: measure Keyrack and its peers side by side (ARGS="--quick" for under a minute)
 .PHONY: bench

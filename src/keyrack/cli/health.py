@@ -16,10 +16,12 @@ import ssl
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from keyrack.cli import asking
-from keyrack.cli.parser import Parser
+from keyrack.cli import saying
+from keyrack.cli.printing import Printer
+from keyrack.cli.spec import FILES, Command, Flag
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
     from types import FrameType
 
@@ -28,8 +30,6 @@ UNHEALTHY: Final = 1
 _SECONDS: Final = 3.0
 _ANYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Addresses to listen on that nobody connects to, and what to connect to instead."""
-
-_EPILOG: Final = "exit codes: 0 alive, 1 not alive within 3 seconds, or not to be asked, 2 misused"
 
 
 class _Target(NamedTuple):
@@ -48,24 +48,39 @@ class _Unhealthy(Exception):
     """Raised when the service is not alive; the message is one sentence."""
 
 
-def run(arguments: list[str]) -> int:
+COMMAND = Command(
+    "Tell by the exit code whether a service is alive, and print nothing. Without being told "
+    "where, it asks the service that this environment's settings (KEYRACK_PORT, KEYRACK_UDS, "
+    "KEYRACK_CONFIG, …) would start.",
+    flags=(
+        Flag(
+            ("--url",),
+            "where the service is [KEYRACK_URL; default: where `keyrack serve` would be]",
+            "URL",
+        ),
+        Flag(("--uds",), "a Unix socket to use instead", "PATH", completes=FILES),
+    ),
+    asks=False,
+    codes=(
+        (0, "alive"),
+        (1, f"not alive within {_SECONDS:g} seconds, or not to be asked"),
+    ),
+)
+
+
+def run(given: argparse.Namespace) -> int:
     """Ask /healthz once. Print nothing when it answers 200, and one sentence otherwise."""
-    parser = Parser(
-        prog="keyrack health",
-        description="Tell by the exit code whether a service is alive.",
-        epilog=_EPILOG,
-    )
-    parser.add_argument(
-        "--url",
-        help="where the service is [KEYRACK_URL; default: where `keyrack serve` would be]",
-    )
-    parser.add_argument("--uds", metavar="PATH", help="a Unix socket to use instead")
-    given = parser.parse_args(arguments)
+    printer = Printer(given, "table")
+    problem = None
     try:
         with _deadline(_SECONDS):
             _ask(_target(given.url, given.uds))
-    except _Unhealthy as problem:
-        return asking.complain(str(problem), UNHEALTHY)
+    except _Unhealthy as found:
+        problem = str(found)
+    if printer.as_json:
+        printer.document({"healthy": problem is None, "detail": problem})
+    if problem is not None:
+        return saying.complain(problem, UNHEALTHY)
     return HEALTHY
 
 

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import argparse
 import logging
+import textwrap
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from keyrack.cli.spec import Command
 from keyrack.server.signals import Signals
 
 if TYPE_CHECKING:
     from keyrack.settings import Settings
 
-_EXIT_CODES = """\
-exit codes: 0 ended as told (SIGTERM, SIGINT, SIGQUIT), 1 could not start or was told twice to end,
-2 a setting cannot be used"""
+COMMAND = Command(
+    "Run the service in the foreground. Every setting is a flag, a variable KEYRACK_… and a line "
+    "of the TOML file that --config names; docs/settings.md has them all.",
+    formats=(),
+    asks=False,
+    codes=(
+        (0, "ended as told (SIGTERM, SIGINT, SIGQUIT)"),
+        (1, "could not start, or was told twice to end"),
+        (2, "a setting cannot be used"),
+    ),
+)
 
 
 def run(arguments: list[str]) -> int:
@@ -52,10 +62,11 @@ class _Parser(argparse.ArgumentParser):
 def _load(arguments: list[str]) -> _Loaded:
     from keyrack import settings  # so late that a signal has been heard of before
 
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in COMMAND.codes)
     parser = _Parser(
         prog="keyrack serve",
-        description="Run the service in the foreground.",
-        epilog=_EXIT_CODES,
+        description=COMMAND.description,
+        epilog="\n".join(textwrap.wrap(f"exit codes: {codes}", 100)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )

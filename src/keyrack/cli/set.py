@@ -4,49 +4,110 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from keyrack.cli import asking
+from keyrack.cli import asking, kinds, saying
+from keyrack.cli.parsing import Misused
+from keyrack.cli.printing import Printer, flush
+from keyrack.cli.saying import shown_key
+from keyrack.cli.spec import DONE, FILES, KEYS, MISSING, Argument, Command, Example, Flag
 
 if TYPE_CHECKING:
-    from keyrack.client import Client
+    import argparse
+
+    from keyrack.cli.service import Service
+
+COMMAND = Command(
+    "Store a value, and print nothing. Without a VALUE, or with `-`, it is read from standard "
+    "input; `@FILE` reads a file. Its type is text if it is UTF-8, else binary, unless --type says "
+    "otherwise.",
+    arguments=(
+        Argument("KEY", "the key", kind=kinds.key, completes=KEYS),
+        Argument("VALUE", "the value, `-` or `@FILE`", optional=True, completes=FILES),
+    ),
+    flags=(
+        Flag(("--ttl",), "when the key is to end, like 90, 5m or 1h", "TIME", kinds.some_seconds),
+        Flag(("--type",), "its media type", "MEDIA"),
+        Flag(("--if-match",), "only if this is its ETag; * is any", "ETAG", kinds.tag),
+        Flag(("--if-none-match",), "only if this is not its ETag; * is any", "ETAG", kinds.tag),
+        Flag(("--add",), "only if the key is missing"),
+        Flag(("--replace",), "only if the key is there"),
+        Flag(("--literal",), "take VALUE as it is, also where it begins with @ or is -"),
+        Flag(("-v", "--verbose"), "print the new ETag"),
+    ),
+    formats=("table", "json"),
+    writes=True,
+    examples=(
+        Example("Flags go anywhere.", "keyrack set greeting --ttl 5m hello"),
+        Example(
+            "From a pipe, or from a file:", "date | keyrack set now\nkeyrack set hosts @/etc/hosts"
+        ),
+        Example(
+            "Only one of those who try it first has it:",
+            "keyrack set leader me --add\nkeyrack set leader you --add || echo too late",
+            "too late",
+        ),
+    ),
+)
 
 
-def run(arguments: list[str]) -> int:
-    """Store a value; print nothing, or its ETag with `--verbose`."""
-    parser = asking.parser("set", "Store a value.")
-    parser.add_argument(
-        "value", metavar="VALUE", nargs="?", default="-", help="- (or nothing) reads standard input"
-    )
-    parser.add_argument("--ttl", type=float, metavar="SECONDS", help="when the key is to end")
-    parser.add_argument(
-        "--type", metavar="MEDIA", help="media type [default: text if it is UTF-8, else binary]"
-    )
-    parser.add_argument(
-        "--if-match", type=_tag, metavar="ETAG", help="only if this is what it is now; * is any"
-    )
-    parser.add_argument(
-        "--if-none-match", type=_tag, metavar="ETAG", help="only if it is not that; * is any"
-    )
-    parser.add_argument("--verbose", action="store_true", help="print the new ETag")
-    given = parser.parse_args(arguments)
+def run(given: argparse.Namespace) -> int:
+    """Store the value; print its ETag when it is asked for."""
+    conditions = _conditions(given)
+    value = _value(given)
 
-    def question(client: Client) -> int:
-        etag = client.set(
-            asking.key_of(given),
-            sys.stdin.buffer.read() if given.value == "-" else os.fsencode(given.value),
-            media_type=given.type,
-            ttl=given.ttl,
-            if_match=given.if_match,
-            if_none_match=given.if_none_match,
-        )
-        if given.verbose:
-            print(etag)
-        return asking.OK
+    def question(service: Service) -> int:
+        etag = service.set(given.key, value, media_type=given.type, ttl=given.ttl, **conditions)
+        printer = Printer(given, "table")
+        if printer.as_json or given.verbose:
+            known = {"key": given.key.decode("utf-8", "surrogateescape"), "etag": etag}
+            printer.document(known, [etag])
+            flush()
+        return DONE
 
-    return asking.ask(given, question)
+    def asked(service: Service) -> int:
+        from keyrack.client import Conflict
+
+        try:
+            return question(service)
+        except Conflict as error:
+            if given.add:
+                return saying.complain(f"The key {shown_key(given.key)} is there.", MISSING)
+            if given.replace:
+                return saying.complain(f"The key {shown_key(given.key)} is missing.", MISSING)
+            raise error
+
+    return asking.ask(given, asked)
 
 
-def _tag(given: str) -> str:
-    """Return an ETag with the quotes that belong to it, which shells take away."""
-    return f'"{given}"' if given.isdecimal() else given
+def _conditions(given: argparse.Namespace) -> dict[str, Any]:
+    named = [given.if_match, given.if_none_match, given.add or None, given.replace or None]
+    if sum(one is not None for one in named) > 1 and (given.add or given.replace):
+        raise Misused("--add and --replace go with no other condition.")
+    if given.add:
+        return {"if_none_match": "*"}
+    if given.replace:
+        return {"if_match": "*"}
+    return {"if_match": given.if_match, "if_none_match": given.if_none_match}
+
+
+def _value(given: argparse.Namespace) -> bytes:
+    text: str | None = given.value
+    if text is not None and given.literal:
+        return os.fsencode(text)
+    if text is None or text == "-":
+        if sys.stdin.isatty():
+            saying.say("The value is read from this terminal; end it with Ctrl-D.")
+        return sys.stdin.buffer.read()
+    if text.startswith("@"):
+        return file_of(text[1:])
+    return os.fsencode(text)
+
+
+def file_of(path: str) -> bytes:
+    """Return what a file holds. Raises `Misused`."""
+    try:
+        with open(path, "rb") as opened:
+            return opened.read()
+    except OSError as error:
+        raise Misused(f"{path} cannot be read: {error.strerror}.") from None

@@ -6,26 +6,42 @@ needs nothing but Keyrack, and so runs where its image does (`helm test`). A tes
 
 from __future__ import annotations
 
-import http.client
-import os
 import secrets
 import sys
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
-from urllib.parse import urlsplit
 
-from keyrack.cli.asking import MISUSED, OK, REFUSED, UNREACHABLE, complain
-from keyrack.cli.parser import Parser
-from keyrack.client.address import DEFAULT_URL
+from keyrack.cli import asking, kinds, saying
+from keyrack.cli.printing import Printer, flush
+from keyrack.cli.spec import DONE, REFUSED, UNREACHABLE, Command, Flag
+from keyrack.cli.target import target_of
+from keyrack.client import Ambiguous, KeyrackError, Unavailable, Unreachable
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterator
+
+    from keyrack.cli.service import Service
+
+COMMAND = Command(
+    "Check a running service from outside: the seed API, to the letter. It stores one key of its "
+    "own, and removes it.",
+    flags=(
+        Flag(
+            ("--wait",),
+            "how long to wait for a service that is not ready yet [default: 30]",
+            "TIME",
+            kinds.seconds,
+            30.0,
+        ),
+    ),
+    writes=True,
+    codes=((0, "all is right"), (1, "an answer is not what it should be")),
+)
 
 _JSON: Final = "application/json"
 _STORED: Final = '{"status":"success","message":"key-value pair is set successfully"}'
 _MISSING: Final = '{"status":"error","message":"Key not found"}'
-_SECONDS: Final = 10.0
-"""How long to wait for an answer."""
 
 
 class _Answer(NamedTuple):
@@ -69,78 +85,44 @@ def checks(key: str) -> tuple[_Check, ...]:
     )
 
 
-def run(arguments: list[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Check the service, print each check, and return the exit code of the first difference."""
-    given = _parser().parse_args(arguments)
-    if not _is_url(given.url):
-        return complain(f"{given.url!r} is not a URL like {DEFAULT_URL}.", MISUSED)
-    try:
-        token = _token(given.token_file)
-    except (OSError, UnicodeDecodeError) as error:
-        return complain(f"{given.token_file} holds no token: {error}.", MISUSED)
-    url = given.url.rstrip("/")
-    print(f"checking {url}", flush=True)
-    try:
-        if not _ready(url, given.wait):
-            return complain(
-                f"{url}/readyz did not answer 200 within {given.wait:g} seconds.", UNREACHABLE
-            )
-        return _compare(url, token)
-    except (OSError, http.client.HTTPException) as error:
-        return complain(f"{url} gave no usable answer ({error}).", UNREACHABLE)
+    with asking.service_of(target_of(given)) as service:
+        printer = Printer(given, "table")
+        shown = service.endpoint.shown.rstrip("/")
+        _tell(printer, f"checking {shown}")
+        try:
+            if not _ready(service, given.wait):
+                return saying.complain(
+                    f"{shown}/readyz did not answer 200 within {given.wait:g} seconds.", UNREACHABLE
+                )
+            return _compare(service, printer, shown)
+        except KeyrackError as error:
+            return saying.complain(f"{shown} gave no usable answer ({error}).", UNREACHABLE)
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        prog="keyrack verify",
-        description="Check a running service from outside: the seed API, to the letter.",
-        epilog="exit codes: 0 all is right, 1 an answer is not, 2 misused, 3 no answer",
-    )
-    parser.add_argument(
-        "--url",
-        default=os.environ.get("KEYRACK_URL") or DEFAULT_URL,
-        help=f"where the service is [KEYRACK_URL; default: {DEFAULT_URL}]",
-    )
-    parser.add_argument(
-        "--wait",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="how long to wait for a service that is not ready yet [default: 30]",
-    )
-    parser.add_argument(
-        "--token-file",
-        metavar="FILE",
-        help="a file that holds the token to use [default: that of KEYRACK_TOKEN, if any]",
-    )
-    return parser
+def _tell(printer: Printer, line: str) -> None:
+    if not printer.as_json:
+        printer.line(line)
+        flush()
 
 
-def _token(file: str | None) -> str | None:
-    if file is None:
-        return os.environ.get("KEYRACK_TOKEN") or None
-    with open(file, encoding="ascii") as opened:
-        return opened.read().strip()
-
-
-def _is_url(text: str) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return False
-
-
-def _compare(url: str, token: str | None) -> int:
+def _compare(service: Service, printer: Printer, shown: str) -> int:
     # A key of this run alone, so that a service in use is not disturbed and runs do not meet.
+    done: list[dict[str, object]] = []
+    failure = ""
     for check in checks(f"verify-{secrets.token_hex(8)}"):
-        answered = _ask(url, check.method, check.path, check.body, token)
+        answered = _ask(service, check.method, check.path, check.body)
+        done.append({"check": check.what, "ok": answered == check.expected})
         if answered != check.expected:
-            print("\n".join(_difference(url, check, answered)), file=sys.stderr)
-            return REFUSED
-        print(f"ok    {check.what}", flush=True)
-    print("all checks passed")
-    return OK
+            failure = "\n".join(_difference(shown, check, answered))
+            break
+        _tell(printer, f"ok    {check.what}")
+    found = {"url": shown, "ok": not failure, "checks": done}
+    printer.document(found, () if failure else ("all checks passed",))
+    if failure:
+        print(failure, file=sys.stderr)
+    return REFUSED if failure else DONE
 
 
 def _difference(url: str, check: _Check, answered: _Answer) -> Iterator[str]:
@@ -150,33 +132,22 @@ def _difference(url: str, check: _Check, answered: _Answer) -> Iterator[str]:
         yield f"               {answer.body!r}"
 
 
-def _ready(url: str, seconds: float) -> bool:
+def _ready(service: Service, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while True:
         try:
-            if _ask(url, "GET", "/readyz").status == 200:
+            if _ask(service, "GET", "/readyz").status == 200:
                 return True
-        except (OSError, http.client.HTTPException):
+        except (Unreachable, Ambiguous, Unavailable):
             pass
         if time.monotonic() > deadline:
             return False
         time.sleep(min(1.0, seconds))
 
 
-def _ask(
-    url: str, method: str, path: str, body: str | None = None, token: str | None = None
-) -> _Answer:
+def _ask(service: Service, method: str, path: str, body: str | None = None) -> _Answer:
     """Ask on a connection of its own: behind a Service each question may meet another pod."""
-    parts = urlsplit(url)
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
-    connection = kinds[parts.scheme](parts.hostname or "", parts.port, timeout=_SECONDS)
-    try:
-        headers = {} if body is None else {"Content-Type": _JSON}
-        if token is not None:
-            headers["Authorization"] = f"Bearer {token}"
-        connection.request(method, parts.path + path, body, headers)
-        response = connection.getresponse()
-        text = response.read().decode("utf-8", "backslashreplace")
-        return _Answer(response.status, response.headers.get("Content-Type", ""), text)
-    finally:
-        connection.close()
+    service.close()
+    response = service.exchange(method, path, body)
+    text = response.body.decode("utf-8", "backslashreplace")
+    return _Answer(response.status, response.field(b"Content-Type") or "", text)

@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from keyrack.cli import asking
-from keyrack.cli.parser import Parser
+from keyrack.cli import saying
+from keyrack.cli.printing import Printer
+from keyrack.cli.snapshot.shown import DATA_DIR
+from keyrack.cli.spec import DONE, REFUSED, Command
 
 if TYPE_CHECKING:
+    import argparse
+
     from keyrack.engines.embedded.durability.salvage import Plan
 
+COMMAND = Command(
+    "Read every file of a data directory that the next start would read, and say what is damaged, "
+    "what can be read, and what is lost. Nothing is changed.",
+    flags=(DATA_DIR,),
+    asks=False,
+    codes=((1, "something is lost, or cannot be read"),),
+)
 
-def run(arguments: list[str]) -> int:
+
+def run(given: argparse.Namespace) -> int:
     """Read every file, change nothing, and print what was found."""
     from keyrack.engines.contract import StoreError
     from keyrack.engines.embedded.durability import data_directory
     from keyrack.engines.embedded.durability.salvage import plan
 
-    parser = Parser(
-        prog="keyrack data check",
-        description="Read every file of a data directory that the next start would read, and say "
-        "what is damaged, what can be read, and what is lost. Nothing is changed.",
-        epilog="exit codes: 0 nothing is lost, 1 something is, or it cannot be read, 2 misused",
-    )
-    parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")
     try:
-        planned = plan(data_directory.look(parser.parse_args(arguments).data_dir))
+        planned = plan(data_directory.look(given.data_dir))
     except StoreError as error:
-        return asking.complain(str(error), asking.REFUSED)
-    print(told(planned))
-    return asking.REFUSED if planned.is_needed else asking.OK
+        return saying.complain(str(error), REFUSED)
+    Printer(given, "table").document(described(planned), told(planned))
+    return REFUSED if planned.is_needed else DONE
 
 
-def told(planned: Plan) -> str:
+def described(planned: Plan) -> dict[str, Any]:
+    """Return what was found, for programs."""
+    return {
+        "damaged": planned.is_needed,
+        "damage": list(planned.found.damage),
+        "readable": planned.source(),
+        "losses": list(planned.losses()) if planned.is_needed else [],
+    }
+
+
+def told(planned: Plan) -> list[str]:
     """Return what was found, a line for each sentence."""
     found = planned.found
     lines = [*found.damage, f"What can be read: {planned.source()}."]
     if planned.is_needed:
-        lines += [*filter(None, (found.obstacle,)), *planned.losses()]
-    else:
-        lines.append("Nothing that was promised is lost.")
-    return "\n".join(lines)
+        return [*lines, *filter(None, (found.obstacle,)), *planned.losses()]
+    return [*lines, "Nothing that was promised is lost."]

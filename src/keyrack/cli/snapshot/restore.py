@@ -4,43 +4,48 @@ from __future__ import annotations
 
 import os
 import shutil
+from typing import TYPE_CHECKING
 
-from keyrack.cli import asking
-from keyrack.cli.parser import Parser
-from keyrack.cli.snapshot.shown import shown
+from keyrack.cli import saying
+from keyrack.cli.printing import Printer
+from keyrack.cli.snapshot.shown import DATA_DIR, shown
+from keyrack.cli.spec import DONE, FILES, MISUSED, REFUSED, Argument, Command
+
+if TYPE_CHECKING:
+    import argparse
+
+COMMAND = Command(
+    "Make a snapshot the newest of a data directory that no service uses. The next service that is "
+    "started on it begins with what the snapshot holds; what the directory held before stays there "
+    "as an older snapshot, as long as it is kept.",
+    arguments=(Argument("FILE", "the snapshot", completes=FILES),),
+    flags=(DATA_DIR,),
+    asks=False,
+    codes=((1, "the file is damaged, or the directory in use"),),
+)
 
 
-def run(arguments: list[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Check a snapshot and make it the newest of a data directory that no service has."""
     from keyrack.engines.contract import StoreError
 
-    parser = Parser(
-        prog="keyrack snapshot restore",
-        description="Make a snapshot the newest of a data directory that no service uses. The next "
-        "service that is started on it begins with what the snapshot holds; what the directory "
-        "held before stays there as an older snapshot, as long as it is kept.",
-        epilog="exit codes: 0 done, 1 refused, 2 misused",
-    )
-    parser.add_argument("file")
-    parser.add_argument("--data-dir", required=True, metavar="DIRECTORY")
-    given = parser.parse_args(arguments)
     try:
-        return _restored(given.file, given.data_dir)
+        return _restored(given)
     except StoreError as error:
-        return asking.complain(str(error), asking.REFUSED)
+        return saying.complain(str(error), REFUSED)
     except OSError as error:
-        return asking.complain(f"{error.filename}: {error.strerror}.", asking.MISUSED)
+        return saying.complain(f"{error.filename}: {error.strerror}.", MISUSED)
 
 
-def _restored(path: str, directory: str) -> int:
+def _restored(given: argparse.Namespace) -> int:
     from keyrack.engines.embedded.durability import data_directory, snapshot
 
-    snapshot.verify(path)
-    place, lock = data_directory.take(directory)
+    snapshot.verify(given.file)
+    place, lock = data_directory.take(given.data_dir)
     try:
         number = place.next_number()
         part = place.files.create(place.part(number))
-        with open(path, "rb") as source, open(part, "wb") as target:
+        with open(given.file, "rb") as source, open(part, "wb") as target:
             shutil.copyfileobj(source, target)
             target.flush()
             os.fsync(target.fileno())
@@ -51,5 +56,5 @@ def _restored(path: str, directory: str) -> int:
         place.remove_parts()
         os.close(lock)
     name = place.snapshot(number)
-    print(shown(name, os.path.getsize(name), summary))
-    return asking.OK
+    shown(Printer(given, "table"), name, os.path.getsize(name), summary)
+    return DONE

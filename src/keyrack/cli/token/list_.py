@@ -2,44 +2,51 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlencode
 
 from keyrack.access.file import load
 from keyrack.access.sections import AccessFileError
-from keyrack.cli.asking import MISUSED, OK, complain
-from keyrack.cli.token import service, shown
+from keyrack.cli import asking, saying
+from keyrack.cli.printing import Printer
+from keyrack.cli.spec import DONE, FILES, MISUSED, Command, Flag
+from keyrack.cli.token import shown
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Iterable, Iterator
 
+    from keyrack.cli.service import Service
 
-def run(arguments: list[str]) -> int:
-    """Print a line for each token, or a line of JSON."""
-    parser = service.parser("list", "Show the tokens of a file, or all that a service knows.")
-    parser.add_argument("--file", metavar="FILE", help="show those of a file")
-    parser.add_argument("--json", action="store_true", help="print a line of JSON for each")
-    given = parser.parse_args(arguments)
+COMMAND = Command(
+    "Show the tokens of a file, or all that a service knows, without their secrets.",
+    flags=(Flag(("--file",), "show those of a file", "FILE", completes=FILES),),
+    formats=("table", "json", "jsonl", "raw"),
+)
+
+
+def run(given: argparse.Namespace) -> int:
+    """Print a line for each token."""
     if given.file is None:
-        return service.ask(given, lambda running: _print(_of_service(running), given.json))
+        return asking.ask(given, lambda service: _print(_of_service(service), given))
     try:
         found = load(given.file).access.tokens
     except AccessFileError as error:
-        return complain(str(error), MISUSED)
-    return _print((shown.document(token) for token in found), given.json)
+        return saying.complain(str(error), MISUSED)
+    return _print((shown.document(token) for token in found), given)
 
 
-def _of_service(running: service.Service) -> Iterator[dict[str, Any]]:
+def _of_service(service: Service) -> Iterator[dict[str, Any]]:
     after: str | None = ""
     while after is not None:
-        query = urlencode({"limit": 1000, **({"after": after} if after else {})})
-        _, page = running.ask("GET", f"/v1/auth/tokens?{query}")
+        query = [("limit", "1000"), *([("after", after)] if after else [])]
+        _, page = service.json("GET", "/v1/auth/tokens", query=query)
         yield from page["tokens"]
         after = page["next"]
 
 
-def _print(found: Iterable[dict[str, Any]], as_json: bool) -> int:
-    for token in found:
-        print(json.dumps(token) if as_json else shown.line(token))
-    return OK
+def _print(found: Iterable[dict[str, Any]], given: argparse.Namespace) -> int:
+    printer = Printer(given, "table")
+    if not printer.as_json:
+        found = map(shown.row, found)
+    printer.rows(found, shown.COLUMNS)
+    return DONE

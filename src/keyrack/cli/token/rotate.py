@@ -2,67 +2,72 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from keyrack.access import tokens, writing
 from keyrack.access.file import load
 from keyrack.access.model import rotated
 from keyrack.access.sections import AccessFileError
-from keyrack.cli.asking import MISUSED, OK, REFUSED, complain
-from keyrack.cli.token import service
-from keyrack.cli.token.create import seconds_of
+from keyrack.cli import asking, kinds, saying
+from keyrack.cli.printing import Printer
+from keyrack.cli.spec import DONE, MISUSED, REFUSED, Argument, Command, Flag
+from keyrack.cli.token import shown
+from keyrack.cli.token.show import path_of
 
-_OVERLAP: Final = "1h"
+if TYPE_CHECKING:
+    import argparse
+
+    from keyrack.cli.service import Service
+
 _TICKETS: Final = "tickets"
+COMMAND = Command(
+    "Give a token another secret and print it, once. Id and rights stay; the earlier secret counts "
+    "until the overlap is over. `keyrack token rotate tickets` makes a new key for tickets, and so "
+    "ends all of them.",
+    arguments=(Argument("ID", "the token's id, the 8 characters behind krk_, or `tickets`"),),
+    flags=(
+        Flag(
+            ("--overlap",),
+            "how long both count, 0 for not at all [default: 1h]",
+            "TIME",
+            kinds.seconds,
+            3600.0,
+        ),
+        shown.FILE,
+    ),
+    writes=True,
+)
 
 
-def run(arguments: list[str]) -> int:
+def run(given: argparse.Namespace) -> int:
     """Print the token's new text; the earlier one counts until the overlap is over."""
-    parser = service.parser(
-        "rotate",
-        "Give a token another secret and print it, once. Id and rights stay; the earlier secret "
-        "counts until the overlap is over. `keyrack token rotate tickets` makes a new key for "
-        "tickets, and so ends all of them.",
-    )
-    parser.add_argument("id", help="the token's id, the 8 characters behind krk_, or `tickets`")
-    parser.add_argument(
-        "--overlap",
-        default=_OVERLAP,
-        metavar="TIME",
-        help=f"how long both count, 0 for not at all [default: {_OVERLAP}]",
-    )
-    parser.add_argument("--file", metavar="FILE", help="the file that it is in")
-    given = parser.parse_args(arguments)
-    try:
-        overlap = 0.0 if given.overlap == "0" else seconds_of(given.overlap)
-    except ValueError as error:
-        return complain(str(error), MISUSED)
     if given.file is None:
-        return service.ask(given, lambda running: _in_service(running, given.id, overlap))
-    return _in_file(given.file, given.id, overlap)
+        return asking.ask(given, lambda service: _in_service(service, given))
+    return _in_file(given)
 
 
-def _in_service(running: service.Service, token_id: str, overlap: float) -> int:
-    if token_id == _TICKETS:
-        running.ask("POST", "/v1/auth/tickets/rotate")
-        return OK
-    path = f"/v1/auth/tokens/{token_id}/rotate"
-    _, made = running.ask("POST", path, {"overlap": overlap})
-    print(made["token"])
-    return OK
+def _in_service(service: Service, given: argparse.Namespace) -> int:
+    printer = Printer(given, "table")
+    if given.id == _TICKETS:
+        service.json("POST", "/v1/auth/tickets/rotate")
+        printer.document({"rotated": _TICKETS})
+        return DONE
+    path = f"/v1/auth/tokens/{path_of(given.id)}/rotate"
+    _, made = service.json("POST", path, {"overlap": given.overlap})
+    printer.document(made, [made["token"]])
+    return DONE
 
 
-def _in_file(path: str, token_id: str, overlap: float) -> int:
+def _in_file(given: argparse.Namespace) -> int:
     try:
-        found = {token.id: token for token in load(path).access.tokens}
-        if token_id not in found:
-            return complain(f"{path} has no token {token_id!r}.", REFUSED)
-        made = tokens.new(token_id)
-        writing.replace(path, rotated(found[token_id], made.hash, overlap, time.time()))
+        found = {token.id: token for token in load(given.file).access.tokens}
+        if given.id not in found:
+            return saying.complain(f"{given.file} has no token {given.id!r}.", REFUSED)
+        made = tokens.new(given.id)
+        writing.replace(given.file, rotated(found[given.id], made.hash, given.overlap, time.time()))
     except AccessFileError as error:
-        return complain(str(error), MISUSED)
-    print("the token is shown this once", file=sys.stderr)
-    print(made.text)
-    return OK
+        return saying.complain(str(error), MISUSED)
+    saying.say("the token is shown this once")
+    Printer(given, "table").document({"id": made.id, "token": made.text}, [made.text])
+    return DONE

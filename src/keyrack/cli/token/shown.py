@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.access.model import shown_moment
+from keyrack.cli.printing import Column
+from keyrack.cli.spec import FILES, Argument, Flag
 
 if TYPE_CHECKING:
     from keyrack.access.model import Token
+
+ID: Final = Argument("ID", "the token's id, the 8 characters behind krk_")
+FILE: Final = Flag(
+    ("--file",), "the file that it is in, instead of a service", "FILE", completes=FILES
+)
+COLUMNS: Final = (
+    Column("ID", "id"),
+    Column("SOURCE", "source"),
+    Column("NAME", "name"),
+    Column("EXPIRES", "expires"),
+    Column("MAY", "may"),
+    Column("DISABLED", "disabled"),
+)
 
 
 def document(token: Token) -> dict[str, Any]:
@@ -23,9 +38,18 @@ def document(token: Token) -> dict[str, Any]:
     }
 
 
+def row(token: dict[str, Any]) -> dict[str, Any]:
+    """Return the cells of a token in a table."""
+    return {**token, "may": may(token)}
+
+
 def line(token: dict[str, Any]) -> str:
-    """Return the line of a token in a list."""
-    what = ", ".join((*token["policies"], *(repr(rule) for rule in token["rules"]))) or "nothing"
+    """Return the line of a token."""
     ends = f"until {token['expires']}" if token["expires"] else "no end"
     state = "  disabled" if token["disabled"] else ""
-    return f"{token['id']}  {token['source']:5}  {token['name']}  {ends}  {what}{state}"
+    return f"{token['id']}  {token['source']:5}  {token['name']}  {ends}  {may(token)}{state}"
+
+
+def may(token: dict[str, Any]) -> str:
+    """Return what a token may do, in short."""
+    return ", ".join((*token["policies"], *(repr(rule) for rule in token["rules"]))) or "nothing"

@@ -2,43 +2,55 @@
 
 from __future__ import annotations
 
-import sys
+from typing import TYPE_CHECKING
 
 from keyrack.access import rules
-from keyrack.cli.asking import MISUSED, OK, complain
-from keyrack.cli.token import service
-from keyrack.cli.token.create import seconds_of
+from keyrack.cli import asking, kinds, saying
+from keyrack.cli.printing import Printer
+from keyrack.cli.spec import DONE, Command, Flag
+
+if TYPE_CHECKING:
+    import argparse
+
+    from keyrack.cli.service import Service
 
 
-def run(arguments: list[str]) -> int:
+def _rule(text: str) -> str:
+    rules.parse(text)
+    return text
+
+
+COMMAND = Command(
+    "Make a ticket: a weaker token that ends by itself, for a link, a page or a child process. It "
+    "may do what its rules say, as long as the token that made it may do that too.",
+    flags=(
+        Flag(
+            ("--rule",),
+            "a rule like 'read keys:app/report'; may be repeated",
+            "RULE",
+            _rule,
+            repeat=True,
+            required=True,
+        ),
+        Flag(
+            ("--ttl",),
+            "when it is to end, at most 1d [default: 60]",
+            "TIME",
+            kinds.some_seconds,
+            60.0,
+        ),
+    ),
+    writes=True,
+)
+
+
+def run(given: argparse.Namespace) -> int:
     """Print a ticket."""
-    parser = service.parser(
-        "ticket",
-        "Make a ticket: a weaker token that ends by itself, for a link, a page or a child process. "
-        "It may do what its rules say, as long as the token that made it may do that too.",
-    )
-    parser.add_argument(
-        "--rule",
-        action="append",
-        required=True,
-        metavar="RULE",
-        help="a rule like 'read keys:app/report'; may be repeated",
-    )
-    parser.add_argument(
-        "--ttl", default="60", metavar="TIME", help="when it is to end, at most 1d [default: 60]"
-    )
-    given = parser.parse_args(arguments)
-    try:
-        for rule in given.rule:
-            rules.parse(rule)
-        document = {"rules": given.rule, "ttl": seconds_of(given.ttl)}
-    except ValueError as error:
-        return complain(str(error), MISUSED)
-    return service.ask(given, lambda running: _made(running, document))
+    return asking.ask(given, lambda service: _made(service, given))
 
 
-def _made(running: service.Service, document: dict[str, object]) -> int:
-    _, made = running.ask("POST", "/v1/auth/tickets", document)
-    print(f"ends at {made['expires']}", file=sys.stderr)
-    print(made["ticket"])
-    return OK
+def _made(service: Service, given: argparse.Namespace) -> int:
+    _, made = service.json("POST", "/v1/auth/tickets", {"rules": given.rule, "ttl": given.ttl})
+    saying.say(f"ends at {made['expires']}")
+    Printer(given, "table").document(made, [made["ticket"]])
+    return DONE

@@ -1,0 +1,77 @@
+"""The table of all verbs. A verb is a row here, and a module with `COMMAND` and `run`.
+
+Help, completion, docs/cli.md and the man page go over this table. Nothing is imported for a verb
+that is not asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from keyrack.cli.spec import Command
+
+_KEYS: Final = "Keys"
+_MANY: Final = "Many keys"
+_CHANGES: Final = "Changes"
+_PROGRAMS: Final = "Programs"
+_SERVICE: Final = "The service"
+_DISK: Final = "On a disk"
+_ACCESS: Final = "Who and where"
+
+VERBS: Final = {
+    "get": ("get", _KEYS, "Print a key's value"),
+    "head": ("head", _KEYS, "Show a key's size, type, ETag and TTL"),
+    "set": ("set", _KEYS, "Store a value"),
+    "del": ("delete", _KEYS, "Remove keys, or all below a prefix"),
+    "export": ("export", _MANY, "Write keys as lines of JSON"),
+    "import": ("import_", _MANY, "Store keys from lines of JSON"),
+    "serve": ("serve", _SERVICE, "Run the service"),
+    "health": ("health", _SERVICE, "Tell whether a service is alive"),
+    "verify": ("verify", _SERVICE, "Check a running service from outside"),
+    "snapshot save": ("snapshot.save", _DISK, "Have a running service take one, and fetch it"),
+    "snapshot list": ("snapshot.list_", _DISK, "Show those in a data directory"),
+    "snapshot verify": ("snapshot.verify", _DISK, "Check files, every byte"),
+    "snapshot restore": (
+        "snapshot.restore",
+        _DISK,
+        "Put one into a data directory, for the next start",
+    ),
+    "data check": ("data.check", _DISK, "Say what can be read, and what is lost"),
+    "data salvage": ("data.salvage", _DISK, "Go on with what can be read, and say what is lost"),
+    "token new": ("token.new", _ACCESS, "Print a token and its hash; nothing is stored"),
+    "token create": ("token.create", _ACCESS, "Make a token, in a file or in a running service"),
+    "token list": ("token.list_", _ACCESS, "Show all tokens"),
+    "token show": ("token.show", _ACCESS, "Show a token and its rules, in the order of decision"),
+    "token revoke": ("token.revoke", _ACCESS, "Take a token back, at once"),
+    "token rotate": ("token.rotate", _ACCESS, "Give a token another secret"),
+    "token check": ("token.check", _ACCESS, "Tell whether something is allowed, and by which rule"),
+    "token ticket": ("token.ticket", _ACCESS, "Make a weaker token for a short time"),
+}
+"""Each verb's module, group, and what it does. The order is that of the help."""
+
+FAMILIES: Final = {
+    "snapshot": "Save, list, verify and restore snapshots",
+    "data": "Check a data directory, and salvage what is damaged",
+    "token": "Make tokens, look at them, take them back",
+}
+"""Words that begin several verbs, and what these have in common."""
+
+RAW: Final = frozenset(("serve",))
+"""Verbs that read their arguments themselves: their `run` gets the words as they are."""
+
+
+def load(verb: str) -> Command:
+    """Return what a verb can be told."""
+    from importlib import import_module
+
+    command: Command = import_module(f"keyrack.cli.{VERBS[verb][0]}").COMMAND
+    return command
+
+
+def commands_of(family: str) -> dict[str, str]:
+    """Return the second words of a family's verbs, and what each does."""
+    begun = f"{family} "
+    return {
+        verb.removeprefix(begun): row[2] for verb, row in VERBS.items() if verb.startswith(begun)
+    }
