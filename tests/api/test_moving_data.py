@@ -9,19 +9,23 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from api_support import Client, dechunked, quoted, until
+from api_support import Client, dechunked, quoted, steps_of, until
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from keyrack_server import ON_VALKEY, Server, chunked, request
 
+from keyrack.engines.contract import Set
+from keyrack.http.api import bulk
 from keyrack.http.api.codec import checked_media_type
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from api_support.inside import Inside
     from keyrack_server import Answer
 
+_MIB = 1 << 20
 NDJSON = {"Content_Type": "application/x-ndjson"}
 
 
@@ -130,6 +134,34 @@ def test_an_export_of_many_keys_holds_up_nobody(client: Client, server: Server, 
     assert [line["key"] for line in lines(found[0])] == [f"{key}/{n:05}" for n in range(10_000)]
     assert sorted(times)[len(times) // 2] < 0.05
     client.delete(f"/v1/keys?prefix={key}/")
+
+
+@pytest.mark.parametrize(
+    ("value", "media_type"),
+    [
+        (b"x" * _MIB, "text/plain; charset=utf-8"),
+        (b"\1" * _MIB, "text/plain; charset=utf-8"),
+        ("ä".encode() * (_MIB // 2), "text/plain; charset=utf-8"),
+        (bytes(range(256)) * (_MIB // 256), "application/octet-stream"),
+        (b"[" + b'"a\\n",' * (_MIB // 8) + b"1]", "application/json"),
+        (b"[" + b'"a",\n' * (_MIB // 8) + b"1]", "application/json"),
+    ],
+    ids=["text", "escapes", "umlauts", "binary", "json", "json of many lines"],
+)
+def test_a_step_of_an_export_is_short_however_long_the_values_are(
+    inside: Inside, value: bytes, media_type: str
+) -> None:
+    """The loop is free again after 5 ms of work. One in 50 may take longer: memory is made."""
+    for number in range(16):
+        inside.engine.write([(Set(b"k%d" % number, value, media_type),)])
+    found: list[bytes] = []
+
+    async def take_all() -> None:
+        found.extend([step async for step in bulk.export(b"", inside.context)])
+
+    steps = inside.run(steps_of(take_all()))
+    assert steps[len(steps) // 50 + 1] < 0.005
+    assert [line["key"] for line in lines(b"".join(found))] == sorted(f"k{n}" for n in range(16))
 
 
 @pytest.mark.parametrize("query", ["prefix=%zz", "limit=5", "prefix=a&prefix=b"])

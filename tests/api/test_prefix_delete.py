@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from api_support import Client, eventually
+from api_support import Client, eventually, steps_of
 
 from keyrack.engines.contract import Get, Set
 from keyrack.http.api import bulk
@@ -170,18 +169,11 @@ def test_a_step_deletes_few_keys(inside: Inside) -> None:
 
 @pytest.mark.timing
 def test_a_step_is_short(inside: Inside) -> None:
-    """The loop is free again within 5 ms, most of the time, whatever the number of keys."""
+    """The loop is free again after 5 ms of work, whatever the number of keys.
+
+    The three longest are left out: a store's memory grows in steps, too.
+    """
     inside.engine.write([(Set(b"k%06d" % number, b"v" * 100),) for number in range(5000)])
-
-    async def longest_pauses() -> float:
-        done = asyncio.ensure_future(bulk.delete({b"prefix": b"k"}, inside.context))
-        pauses = []
-        while not done.done():
-            began = time.monotonic()
-            await asyncio.sleep(0)
-            pauses.append(time.monotonic() - began)
-        assert (await done).deleted == 5000
-        steps = sorted(pauses)[-50:]
-        return steps[len(steps) // 2]
-
-    assert inside.run(longest_pauses()) < 0.005
+    assert inside.run(steps_of(bulk.delete({b"prefix": b"k"}, inside.context)))[3] < 0.005
+    ((found,),) = inside.engine.write([(Get(b"k000000"),)])
+    assert found is None

@@ -2,7 +2,7 @@
 
 from api_support.client import Client, dechunked, quoted, spread, worker_of
 from api_support.streams import Message, Watch
-from api_support.timing import cpu_seconds, eventually, until
+from api_support.timing import cpu_seconds, eventually, steps_of, until
 
 __all__ = [
     "Client",
@@ -13,6 +13,7 @@ __all__ = [
     "eventually",
     "quoted",
     "spread",
+    "steps_of",
     "until",
     "worker_of",
 ]

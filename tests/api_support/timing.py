@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
 
 def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
@@ -32,6 +33,22 @@ def eventually(attempt: Callable[[], float], bound: float, attempts: int = 4) ->
         if found[-1] <= bound:
             return
     raise AssertionError(f"always over {bound}: {found}")
+
+
+async def steps_of(work: Coroutine[Any, Any, object]) -> list[float]:
+    """Do some work, and return the CPU seconds of each turn of the loop meanwhile, longest first.
+
+    What others get to wait for is the longest of them. Unlike time, it is the same on a machine
+    that is busy with something else.
+    """
+    running = asyncio.ensure_future(work)
+    steps = []
+    while not running.done():
+        began = time.thread_time()
+        await asyncio.sleep(0)
+        steps.append(time.thread_time() - began)
+    await running
+    return sorted(steps, reverse=True)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -178,27 +178,41 @@ async def _export_step(
     lines = []
     stop = time.monotonic() + _SPELL_SECONDS
     for key, record in page.entries:
-        lines.append(_line(key, record, now))
+        lines.append(await _line(key, record, now))
         if time.monotonic() > stop:
             await asyncio.sleep(0)
             stop = time.monotonic() + _SPELL_SECONDS
     return b"".join(lines), page.next
 
 
-def _line(key: bytes, record: Record, now: int) -> bytes:
-    value, encoding = codec.json_value(record)
-    raw = bytes(value)
-    if raw == record.value and not _stays_one_line(raw):
+async def _line(key: bytes, record: Record, now: int) -> bytes:
+    """Return a line. A long value is encoded in pieces, with other requests served between them."""
+    plain = codec.plain_value(record)
+    if isinstance(plain, bytes):
         # JSON with line breaks in it would be several lines, and must come back byte for byte.
-        value, encoding = codec.as_base64(record.value), "base64"
-    line = ExportedKey(key.decode(), value)
-    if record.media_type != (TEXT if raw[:1] == b'"' else JSON) or encoding is not UNSET:
+        plain = plain if _stays_one_line(plain) else None
+    line = ExportedKey(key.decode(), msgspec.Raw(await _value(plain, record.value)))
+    if record.media_type != (TEXT if isinstance(plain, str) else JSON) or plain is None:
         line.type = record.media_type
-    if encoding is not UNSET:
-        line.encoding = encoding
+    if plain is None:
+        line.encoding = "base64"
     if record.expires_at:
         line.ttl = max(1, record.expires_at - now) / 1000
     return codec.encode(line) + b"\n"
+
+
+async def _value(plain: bytes | str | None, stored: bytes) -> bytes:
+    """Return the JSON of a value: itself, a string, or a string of base64."""
+    if isinstance(plain, bytes):
+        return plain
+    value = stored if plain is None else plain
+    if len(value) <= codec.PIECE:
+        return b"".join(codec.string_pieces(value))
+    pieces = []
+    for piece in codec.string_pieces(value):
+        pieces.append(piece)
+        await asyncio.sleep(0)
+    return b"".join(pieces)
 
 
 def _stays_one_line(raw: bytes) -> bool:

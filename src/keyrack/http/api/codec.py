@@ -25,7 +25,7 @@ from keyrack.http.api.models import SetRequest, SetText
 from keyrack.http.problems import Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from keyrack.engines.contract import Record
     from keyrack.http.api.models import ExportedKey
@@ -42,6 +42,8 @@ _WAIT: Final = re.compile(rb'([0-9]{1,9})|"([0-9]{1,9})"')
 _WHOLE: Final = re.compile(rb"[0-9]{1,9}")
 _REVISION: Final = re.compile(rb"[0-9]{1,19}")
 _FORM: Final = b"application/x-www-form-urlencoded"
+PIECE: Final = 3 << 14
+"""Characters or bytes that are encoded at a time. Base64 has no padding after so many."""
 
 _decode_set: Final = msgspec.json.Decoder(SetRequest).decode
 decode_set_text: Final = msgspec.json.Decoder(SetText).decode
@@ -253,6 +255,31 @@ def json_value(record: Record) -> tuple[msgspec.Raw, Literal["base64"] | msgspec
         except UnicodeDecodeError:
             pass
     return as_base64(record.value), "base64"
+
+
+def plain_value(record: Record) -> bytes | str | None:
+    """Return what `json_value` encodes: JSON as it is, a text, or None where it takes base64.
+
+    Most values are short, and need not be looked at before they are encoded.
+    """
+    kind = record.media_type.partition(";")[0].strip().lower()
+    if kind == JSON and _is_json(record.value):
+        return record.value
+    if kind.startswith("text/"):
+        try:
+            return record.value.decode()
+        except UnicodeDecodeError:
+            return None
+    return None
+
+
+def string_pieces(value: str | bytes) -> Iterator[bytes]:
+    """Yield the JSON string of a text, or of bytes in base64, each piece in about a millisecond."""
+    yield b'"'
+    for start in range(0, len(value), PIECE):
+        part = value[start : start + PIECE]
+        yield encode(part)[1:-1] if isinstance(part, str) else base64.b64encode(part)
+    yield b'"'
 
 
 def from_base64(text: bytes) -> bytes:

@@ -220,6 +220,8 @@ class AsgiExchange:
             if self._outlet.flow.write_paused:
                 self._give_way()
                 await self._outlet.flow.drain()
+            elif start:
+                await asyncio.sleep(0)  # a client that takes everything at once is not alone
             if self._gone:
                 break
             # A copy, so that a client that does not take the last step does not keep all of them.
