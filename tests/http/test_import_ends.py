@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
 import time
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,22 @@ def test_steady_progress_is_no_timeout(hasty: Server) -> None:
         wire.send(b"0\r\n\r\n")
         answer = wire.answer()
     assert (answer.status, answer.json["imported"]) == (200, 20)
+
+
+def test_a_body_that_trickles_is_ended_and_told_what_was_done(hasty: Server) -> None:
+    """A byte now and then is no progress, though none of the pauses is long."""
+    with hasty.connect() as wire:
+        wire.send(request("POST", "/v1/import", Content_Type=NDJSON, Content_Length="1000000"))
+        wire.send(line(1) + line(2))
+        began = time.monotonic()
+        with contextlib.suppress(OSError):  # what is sent after the end finds it closed
+            while time.monotonic() - began < 60 and not select.select([wire.socket], [], [], 0)[0]:
+                wire.send(b" ")
+                time.sleep(0.2)
+        answer = wire.answer()
+    assert (answer.status, answer.closes) == (408, True)
+    assert answer.json["imported"] == 2
+    assert "16 a second" in answer.json["detail"]
 
 
 def test_an_import_that_stops_arriving_is_told_what_was_done(hasty: Server) -> None:

@@ -38,6 +38,11 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECAS
 
 _WIRE_FACTOR: Final = 8
 """What has come of a body may have taken this many times its size (one-byte chunks take six)."""
+_LEAST_RATE: Final = 16
+"""Bytes a second of a body that is served as it comes, over the time that a body may take.
+
+Less is a client that is broken or means ill: somebody who types sends more.
+"""
 _MAX_KNOWN_HEAD: Final = 2048
 _MOST_EMPTY_BYTES: Final = 16
 """Bytes of empty lines before a request line (RFC 9112 section 2.2 asks for one line at least)."""
@@ -223,8 +228,18 @@ class MessageReader:
             if now - self._head_since > timeouts.head:
                 return Problem("request-timeout", "The header section took too long.")
         elif self._body_since and now - self._body_since > timeouts.body:
-            return Problem("request-timeout", "The body took too long.")
+            return self._too_slow()
         return None
+
+    def _too_slow(self) -> Problem:
+        seconds = self._worker.timeouts.body
+        if self._sink is None:
+            return Problem("request-timeout", "The body took too long.")
+        return Problem(
+            "request-timeout",
+            f"Of the body {self._wire_bytes} bytes came in {seconds:g} seconds; "
+            f"it must be {_LEAST_RATE} a second.",
+        )
 
     def send_continue(self) -> None:
         """Ask for the body where the client waits for that and nothing else is due first."""
@@ -425,9 +440,10 @@ class MessageReader:
             return
         self._body_size += len(body)
         if self._sink is not None:
-            # The deadline of a body that is served while it arrives is from piece to piece.
-            self._body_since = self._worker.tick.now
-            self._wire_bytes = 0
+            if self._wire_bytes >= _LEAST_RATE * self._worker.timeouts.body:
+                # It makes progress, so its time begins anew.
+                self._body_since = self._worker.tick.now
+                self._wire_bytes = 0
             self._sink.feed(body)
             return
         if self._body_size > self._body_limit:
