@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import html
+import json
+import os
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import msgspec
 import pytest
 from api_support import Client
 from keyrack_server import ON_VALKEY, Server
 
-from keyrack.http.api.reference import openapi
+from keyrack.access import tokens
+from keyrack.engines.contract import BINARY
+from keyrack.http.api.examples import ANSWERS
+from keyrack.http.api.reference import markdown, openapi
 from keyrack.http.api.routes import ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from keyrack.http.api.routes import Route
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl"),
@@ -23,6 +32,32 @@ pytestmark = [
 ]
 FOR_EVER = "watch"
 NEEDS_ACCESS_CONTROL = "auth_"
+
+
+class Run(NamedTuple):
+    """What came of an example: the exit code, the last status, what was printed."""
+
+    code: int
+    status: int
+    printed: str
+
+
+def run(route: Route, server: Server, directory: Path, token: str = "") -> Run:
+    """Paste an example into a shell, which fails where it is refused."""
+    command = route.example.replace("localhost:8088", f"localhost:{server.port}")
+    command = command.replace("curl ", "curl -sS -f --max-time 5 -w '%{stderr}%{http_code}' ")
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command],
+        capture_output=True, check=False, cwd=directory, env={**os.environ, "KEYRACK_TOKEN": token},
+    )  # fmt: skip
+    over_time = done.returncode == 28 and route.name == FOR_EVER
+    said = done.stderr.decode()
+    digits = said[-3:] if not over_time else "200"
+    return Run(
+        0 if over_time else done.returncode,
+        int(digits) if digits.isdecimal() else 0,
+        done.stdout.decode("utf-8", "replace").rpartition("\r\n\r\n")[2],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +68,123 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Pa
         yield server, directory
 
 
-def test_every_example_works_one_after_the_other(fresh: tuple[Server, Path]) -> None:
-    """As somebody pastes them: a failure of HTTP is one of theirs."""
+@pytest.fixture(scope="module")
+def runs(fresh: tuple[Server, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """What came of all examples, from top to bottom: of those about access on a guarded service."""
     server, directory = fresh
-    failed = {}
-    for route in ROUTES.values():
-        if route.name.startswith(NEEDS_ACCESS_CONTROL):
-            continue
-        command = route.example.replace("localhost:8088", f"localhost:{server.port}")
-        command = command.replace("curl ", "curl -sS -f --max-time 5 ")
-        done = subprocess.run(
-            ["bash", "-o", "pipefail", "-c", command],
-            capture_output=True, text=True, check=False, cwd=directory,
-        )  # fmt: skip
-        over_time = done.returncode == 28 and route.name == FOR_EVER
-        if done.returncode and not over_time:
-            failed[route.name] = (done.returncode, done.stdout[-300:], done.stderr[-300:])
-    assert failed == {}
+    guarded_directory = tmp_path_factory.mktemp("guarded")
+    token = tokens.new().text
+    found = {}
+    with Server(environ={"KEYRACK_TOKEN": token}) as guarded:
+        for route in ROUTES.values():
+            if route.name.startswith(NEEDS_ACCESS_CONTROL):
+                found[route.name] = run(route, guarded, guarded_directory, token)
+            else:
+                found[route.name] = run(route, server, directory)
+    return found
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_every_example_works_as_it_stands(runs: dict[str, Run], name: str) -> None:
+    assert runs[name].code == 0, runs[name]
+    assert runs[name].status in {answer.status for answer in ROUTES[name].answers}, runs[name]
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_what_is_answered_is_what_the_example_of_an_answer_shows(
+    runs: dict[str, Run], name: str
+) -> None:
+    status, printed = runs[name].status, runs[name].printed
+    (answer,) = [one for one in ROUTES[name].answers if one.status == status]
+    example = ANSWERS.get(name, {}).get(status)
+    if answer.body is None or answer.body.media_type == BINARY:
+        assert example is None
+    elif answer.body.type is not None:
+        assert alike(json.loads(printed), example), (printed, example)
+    elif answer.body.media_type == "application/json":
+        real = json.loads(printed)
+        assert set(example) <= set(real)
+    elif answer.body.media_type == "text/html":
+        assert printed.startswith(example[:15])
+    elif name in ("metrics", FOR_EVER):
+        assert words(example) <= words(printed) | {"event: set"}
+    else:
+        assert printed == example
+
+
+def alike(real: Any, example: Any) -> bool:
+    """Tell whether both have the same members. Numbers, texts and null are all the same."""
+    if isinstance(real, dict) and isinstance(example, dict):
+        values = {"value"}  # any JSON that was stored
+        return set(real) == set(example) and all(
+            alike(real[name], example[name]) for name in set(real) - values
+        )
+    if isinstance(real, list) and isinstance(example, list):
+        return all(alike(one, other) for one in real[:1] for other in example[:1])
+    return not isinstance(real, dict | list) and not isinstance(example, dict | list)
+
+
+def words(text: str) -> set[str]:
+    """Return how the lines of a text begin, with the names of events."""
+    lines = [line for line in text.splitlines() if line]
+    return {line if line.startswith("event:") else line.partition(" ")[0] for line in lines}
+
+
+@pytest.mark.parametrize("name", ROUTES)
+def test_every_body_that_is_answered_has_an_example_that_is_what_it_says(name: str) -> None:
+    """A new operation has its row in keyrack/http/api/examples.py."""
+    bodies = {
+        answer.status: answer.body
+        for answer in ROUTES[name].answers
+        if answer.body is not None and answer.body.media_type != BINARY
+    }
+    assert set(ANSWERS.get(name, {})) == set(bodies)
+    for status, body in bodies.items():
+        if body.type is not None:
+            kinds = body.type if isinstance(body.type, tuple) else (body.type,)
+            text = json.dumps(ANSWERS[name][status])
+            msgspec.json.decode(text, type=kinds[0])
+
+
+def test_examples_are_of_operations_that_there_are() -> None:
+    assert set(ANSWERS) <= set(ROUTES)
+
+
+def test_each_answer_of_the_document_has_an_example() -> None:
+    for path in openapi()["paths"].values():
+        for described in path.values():
+            for status, answer in described["responses"].items():
+                for media_type, media in answer.get("content", {}).items():
+                    assert "example" in media or media.get("examples") or media_type == BINARY, (
+                        described["operationId"], status,
+                    )  # fmt: skip
+            for media in described.get("requestBody", {}).get("content", {}).values():
+                assert "example" in media, described["operationId"]
+
+
+def test_the_example_of_a_failure_is_what_is_answered(fresh: tuple[Server, Path]) -> None:
+    server, _ = fresh
+    document = openapi()["paths"]
+    for path, method, slug in (
+        ("/v1/keys/{key}", "get", "key-not-found"),
+        ("/get/{key}", "get", "key-not-found"),
+        ("/v1/locks/{key}", "get", "lock-not-held"),
+    ):
+        answer = server.ask("GET", path.replace("{key}", "missing"))
+        (content,) = document[path][method]["responses"]["404"]["content"].values()
+        assert set(content["examples"][slug]["value"]) <= set(answer.json)
+
+
+def test_the_pages_show_the_members_of_each_body(fresh: tuple[Server, Path]) -> None:
+    server, _ = fresh
+    docs = server.ask("GET", "/docs").body.decode()
+    for page in (docs, html.escape(markdown())):
+        for member in ("operations[].delta", "ttl", "keys[].revision", "errors[].line", "encoding"):
+            assert member in page
+        for kind in ("get", "set", "delete", "add", "touch", "check"):
+            assert html.escape(f'"op": "{kind}"') in page
+        assert "event: synced" in page
+        assert "event: set" in page
 
 
 def test_urls_with_a_query_are_quoted() -> None:

@@ -33,7 +33,17 @@ IGNORED = ("SIGUSR1", "SIGUSR2", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGIO", "SI
 
 
 @pytest.mark.parametrize("number", ["SIGTERM", "SIGINT", "SIGQUIT"])
-@pytest.mark.parametrize("module", ["keyrack.system", "keyrack.server.supervisor", "keyrack.http"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "keyrack.cli",
+        "keyrack.cli.serve",
+        "keyrack.server.signals",
+        "keyrack.system",
+        "keyrack.server.supervisor",
+        "keyrack.http",
+    ],
+)
 def test_a_signal_to_end_while_the_service_starts_is_a_stop(
     module: str, number: str, tmp_path: Path
 ) -> None:

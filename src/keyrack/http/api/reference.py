@@ -12,10 +12,13 @@ import msgspec
 
 from keyrack import __version__
 from keyrack.engines.contract import MAX_KEY_BYTES
+from keyrack.http import problems
+from keyrack.http.api.examples import ANSWERS
+from keyrack.http.api.members import Member, members
 from keyrack.http.api.models import ProblemDocument, Status
 from keyrack.http.api.rights import NEEDS
 from keyrack.http.api.routes import ROUTES
-from keyrack.http.problems import KINDS, TYPE_PREFIX
+from keyrack.http.problems import KINDS, TYPE_PREFIX, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +34,8 @@ _KEY: Final = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
 }
 _SEED: Final = frozenset(("get", "set"))
+_LONG_LINE: Final = 160
+"""Characters of JSON up to which an example stands in one line."""
 _HEADERS: Final = {
     "ETag": "The quoted revision of the key's last write.",
     "Content-Range": "Which bytes these are, and how many the value has.",
@@ -93,25 +98,22 @@ def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
         "security": [{}] if _is_open(route) else [{"bearer": []}, {"basic": []}, {}],
         "parameters": [*_path_parameters(route), *map(_parameter, route.parameters)],
         "responses": {
-            **{str(answer.status): _answer(answer, schemas) for answer in route.answers},
+            **{str(answer.status): _answer(route, answer, schemas) for answer in route.answers},
             **_failures(route),
         },
     }
     if route.body is not None:
-        media: dict[str, Any] = {"schema": _schema(route.body, schemas)}
-        example = _sent_by(route)
-        if example is not None:
-            media["example"] = example
+        media = {"schema": _schema(route.body, schemas), "example": _sent_by(route)}
         content = {route.body.media_type: media}
         described["requestBody"] = {"required": route.name != "counter", "content": content}
     return described
 
 
 def _sent_by(route: Route) -> Any:
-    """Return the body that a route's example sends, None where that is a file or nothing."""
+    """Return the body that a route's example sends; a file is what another example has answered."""
     words = shlex.split(route.example.rpartition("&& ")[2])
     if "-d" not in words:
-        return None
+        return ANSWERS["export"][200]
     body = words[words.index("-d") + 1]
     return json.loads(body) if body.startswith("{") else body
 
@@ -171,10 +173,13 @@ def _schema(shape: Shape, schemas: dict[int, Any]) -> Any:
     return found[0] if len(found) == 1 else {"anyOf": found}
 
 
-def _answer(answer: Reaction, schemas: dict[int, Any]) -> dict[str, Any]:
+def _answer(route: Route, answer: Reaction, schemas: dict[int, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description}
     if answer.body is not None:
-        described["content"] = {answer.body.media_type: {"schema": _schema(answer.body, schemas)}}
+        media = {"schema": _schema(answer.body, schemas)}
+        if (example := _example(route, answer)) is not None:
+            media["example"] = example
+        described["content"] = {answer.body.media_type: media}
     if answer.headers:
         described["headers"] = {
             name: {"description": _HEADERS[name], "schema": {"type": "string"}}
@@ -190,14 +195,30 @@ def _failures(route: Route) -> dict[str, Any]:
         by_status.setdefault(KINDS[slug].status, []).append(slug)
     media_type = "application/json" if route.name in _SEED else "application/problem+json"
     name = "Status" if route.name in _SEED else "ProblemDocument"
-    content = {media_type: {"schema": {"$ref": _REF.format(name=name)}}}
+    schema = {"$ref": _REF.format(name=name)}
     return {
         str(status): {
             "description": " ".join(f"`{slug}`: {KINDS[slug].title}." for slug in slugs),
-            "content": content,
+            "content": {
+                media_type: {
+                    "schema": schema,
+                    "examples": {slug: {"value": _failure(route, slug)} for slug in slugs},
+                }
+            },
         }
         for status, slugs in sorted(by_status.items())
     }
+
+
+def _failure(route: Route, slug: str) -> Any:
+    """Return the body of a failure. Its `detail` says more, and what to do, where it happens."""
+    body = problems.answer(Problem(slug, KINDS[slug].explanation), route.path.encode()).body
+    return json.loads(body)
+
+
+def _example(route: Route, answer: Reaction) -> Any:
+    """Return an example of an answer's body, None where it has none, or one that nobody reads."""
+    return ANSWERS.get(route.name, {}).get(answer.status)
 
 
 _OF_ANY: Final = (
@@ -233,10 +254,46 @@ def _html_section(route: Route) -> str:
         f"{html.escape(route.path)}</code> {html.escape(route.summary)}</h2>"
         f"<p>{_code(route.description)}</p>"
         + (f"<ul>{parameters}</ul>" if parameters else "")
-        + f"<pre><code>{html.escape(route.example)}</code></pre>"
-        f"<table>{rows}</table><p class=cost>Needs: {_code(_need(route))}. "
+        + _html_members("Body of the request", route.body)
+        + f"<pre><code>{html.escape(route.example)}</code></pre><table>{rows}</table>"
+        + "".join(_html_answers(route))
+        + f"<p class=cost>Needs: {_code(_need(route))}. "
         f"Cost: {html.escape(route.cost)}.</p></section>"
     )
+
+
+def _html_answers(route: Route) -> Iterator[str]:
+    for answer in route.answers:
+        if (example := _example(route, answer)) is not None:
+            yield f"<p>An answer {answer.status}, for example:</p>"
+            yield f"<pre><code>{html.escape(_shown(example))}</code></pre>"
+        yield _html_members(f"Body of the answer {answer.status}", answer.body)
+
+
+def _html_members(title: str, shape: Shape | None) -> str:
+    rows = "".join(
+        f"<tr><td><code>{html.escape(one.name)}</code></td>"
+        f"<td>{html.escape(one.type)}{'' if one.is_required else ', optional'}</td>"
+        f"<td>{_code(one.meaning)}</td></tr>"
+        for one in _members(shape)
+    )
+    return f"<details><summary>{title}</summary><table>{rows}</table></details>" if rows else ""
+
+
+def _members(shape: Shape | None) -> list[Member]:
+    """Return the members of a body, none where it is not of a known type."""
+    if shape is None or shape.type in (None, Any):
+        return []
+    made, components = msgspec.json.schema_components(_types(shape), ref_template=_REF)
+    return members({"anyOf": list(made)}, components)
+
+
+def _shown(example: Any) -> str:
+    """Return an example as it is on the wire, but for line breaks in what would be long."""
+    if isinstance(example, str):
+        return example.strip("\n")
+    text = json.dumps(example, ensure_ascii=False, separators=(",", ":"))
+    return text if len(text) <= _LONG_LINE else json.dumps(example, ensure_ascii=False, indent=2)
 
 
 def _answer_rows(route: Route) -> Iterator[tuple[int, str]]:
@@ -266,13 +323,35 @@ def _markdown_section(route: Route) -> str:
         lines += [route.description, ""]
     if route.parameters:
         lines += [f"- `{p.name}` ({p.where}): {p.description}" for p in route.parameters] + [""]
+    lines += _markdown_members("The body", route.body)
     lines += ["```sh", route.example, "```", "", "| answer | when |", "|---|---|"]
     lines += [
         f"| {answer.status}{_with(answer)} | {answer.description} |" for answer in route.answers
     ]
     lines += [f"| {KINDS[slug].status} `{slug}` | {KINDS[slug].title} |" for slug in route.problems]
+    lines.append("")
+    for answer in route.answers:
+        lines += _markdown_answer(route, answer)
     needs = f"Needs, where access is controlled: {_need(route)}."
-    return "\n".join([*lines, "", needs, f"Cost: {route.cost}.", ""])
+    return "\n".join([*lines, needs, f"Cost: {route.cost}.", ""])
+
+
+def _markdown_answer(route: Route, answer: Reaction) -> list[str]:
+    example = _example(route, answer)
+    if example is None:
+        return []
+    language = "" if isinstance(example, str) else "json"
+    lines = [f"An answer {answer.status}:", "", f"```{language}", _shown(example), "```", ""]
+    return lines + _markdown_members("Its body", answer.body)
+
+
+def _markdown_members(subject: str, shape: Shape | None) -> list[str]:
+    lines = [
+        f"- `{one.name}` ({one.type}{'' if one.is_required else ', optional'})"
+        + (f": {one.meaning}" if one.meaning else "")
+        for one in _members(shape)
+    ]
+    return [f"{subject} has", "", *lines, ""] if lines else []
 
 
 def _with(answer: Reaction) -> str:

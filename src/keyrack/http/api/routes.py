@@ -166,6 +166,8 @@ _IDEMPOTENCY: Final = Parameter(
     "header",
 )
 _SEND_JSON: Final = "-H 'Content-Type: application/json'"
+_MADE: Final = """$(sed -E 's/.*"id":"([^"]+)".*/\\1/' made.json)"""
+"""The id of the token that the example of making one has made."""
 _CHANGES: Final = (
     "bad-json", "unsupported-media-type", "cross-site", "store-full", "bad-token",
 )  # fmt: skip
@@ -337,7 +339,7 @@ _TABLE: Final = (
         "`delimiter=/` keys below a further slash are shown as folders. `revision` is the one at "
         "which the page was read: a watch `since` it misses nothing.",
         "O(log keys + limit), however many keys there are; counting: O(keys counted)",
-        "curl 'localhost:8088/v1/keys?prefix=user/&limit=10'",
+        "curl 'localhost:8088/v1/keys?prefix=config&limit=10'",
         (Reaction(200, "A page, or the count.", Shape(_JSON, (KeyPage, Count)), ("Link",)),),
         _READ_PROBLEMS,
         (
@@ -363,7 +365,7 @@ _TABLE: Final = (
         "In small steps that hold up nobody: keys that are set while it goes on are left alone. "
         "`dry_run=true` counts and shows a sample instead.",
         "O(keys removed)",
-        "curl -X DELETE 'localhost:8088/v1/keys?prefix=session/&dry_run=true'",
+        "curl -X DELETE 'localhost:8088/v1/keys?prefix=config&dry_run=true'",
         (Reaction(200, "How many were, or would be, removed.", Shape(_JSON, Deleted)),),
         _READ_PROBLEMS,
         (
@@ -495,7 +497,7 @@ _TABLE: Final = (
         "Locks that are held",
         "A page in order of the bytes of the names, each with its owner and the seconds left.",
         "O(locks)",
-        "curl 'localhost:8088/v1/locks?prefix=jobs/'",
+        "curl 'localhost:8088/v1/locks?prefix=rep'",
         (Reaction(200, "A page of locks.", Shape(_JSON, LockPage)),),
         _READ_PROBLEMS,
         (
@@ -532,7 +534,7 @@ _TABLE: Final = (
         "the history does not reach back to a `since` the answer is 410; to a `Last-Event-ID`, "
         "with which browsers go on by themselves, it is a stream that begins with `reset`.",
         "One write for each piece of news and watcher",
-        "curl -N 'localhost:8088/v1/watch?prefix=config/'",
+        "curl -N 'localhost:8088/v1/watch?prefix=config'",
         (Reaction(200, "A stream of events.", Shape("text/event-stream")),),
         (*_READ_PROBLEMS, "history-gone"),
         (
@@ -583,7 +585,7 @@ _TABLE: Final = (
         "One key a line, lossless: any key, any value, media type and remaining TTL. Each piece is "
         "read at one moment, the whole is not.",
         "O(keys exported), in bounded memory",
-        "curl 'localhost:8088/v1/export?prefix=user/' > users.ndjson",
+        "curl 'localhost:8088/v1/export?prefix=config' | tee config.ndjson",
         (Reaction(200, "The keys, in order.", Shape(_NDJSON, ExportedKey)),),
         _READ_PROBLEMS,
         (_PREFIX,),
@@ -612,7 +614,7 @@ _TABLE: Final = (
         "fails; otherwise such lines are reported (the first hundred) and the rest goes on.",
         "O(lines), in bounded memory",
         "curl localhost:8088/v1/import -H 'Content-Type: application/x-ndjson' "
-        "--data-binary @users.ndjson",
+        "--data-binary @config.ndjson",
         (Reaction(200, "What was imported, and what not.", Shape(_JSON, ImportReport)),),
         (
             "bad-parameter",
@@ -674,7 +676,7 @@ _TABLE: Final = (
                 "Make a token",
                 "This answer is the only one that has the token's text.",
                 f"localhost:8088/v1/auth/tokens {_SEND_JSON} "
-                '-d \'{"name":"ci","rules":["all keys:ci/*"],"ttl":86400}\'',
+                '-d \'{"name":"ci","rules":["all keys:ci/*"],"ttl":86400}\' | tee made.json',
                 (Reaction(201, "Made.", Shape(_JSON, TokenMade), ("Location",)),),
                 _CHANGES,
                 (),
@@ -687,7 +689,7 @@ _TABLE: Final = (
                 "/v1/auth/tokens/{key}",
                 "Show a token",
                 "With all its rules, in the order of decision.",
-                "localhost:8088/v1/auth/tokens/3fK9aZ01",
+                f"localhost:8088/v1/auth/tokens/{_MADE}",
                 (Reaction(200, "The token, without its secret.", Shape(_JSON, TokenShown)),),
                 ("token-not-found",),
                 (),
@@ -700,7 +702,7 @@ _TABLE: Final = (
                 "/v1/auth/tokens/{key}",
                 "Change a token",
                 "A merge patch of `name`, `policies`, `rules`, `expires`, `disabled`, `rate`.",
-                "-X PATCH localhost:8088/v1/auth/tokens/3fK9aZ01 "
+                f"-X PATCH localhost:8088/v1/auth/tokens/{_MADE} "
                 "-H 'Content-Type: application/merge-patch+json' -d '{\"disabled\":true}'",
                 (
                     Reaction(200, "Changed; every worker judges by it.", Shape(_JSON, TokenShown)),
@@ -712,31 +714,32 @@ _TABLE: Final = (
                 tokens.change,
             ),
             (
+                "auth_token_rotate",
+                "POST",
+                "/v1/auth/tokens/{key}/rotate",
+                "Give a token another secret",
+                "Id and rights stay. The present secret counts for `overlap` seconds more.",
+                f"localhost:8088/v1/auth/tokens/{_MADE}/rotate {_SEND_JSON} "
+                "-d '{\"overlap\":60}'",
+                (Reaction(200, "The new text.", Shape(_JSON, TokenMade)),),
+                (*_CHANGES, "token-not-found", "token-in-file"),
+                (),
+                Shape(_JSON, RotateRequest),
+                tokens.rotate,
+            ),
+            (
                 "auth_token_revoke",
                 "DELETE",
                 "/v1/auth/tokens/{key}",
                 "Revoke a token",
                 "When this is answered with 204, no worker lets it in, and its streams and waiting "
                 "requests have ended.",
-                "-X DELETE localhost:8088/v1/auth/tokens/3fK9aZ01",
+                f"-X DELETE localhost:8088/v1/auth/tokens/{_MADE}",
                 _DONE,
                 ("cross-site", "store-full", "token-not-found", "token-in-file", "last-admin"),
                 (),
                 None,
                 tokens.revoke,
-            ),
-            (
-                "auth_token_rotate",
-                "POST",
-                "/v1/auth/tokens/{key}/rotate",
-                "Give a token another secret",
-                "Id and rights stay. The present secret counts for `overlap` seconds more.",
-                "-X POST localhost:8088/v1/auth/tokens/3fK9aZ01/rotate",
-                (Reaction(200, "The new text.", Shape(_JSON, TokenMade)),),
-                (*_CHANGES, "token-not-found", "token-in-file"),
-                (),
-                Shape(_JSON, RotateRequest),
-                tokens.rotate,
             ),
             (
                 "auth_policies_list",
