@@ -176,4 +176,4 @@ def test_a_step_is_short(inside: Inside) -> None:
     inside.engine.write([(Set(b"k%06d" % number, b"v" * 100),) for number in range(5000)])
     assert inside.run(steps_of(bulk.delete({b"prefix": b"k"}, inside.context)))[3] < 0.005
     ((found,),) = inside.engine.write([(Get(b"k000000"),)])
-    assert found is None
+    assert not found.existed
