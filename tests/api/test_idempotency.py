@@ -208,6 +208,8 @@ def test_a_repeated_refusal_of_a_lock_is_the_same_to_the_byte(client: Client, ke
     assert first.json["owner"] == "holder"
     time.sleep(0.05)
     assert same(first, client.post(f"/v1/locks/{key}", body, Idempotency_Key=key))
+    client.delete(f"/v1/locks/{key}?force=true")
+    assert same(first, client.post(f"/v1/locks/{key}", body, Idempotency_Key=key))
 
 
 # At the same time

@@ -204,10 +204,16 @@ def outcome_of(write: Write, reply: Any) -> Outcome:
     if type(reply) is int:
         return (Result(reply >> 1, bool(reply & 1)),)
     if reply and type(reply[0]) is bytes:
-        why, index, revision = reply
-        return Refusal(_WHY[why], index, None if revision < 0 else revision)
+        return _refusal_of(*reply)
     operations = write[1:] if write and isinstance(write[0], Remember) else write
     return tuple(map(_result_of, operations, reply))
+
+
+def _refusal_of(
+    why: bytes, index: int, revision: int, holder: bytes | None = None, at: int = 0
+) -> Refusal:
+    record = None if holder is None else wire.unpack(holder)
+    return Refusal(_WHY[why], index, None if revision < 0 else revision, record, at)
 
 
 def _result_of(operation: Operation, reply: Any) -> Result:

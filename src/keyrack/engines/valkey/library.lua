@@ -434,10 +434,19 @@ local function operate(shard, args, at)
 end
 
 -- Writes. An outcome is the result of the only operation when that is a number, else a list of
--- results, or {why, index, revision or -1}.
+-- results, or {why, index, revision or -1}. Where a lock was held otherwise than a condition says,
+-- its record and the present clock follow: it may be free by the time that somebody asks.
 
 local function refusal(why, index, head)
   return {why, index, (head and why ~= 'missing') and (unpack_struct('>I8', head)) or -1}
+end
+
+local function refusal_of(shard, why, index, head, what, key)
+  local found = refusal(why, index, head)
+  if why == 'condition' and head and sub(what, 2, 2) == 'l' then
+    found[4], found[5] = whole(shard, 'l', key), shard.now
+  end
+  return found
 end
 
 -- A set without condition, outside of a batch: nearly every write. Setting tells whether the key was
@@ -479,7 +488,7 @@ end
 
 local function write_one(shard, args, at)
   local result, why, head = operate(shard, args, at)
-  if not result then return refusal(why, 0, head) end
+  if not result then return refusal_of(shard, why, 0, head, args[at], args[at + 1]) end
   if type(result) == 'number' then return result end
   return {result}
 end
@@ -512,7 +521,7 @@ local function write_all(shard, args, at, count)
       forget_drafts(shard)
       forget(shard, count_before, shard.before)
       local head = look(shard, sub(args[at], 2, 2), args[at + 1])
-      return refusal(why, index - 1, head)
+      return refusal_of(shard, why, index - 1, head, args[at], args[at + 1])
     end
     results[index] = result
     at = at + ARGUMENTS[sub(args[at], 1, 1)]
