@@ -50,6 +50,18 @@ def on_loopback_only(listeners: Sequence[socket.socket]) -> bool:
     )
 
 
+def accept_waiting(listener: socket.socket) -> list[socket.socket]:
+    """Accept all connections that wait in a socket's queue; none if it is closed or empty."""
+    accepted = []
+    with contextlib.suppress(OSError):
+        listener.setblocking(False)
+        while True:
+            client, _ = listener.accept()
+            client.setblocking(False)
+            accepted.append(client)
+    return accepted
+
+
 class Listeners:
     """The sockets of all workers; `urls` says where clients find them."""
 

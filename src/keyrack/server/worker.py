@@ -27,7 +27,7 @@ from keyrack.server import logs
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.full_store import FullStore
-from keyrack.server.listeners import on_loopback_only
+from keyrack.server.listeners import accept_waiting, on_loopback_only
 from keyrack.server.liveness import Heartbeat
 from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
@@ -55,6 +55,8 @@ _OTHER_SERVICE_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 0.5
 _GRACE_SECONDS_TLS: Final = 5.0
 """How long a connection that was just accepted may need until it is there, handshake included."""
+_DRAINED_SECONDS: Final = 0.2
+"""How long a client that has connected at the very end of a drain may need to send its request."""
 _CLIENT_SHARE: Final = 8
 _LEAST_CLIENT_MEMORY: Final = 16 << 20
 _MOST_CLIENT_MEMORY: Final = 512 << 20
@@ -337,6 +339,30 @@ class _Server(uvicorn.Server):
             self._context.leaving = True
             for connection in list(self._context.connections):
                 connection.announce_end()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Accept nothing more and end; after a drain, first hear those who have just connected.
+
+        While a service drains each answer closes its connection, so that busy clients connect anew
+        all the time. Who is about to send as its connection is closed is left in doubt.
+        """
+        await self._close_listeners()
+        if self._context.leaving and not self._context.ends_streams:
+            await asyncio.sleep(_DRAINED_SECONDS)
+        await super().shutdown(sockets)
+
+    async def _close_listeners(self) -> None:
+        """Close them, and serve those who wait in their queues: closing alone would reset these."""
+        loop, config = self._context.loop, self.config
+        waiting = [client for one in self._listeners for client in accept_waiting(one)]
+        for server in self.servers:
+            server.close()
+        for client in waiting:
+            with contextlib.suppress(OSError):
+                await loop.connect_accepted_socket(self._connection, client, ssl=config.ssl)
+
+    def _connection(self) -> Connection:
+        return Connection(self.config, self.server_state, self.lifespan.state)
 
     def leave(self) -> None:
         """Another service has taken over: accept nothing more, and end when nobody is left."""
