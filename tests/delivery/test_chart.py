@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import http.client
 import itertools
 import json
 import os
@@ -14,14 +14,12 @@ import random
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
 import textwrap
 import threading
 import time
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +45,11 @@ from delivery.chart_support.charts import (
     refusal,
     rendered,
     server,
+    store_volume,
     workload,
 )
+from delivery.chart_support.nodes import Node
+from delivery.chart_support.replacement import replace
 from valkey_support.servers import Server
 
 import keyrack
@@ -57,7 +58,6 @@ from keyrack.settings import ROWS, Settings, SettingsError, load
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEYRACK = os.environ.get("KEYRACK", str(ROOT / ".venv" / "bin" / "keyrack"))
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())
 VALUES = yaml.safe_load((CHART / "values.yaml").read_text())
 VALKEY = ("--set", "valkey.url=valkey://valkey:6379")
@@ -346,11 +346,6 @@ def test_the_network_policy_lets_through_what_the_address_names(
         assert f"valkey.url names port {port}, which the network policy does not let" in said
 
 
-def store_volume(found: list[Object]) -> Object:
-    volume: Object = next(one for one in pod(found)["volumes"] if one["name"] == "store")
-    return volume
-
-
 def test_the_memory_volume_holds_the_store_and_is_part_of_the_container() -> None:
     found = objects("--set", "memory=1Gi", "--set", "resources.limits.memory=2Gi")
     volume = store_volume(found)
@@ -416,26 +411,28 @@ def test_another_version_of_the_chart_alone_does_not_restart_the_pod(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("kube", "action"),
+    ("flags", "seconds"),
     [
-        ("1.29", {"exec": {"command": ["sleep", "7"]}}),
-        ("1.30", {"sleep": {"seconds": 7}}),
-        # As clusters of cloud providers call themselves.
-        ("v1.30.4-eks-1-30", {"sleep": {"seconds": 7}}),
+        ((), "1"),
+        (VALKEY, "5"),
+        (("--set", "drainSeconds=7"), "7"),
+        (("--set", "drainSeconds=0"), "0"),
     ],
 )
-def test_a_pod_that_ends_goes_on_serving_first(kube: str, action: dict[str, Any]) -> None:
-    assert server(objects("--set", "drainSeconds=7", kube=kube))["lifecycle"]["preStop"] == action
+def test_a_pod_that_is_told_to_end_drains_by_itself(flags: tuple[str, ...], seconds: str) -> None:
+    found = objects(*flags)
+    assert environment(found)["KEYRACK_DRAIN_DELAY"] == seconds
+    # A hook that sleeps would keep the signal from the server, which then cuts kept connections.
+    assert "lifecycle" not in server(found)
 
 
 @pytest.mark.parametrize("values", VALUE_SETS)
 def test_the_grace_period_is_longer_than_drain_and_shutdown(values: str) -> None:
     found = of_set(values)
-    stop = server(found).get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
+    drain = float(environment(found)["KEYRACK_DRAIN_DELAY"])
     shutdown = float(environment(found)["KEYRACK_SHUTDOWN_TIMEOUT"])
     supervisor = 2 * 1.5  # its Patience.grace: for the workers, and once more when they are killed
-    needed = stop["sleep"]["seconds"] + shutdown + supervisor
-    assert pod(found)["terminationGracePeriodSeconds"] > needed
+    assert pod(found)["terminationGracePeriodSeconds"] > drain + shutdown + supervisor
 
 
 def test_a_rollback_can_replace_a_pod_that_never_got_ready() -> None:
@@ -575,22 +572,26 @@ REFUSALS = {
     "a store larger than the container": (
         {"memory": "2Gi"},
         "resources.limits.memory: 512Mi is too little for a store of 2Gi and 2 workers: set it to "
-        "at least 2176Mi, or lower memory or workers.",
+        "at least 2195Mi, or lower memory or workers.",
     ),
     "too many workers with valkey": (
         {"workers": 16, "valkey": {"url": "valkey://v"}},
-        "resources.limits.memory: 512Mi is too little for 16 workers: set it to at least 800Mi, "
+        "resources.limits.memory: 512Mi is too little for 16 workers: set it to at least 915Mi, "
         "or lower workers.",
     ),
     "no memory limit": (
         {"resources": {"limits": {"memory": None}}},
         "resources.limits.memory is not set: a store in memory needs a limit. Set it to at least "
-        "384Mi.",
+        "403Mi.",
     ),
     "a request above the limit": (
         {"resources": {"requests": {"memory": "1Gi"}}},
         "resources.requests.memory: 1Gi is more than resources.limits.memory: 512Mi: set both to "
         "the same.",
+    ),
+    "too little for clients": (
+        {"settings": {"clientMemory": "4096k"}},
+        "settings.clientMemory: 4096k is too little: set it to at least 8m, or leave it empty.",
     ),
     "a tiny store": ({"memory": "4Mi"}, "memory: 4Mi is too little: a store needs at least 8Mi."),
     "a volume that is too small for snapshots": (
@@ -680,11 +681,43 @@ def test_what_contradicts_itself_is_refused_with_a_sentence(
 
 
 def test_a_container_has_room_for_the_process_that_takes_a_snapshot() -> None:
-    flags = ("--set", "memory=368Mi,persistence.size=8Gi")
+    flags = ("--set", "memory=348Mi,persistence.size=8Gi")
     assert objects(*flags)
     said = refusal(*flags, "--set", "persistence.enabled=true")
-    assert "resources.limits.memory: 512Mi is too little for a store of 368Mi" in said
-    assert "set it to at least 528Mi" in said
+    assert "resources.limits.memory: 512Mi is too little for a store of 348Mi" in said
+    assert "set it to at least 531Mi" in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "needed"),
+    [
+        # Two workers with 48Mi each, 32Mi of room, an eighth of it all for clients,
+        ("memory=64Mi", 64 + 147),
+        # but at least 16Mi
+        ("memory=64Mi,workers=1", 64 + 80 + 16),
+        # and at most 512Mi.
+        ("memory=64Mi,workers=100", 64 + 4832 + 512),
+        ("memory=64Mi,settings.clientMemory=100m", 64 + 128 + 100),
+        ("memory=64Mi,settings.clientMemory=0.1g", 64 + 128 + 103),
+        # A worker that takes a longer body apart needs more.
+        ("memory=64Mi,settings.maxBody=16m,settings.clientMemory=8m", 64 + 128 + 2 * 24 + 8),
+        ("memory=64Mi,settings.maxValue=10240k,settings.clientMemory=8m", 64 + 128 + 2 * 6 + 8),
+    ],
+)
+def test_a_container_has_room_for_what_is_held_for_clients(flags: str, needed: int) -> None:
+    def with_limit(limit: int) -> tuple[str, str]:
+        memory = f"resources.limits.memory={limit}Mi,resources.requests.memory={limit}Mi"
+        return "--set", f"{flags},{memory}"
+
+    assert f"set it to at least {needed}Mi" in refusal(*with_limit(needed - 1))
+    assert objects(*with_limit(needed))
+    loaded, _ = load({}, environment(objects(*with_limit(needed))))
+    assert loaded.memory == 64 << 20
+    # The program's own arithmetic, on the container that the chart allows.
+    client = loaded.client_memory or min(max((needed - 64) // 8, 16), 512) << 20
+    bodies = max(loaded.max_body or 0, loaded.max_value, 8 << 20)
+    workers = loaded.workers * ((24 << 20) + 3 * bodies)
+    assert (64 << 20) + client + workers + (32 << 20) <= needed << 20
 
 
 @pytest.mark.parametrize(
@@ -837,9 +870,7 @@ LEFT_TO_THE_CHART = {
     "token_file": "auth, as hashes",
     "takeover": "process 1 of a container cannot hand over: the container ends with it",
     "takeover_timeout": "as takeover",
-    # The end of a pod tells Kubernetes by itself; and where there is no other pod, one that ends is
-    # still used, but only for as long as it is ready.
-    "drain_delay": "drainSeconds, by preStop",
+    "drain_delay": "drainSeconds",
 }
 
 
@@ -885,101 +916,6 @@ def test_numbers_reach_the_program_as_they_were_meant() -> None:
     assert not {"KEYRACK_MAX_BODY", "KEYRACK_MAX_CONNECTIONS"} & environment(objects()).keys()
 
 
-class Node:
-    """A stand-in for the kubelet: runs the rendered containers as processes of this machine.
-
-    As root, the store's volume is a tmpfs of the rendered size, in a mount namespace of its own;
-    otherwise it is a directory. `claimed` is the directory of the volume that outlives the pod.
-    """
-
-    def __init__(self, found: list[Object], directory: Path, claimed: Path | None = None) -> None:
-        self.found = found
-        self.volume = directory / "volume"
-        self.volume.mkdir()
-        self._places = {"store": self.volume} | ({"data": claimed} if claimed else {})
-        self._places["auth"] = directory / "auth"
-        self._places["auth"].mkdir()
-        secrets = [one["stringData"] for one in found if one["kind"] == "Secret"]
-        self.secrets: dict[str, str] = next((one for one in secrets if "auth.toml" in one), {})
-        for name in ("auth.toml",):  # what the volume's items name
-            file = self._places["auth"] / name
-            file.write_text(self.secrets.get(name, ""))
-            file.chmod(0o440)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self._log = (directory / "log").open("w+")
-        self._holder: subprocess.Popen[str] | None = None
-        self._enter: list[str] = []
-        if os.geteuid() == 0 and any(one["name"] == "store" for one in pod(found)["volumes"]):
-            size = store_volume(found)["emptyDir"]["sizeLimit"].replace("Mi", "m")
-            script = f"mount -t tmpfs -o size={size} tmpfs '{self.volume}' && echo ok && exec cat"
-            self._holder = subprocess.Popen(
-                ["unshare", "--mount", "sh", "-c", script],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            )  # fmt: skip
-            assert self._holder.stdout is not None
-            assert self._holder.stdout.readline() == "ok\n"
-            self._enter = ["nsenter", "--mount", "--target", str(self._holder.pid), "--"]
-
-    def start(self) -> subprocess.Popen[bytes]:
-        container = server(self.found)
-        environ = all_environment(self.found) | {
-            "KEYRACK_PORT": str(self.port),
-            "PATH": os.environ["PATH"],
-        }
-        for mount in container.get("volumeMounts", []):
-            here = str(self._places[mount["name"]])
-            for name, value in environ.items():
-                if value.startswith(mount["mountPath"] + "/"):
-                    environ[name] = value.replace(mount["mountPath"], here, 1)
-        assert container["command"] == ["keyrack"]
-        command = [*self._enter, KEYRACK, *container["args"]]
-        return subprocess.Popen(command, env=environ, stderr=self._log)
-
-    @staticmethod
-    def kill(running: subprocess.Popen[bytes]) -> None:
-        """Kill a container: with its process 1 the kernel kills all others."""
-        children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
-        running.kill()
-        for child in map(int, children):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child, signal.SIGKILL)
-        running.wait(10)
-
-    def run_test_pod(self) -> subprocess.CompletedProcess[str]:
-        (container,) = only(self.found, "Pod")["spec"]["containers"]
-        assert container["command"] == ["keyrack"]
-        here = f"http://127.0.0.1:{self.port}"
-        arguments = [here if one == "http://kr-keyrack:8088" else one for one in container["args"]]
-        assert here in arguments
-        wanted = {one["name"]: one["valueFrom"]["secretKeyRef"]["key"] for one in container["env"]}
-        environ = {name: self.secrets[key] for name, key in wanted.items()}
-        return subprocess.run(
-            [KEYRACK, *arguments], capture_output=True, text=True, timeout=60, check=False,
-            env=os.environ | environ,
-        )  # fmt: skip
-
-    @property
-    def token(self) -> dict[str, str]:
-        """The field that lets a request in."""
-        return {"Authorization": f"Bearer {self.secrets['token']}"}
-
-    def cli(self, *arguments: str) -> str:
-        command = [KEYRACK, *arguments, "--url", f"http://127.0.0.1:{self.port}"]
-        environ = os.environ | {"KEYRACK_TOKEN": self.secrets["token"]}
-        return subprocess.check_output(command, text=True, timeout=30, env=environ)
-
-    def log(self) -> str:
-        self._log.seek(0)
-        return self._log.read()
-
-    def close(self) -> None:
-        self._log.close()
-        if self._holder is not None:
-            self._holder.communicate(timeout=10)
-
-
 def test_the_container_runs_is_verified_keeps_its_store_and_ends_in_time(tmp_path: Path) -> None:
     node = Node(objects("--set", "memory=32Mi"), tmp_path)
     running = node.start()
@@ -997,9 +933,7 @@ def test_the_container_runs_is_verified_keeps_its_store_and_ends_in_time(tmp_pat
         began = time.monotonic()
         running.send_signal(signal.SIGTERM)
         assert running.wait(30) == 0
-        drain = server(node.found)["lifecycle"]["preStop"]["sleep"]["seconds"]
-        left = pod(node.found)["terminationGracePeriodSeconds"] - drain
-        assert time.monotonic() - began < left
+        assert time.monotonic() - began < pod(node.found)["terminationGracePeriodSeconds"]
     finally:
         running.kill()
         running.wait(10)
@@ -1032,18 +966,37 @@ def test_the_next_pod_is_filled_from_the_volume_of_the_last(mode: str, tmp_path:
             node.close()
 
 
-def _call(
-    endpoints: list[int], token: dict[str, str], failures: list[str], stop: threading.Event
-) -> None:
-    """Write without a break, each time on a new connection to any endpoint, as behind a Service."""
-    while not stop.is_set():
-        try:
-            url = f"http://127.0.0.1:{random.choice(tuple(endpoints))}/v1/keys/written"
-            write = urllib.request.Request(url, b"x", token, method="PUT")
-            with urllib.request.urlopen(write, timeout=10) as answer:
-                answer.read()
-        except OSError as error:
-            failures.append(str(error))
+class Caller(threading.Thread):
+    """Writes without a break, many times on each connection, to any pod, as behind a Service."""
+
+    def __init__(self, endpoints: list[int], token: dict[str, str], stop: threading.Event) -> None:
+        super().__init__()
+        self._endpoints = endpoints
+        self._token = token
+        self._stop_asked = stop
+        self.answered = 0
+        self.failures: list[str] = []
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            port = random.choice(tuple(self._endpoints))
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            try:
+                for _ in range(50):
+                    if not self._write(connection) or self._stop_asked.is_set():
+                        break
+            except (OSError, http.client.HTTPException) as error:
+                self.failures.append(repr(error))
+            finally:
+                connection.close()
+
+    def _write(self, connection: http.client.HTTPConnection) -> bool:
+        """Write once; False when the answer said that it is the connection's last."""
+        connection.request("PUT", "/v1/keys/written", b"x", self._token)
+        answer = connection.getresponse()
+        answer.read()
+        self.answered += answer.status < 300
+        return not answer.will_close
 
 
 @pytest.mark.parametrize("drain", [2, 0])
@@ -1060,34 +1013,45 @@ def test_a_rolling_restart_fails_no_request_thanks_to_the_drain(drain: int, tmp_
         nodes.append(Node(found, tmp_path / number))
     pods = [node.start() for node in nodes]
     endpoints = [node.port for node in nodes]
-    failures: list[str] = []
     stop = threading.Event()
-    caller = threading.Thread(target=_call, args=(endpoints, nodes[0].token, failures, stop))
+    callers = [Caller(endpoints, nodes[0].token, stop) for _ in range(4)]
     try:
         for node in nodes:
             done = node.run_test_pod()
             assert done.returncode == 0, done.stderr + node.log()
         nodes[0].cli("set", "shared", "by both")
         assert nodes[1].cli("get", "shared") == "by both"
-        caller.start()
+        for caller in callers:
+            caller.start()
+        while min(caller.answered for caller in callers) < 100:
+            time.sleep(0.01)
         late = threading.Timer(1.0, endpoints.remove, (nodes[0].port,))
         late.start()
-        hook = server(nodes[0].found).get("lifecycle", {}).get("preStop", {"sleep": {"seconds": 0}})
-        time.sleep(hook["sleep"]["seconds"])
         pods[0].terminate()
         assert pods[0].wait(30) == 0
         late.join()
     finally:
         stop.set()
+        for caller in callers:
+            if caller.is_alive():
+                caller.join()
         for process, node in zip(pods, nodes, strict=True):
             process.kill()
             process.wait(10)
             node.close()
-        if caller.is_alive():
-            caller.join()
         valkey.remove()
     # Without the drain requests do fail, which shows that this would notice.
+    failures = [failure for caller in callers for failure in caller.failures]
     assert (failures == []) is (drain > 0), failures[:3]
+
+
+def test_clients_of_the_embedded_store_wait_no_longer_than_its_pod_takes(tmp_path: Path) -> None:
+    seen = replace("--set", "memory=32Mi,persistence.enabled=true", directory=tmp_path, keys=1000)
+    drain = float(environment(objects())["KEYRACK_DRAIN_DELAY"])
+    assert seen.answered > 400
+    # While the pod drains they are served. What is added is for a busy machine.
+    assert seen.longest < seen.ending - drain + seen.starting + 2
+    assert seen.refused > 0
 
 
 # What it says

@@ -109,6 +109,10 @@ commit each has a journal, which a snapshot replaces when it is as long as the s
 {{- define "keyrack.checkMemory" -}}
 {{- $limit := (((.Values.resources).limits).memory) | default "" -}}
 {{- $needed := include "keyrack.memoryNeeded" . | int64 -}}
+{{- $clients := .Values.settings.clientMemory -}}
+{{- if and $clients (lt (include "keyrack.sizeInMebibytes" $clients | int64) 8) -}}
+{{- fail (printf "settings.clientMemory: %s is too little: set it to at least 8m, or leave it empty." $clients) -}}
+{{- end -}}
 {{- if not $limit -}}
 {{- fail (printf "resources.limits.memory is not set: a store in memory needs a limit. Set it to at least %dMi." $needed) -}}
 {{- end -}}

@@ -64,13 +64,50 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{/*
-The least that limits.memory may be, in Mi: what a process takes under load, measured, and room. A
-snapshot is taken by a process of its own, which takes 9Mi.
+With Valkey there are other pods, and what sends clients to this one needs time to learn that it goes. The embedded
+store's pod has no other: the drain only lets clients that are here end their connections, and delays the next pod.
+*/}}
+{{- define "keyrack.drainSeconds" -}}
+{{- if kindIs "string" .Values.drainSeconds -}}
+{{ ternary 5 1 (eq (include "keyrack.valkey" .) "true") }}
+{{- else -}}
+{{ int64 .Values.drainSeconds }}
+{{- end -}}
+{{- end }}
+
+{{/* A size as the program takes it (8m, 512k, 1.5g), as a number of Mi, rounded up. */}}
+{{- define "keyrack.sizeInMebibytes" -}}
+{{- $number := regexFind "^[0-9.]+" . | float64 -}}
+{{- $unit := regexFind "[a-zA-Z]" . | lower -}}
+{{- $factor := get (dict "k" 0.0009765625 "m" 1.0 "g" 1024.0 "t" 1048576.0) $unit | default 0.00000095367431640625 -}}
+{{ mulf $number $factor | ceil | int64 }}
+{{- end }}
+
+{{/* The longest body that is taken, in Mi: as the program's own default. */}}
+{{- define "keyrack.bodyInMebibytes" -}}
+{{- if .Values.settings.maxBody -}}
+{{ include "keyrack.sizeInMebibytes" .Values.settings.maxBody }}
+{{- else -}}
+{{ max 8 (include "keyrack.sizeInMebibytes" (.Values.settings.maxValue | default "1m") | int64) }}
+{{- end -}}
+{{- end }}
+
+{{/*
+The least that limits.memory may be, in Mi: what the processes take under load, measured, and room, beside the store and
+what is held for clients. A worker takes 24Mi, and three times the longest body while it takes one apart. A snapshot is
+taken by a process of its own, which takes 9Mi. Where settings.clientMemory is empty, the program takes an eighth of
+what the store leaves of the limit for clients, but at least 16Mi and at most 512Mi.
 */}}
 {{- define "keyrack.memoryNeeded" -}}
 {{- $store := ternary 0 (include "keyrack.mebibytes" .Values.memory | int64) (eq (include "keyrack.valkey" .) "true") -}}
 {{- $saving := ternary 32 0 (eq (include "keyrack.durable" .) "true") -}}
-{{ add $store 32 $saving (mul 48 (int64 .Values.workers)) }}
+{{- $worker := add 24 (mul 3 (include "keyrack.bodyInMebibytes" . | int64)) -}}
+{{- $processes := add 32 $saving (mul $worker (int64 .Values.workers)) -}}
+{{- if .Values.settings.clientMemory -}}
+{{ add $store $processes (include "keyrack.sizeInMebibytes" .Values.settings.clientMemory | int64) }}
+{{- else -}}
+{{ add $store (max (add $processes 16) (min (add $processes 512) (div (add (mul 8 $processes) 6) 7))) }}
+{{- end -}}
 {{- end }}
 
 {{/* A value as the text of a variable: whole numbers without the exponent that Go would print. */}}

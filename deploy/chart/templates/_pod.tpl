@@ -51,7 +51,7 @@ spec:
   {{- end }}
   # The drain, what requests under way may take, what the supervisor needs to end the rest, and a
   # last snapshot.
-  terminationGracePeriodSeconds: {{ add .Values.drainSeconds (ceil .Values.settings.shutdownTimeout) 5 (include "keyrack.savingSeconds" .) }}
+  terminationGracePeriodSeconds: {{ add (include "keyrack.drainSeconds" .) (ceil .Values.settings.shutdownTimeout) 5 (include "keyrack.savingSeconds" .) }}
   containers:
     - name: keyrack
       image: {{ include "keyrack.image" . | quote }}
@@ -70,17 +70,6 @@ spec:
           containerPort: 8088
           protocol: TCP
       {{- include "keyrack.probes" . | nindent 6 }}
-      {{- if gt (int64 .Values.drainSeconds) 0 }}
-      lifecycle:
-        preStop:
-          {{- if semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version }}
-          sleep:
-            seconds: {{ .Values.drainSeconds }}
-          {{- else }}
-          exec:
-            command: [sleep, {{ .Values.drainSeconds | quote }}]
-          {{- end }}
-      {{- end }}
       resources:
         {{- toYaml .Values.resources | nindent 8 }}
       securityContext:
@@ -139,6 +128,10 @@ spec:
   value: "8088"
 - name: KEYRACK_AUTH
   value: {{ ternary "/etc/keyrack/auth/auth.toml" "none" .Values.auth.enabled }}
+# No preStop: whoever sleeps there keeps connections that are cut at the end. The server itself goes on serving,
+# and has each answer close its connection.
+- name: KEYRACK_DRAIN_DELAY
+  value: {{ include "keyrack.drainSeconds" . | quote }}
 - name: KEYRACK_WORKERS
   value: {{ .Values.workers | quote }}
 {{- range $name, $value := omit .Values.settings "allowedHosts" }}
@@ -283,9 +276,10 @@ readinessProbe:
   httpGet:
     path: /readyz
     port: http
-  periodSeconds: 5
+  # A look costs microseconds, and clients of a new pod wait for it.
+  periodSeconds: 2
   timeoutSeconds: 3
-  failureThreshold: 2
+  failureThreshold: 3
 livenessProbe:
   httpGet:
     path: /healthz

@@ -80,6 +80,12 @@ def server(found: list[Object]) -> Object:
     return dict(container)
 
 
+def store_volume(found: list[Object]) -> Object:
+    """Return the volume in memory that holds the store."""
+    volume: Object = next(one for one in pod(found)["volumes"] if one["name"] == "store")
+    return volume
+
+
 def environment(found: list[Object]) -> dict[str, str]:
     """Return the server's variables that have a value in the open."""
     return {one["name"]: one["value"] for one in server(found)["env"] if "value" in one}
