@@ -305,6 +305,7 @@ class _Server(uvicorn.Server):
         self, config: ServerConfig, listeners: list[socket.socket], ready: Callable[[], None]
     ) -> None:
         super().__init__(config)
+        self._own_config = config
         self._context = config.worker
         self._listeners = listeners
         self._ready = ready
@@ -362,7 +363,7 @@ class _Server(uvicorn.Server):
                 await loop.connect_accepted_socket(self._connection, client, ssl=config.ssl)
 
     def _connection(self) -> Connection:
-        return Connection(self.config, self.server_state, self.lifespan.state)
+        return Connection(self._own_config, self.server_state, self.lifespan.state)
 
     def leave(self) -> None:
         """Another service has taken over: accept nothing more, and end when nobody is left."""
