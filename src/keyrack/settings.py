@@ -331,6 +331,12 @@ class Settings:
         "and by which rule; with `writes` each write, with `all` each request. The last two cost "
         "the most frequent requests time.",
     )  # fmt: skip
+    audit_log: str | None = _row(
+        _text("a path"), None, _ACCESS, "FILE",
+        "Append the audit trail to this file instead of the log. It may be renamed at any time: "
+        "within a second another one is written.",
+        unset="the log",
+    )  # fmt: skip
     workers: int = _row(
         _whole(1, MAX_WORKERS), _default_workers, _PROCESSES, "NUMBER",
         "Serve with so many processes; all of them share one store.",
@@ -505,6 +511,12 @@ class Settings:
             raise SettingsError(
                 "--cors-origins '*' lets in the pages of every site, which does not go together "
                 "with access control. Name the origins, like https://app.example.org."
+            )
+
+        if self.audit_log is not None and not self.controls_access:
+            raise SettingsError(
+                "--audit-log is of no use where everybody may do everything: there is an audit "
+                "trail with --auth FILE, KEYRACK_TOKEN or --token-file."
             )
 
     @property

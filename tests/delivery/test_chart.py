@@ -868,6 +868,7 @@ LEFT_TO_THE_CHART = {
     "auth": "auth.enabled and auth.existingSecret",
     "token": "auth, as hashes",
     "token_file": "auth, as hashes",
+    "audit_log": "what a pod logs is collected; nobody reads its files",
     "takeover": "process 1 of a container cannot hand over: the container ends with it",
     "takeover_timeout": "as takeover",
     "drain_delay": "drainSeconds",

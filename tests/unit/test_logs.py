@@ -103,10 +103,11 @@ def test_a_text_line_is_readable(log: Log) -> None:
     assert log.lines()[0].endswith("Z info    stored  key=ä b")
 
 
-def test_records_below_the_level_are_dropped_but_not_the_access_log(log: Log) -> None:
+def test_records_below_the_level_are_dropped_but_not_the_logs_with_switches(log: Log) -> None:
     configure(log, "error").warning("dropped")
-    logging.getLogger(logs.ACCESS).info("GET / 200")
-    assert [record["message"] for record in log.records()] == ["GET / 200"]
+    for name in (logs.ACCESS, logs.AUDIT):
+        logging.getLogger(name).info("GET / 200")
+    assert [record["message"] for record in log.records()] == ["GET / 200"] * 2
 
 
 def test_uvicorn_is_quiet_unless_it_warns_or_debugging_is_on(log: Log) -> None:
@@ -134,7 +135,7 @@ def test_a_record_that_cannot_be_formatted_is_still_one_line(log: Log) -> None:
 def test_a_reader_that_has_gone_stops_nothing() -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    handler = logs.LineHandler(writer)
+    handler = logs.LineHandler(logs.DescriptorSink(writer))
     handler.handle(logging.makeLogRecord({"msg": "nobody reads this"}))
     handler.close()
     os.close(writer)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 import msgspec
 
 from keyrack.access import tickets
+from keyrack.access.last_use import MINUTE
 from keyrack.access.model import AccessFile, Policy, Token
 from keyrack.access.table import Table
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Space, StoreAway
@@ -43,6 +44,7 @@ _VERSION: Final = b"{auth}v"
 _LONGEST_WAIT: Final = 2.0
 """Seconds that a change waits for the other workers."""
 _PAUSE: Final = 0.001
+_MOST_NOTED: Final = 16_384
 
 _log = logging.getLogger("keyrack.auth")
 
@@ -121,8 +123,8 @@ class Served(Protocol):
     def connections(self) -> Collection[JudgedClient]:
         """The connections that are open."""
 
-    def forget_expired(self, now: float) -> None:
-        """Forget those whose time is over; `now` in seconds since 1970."""
+    def forget_some(self, now: float) -> None:
+        """Forget those to be looked at again; `now` in seconds since 1970."""
 
 
 class AccessControl:
@@ -143,12 +145,16 @@ class AccessControl:
         self._ticking = tick
         self._worker: Served | None = None
         self._kept = _NOTHING
+        self._noted: dict[str, int] = {}
+        """In which minute a token's use was last noted."""
         self._epoch = -1
         self._asking = False
         self._verify: Verify | None = None
         self.gate = Gate()
         if board is not None:
-            self.gate = Gate(self._table(board, _NOTHING), self._failed, board.meters, slot)
+            self.gate = Gate(
+                self._table(board, _NOTHING), self._failed, board.meters, slot, self._used
+            )
             board.meters.release(slot)  # those of a worker that had this number before
 
     @property
@@ -215,7 +221,7 @@ class AccessControl:
         """Call it every half second: some may have ended, and others may have changed the store."""
         if self._board is None or self._worker is None:
             return
-        self._worker.forget_expired(time.time())
+        self._worker.forget_some(time.time())
         self.follow()
         if not self._asking and (self._engine.get_now is None or self._counters.shared):
             self._asking = True
@@ -261,6 +267,24 @@ class AccessControl:
     def _failed(self, error: LoginFailed) -> None:
         assert self._board is not None
         self._board.count_failed_login(self._slot, error.reason.name.lower())
+
+    def _used(self, token_id: str) -> None:
+        assert self._board is not None
+        now = int(time.time())
+        if self._noted.get(token_id) != now // MINUTE:
+            if len(self._noted) >= _MOST_NOTED:
+                self._noted.clear()
+            self._noted[token_id] = now // MINUTE
+            self._board.last_use.note(self._slot, token_id, now)
+
+    def last_use(self, token_id: str) -> int | None:
+        """Return the minute of a token's last use (seconds since 1970), None if none is known."""
+        return None if self._board is None else self._board.last_use.of(token_id)
+
+    def decides(self, token: Token) -> list[str]:
+        """Return the rules of a token, in the order of decision."""
+        table = self.gate.table
+        return [] if table is None else table.rights_of(token).rules.lines()
 
     def token_counts(self) -> dict[str, int]:
         """Return how many tokens there are, by where they are kept: `file`, `store`."""

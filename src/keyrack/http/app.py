@@ -173,6 +173,7 @@ class Application:
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
             outcome = await self.worker.tick.write(reply.write)
+            request.note_write(reply.write, outcome)
             answer = dispatch.conclude(reply, outcome, request.path)
             return answer if isinstance(answer, Answer) else await answer
         if isinstance(reply, Stream):
@@ -325,7 +326,9 @@ class Application:
 
     async def _delete(self, request: StarletteRequest) -> Response:
         given = _parameters(request, bulk.DELETE_PARAMETERS)
-        return _json(await bulk.delete(given, self._context))
+        done = await bulk.delete(given, self._context)
+        request.scope["keyrack.request"].revision = int(done.revision)
+        return _json(done)
 
     async def _key_events(self, request: StarletteRequest) -> Response:
         given = _parameters(request, bulk.EVENT_PARAMETERS)

@@ -10,6 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from keyrack.engines.contract import Add, Delete, Set, Space, Touch
 from keyrack.http.access_log import shown_query
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ _WRITES: Final = LEVELS.index("writes")
 _ALL: Final = LEVELS.index("all")
 _REFUSED: Final = frozenset((401, 403))
 _READS_OF_ADMIN: Final = frozenset(("snapshot", "auth_tokens_list", "auth_token_show"))
+_KEYS_IN_BODY: Final = frozenset(("set", "batch"))
+"""Routes whose paths do not name the keys."""
+_MOST_KEYS: Final = 100
+"""Keys of a batch that are named; of more their number is told."""
 _MOST_REFUSALS: Final = 10
 _MOST_SENDERS: Final = 10_000
 
@@ -54,7 +59,10 @@ class AuditTrail:
             suppressed = bounded
         elif not self._wants(name, writes):
             return
-        _log.info("%s %d", name, status, extra=_members(request, name, status, peer, suppressed))
+        _log.info(
+            "%s %d", name, status,
+            extra=_members(request, name, writes, status, peer, suppressed),
+        )  # fmt: skip
 
     def _wants(self, name: str, writes: bool) -> bool:
         if self._level >= _ALL or (self._level >= _WRITES and writes):
@@ -76,7 +84,7 @@ class AuditTrail:
 
 
 def _members(
-    request: Request, name: str, status: int, peer: str, suppressed: int
+    request: Request, name: str, writes: bool, status: int, peer: str, suppressed: int
 ) -> dict[str, Any]:
     identity = request.grant.identity
     members: dict[str, Any] = {
@@ -90,6 +98,10 @@ def _members(
     }
     if request.query:
         members["query"] = shown_query(request.query)
+    if name in _KEYS_IN_BODY:
+        members |= _keys(request)
+    if writes and request.revision:
+        members["revision"] = str(request.revision)
     refusal = request.refusal
     if refusal is not None:
         members["rule"] = refusal.members.get("rule")
@@ -99,4 +111,21 @@ def _members(
             members["request"] = value[:256].decode("latin-1")
     if suppressed:
         members["suppressed"] = suppressed
+    return members
+
+
+def _keys(request: Request) -> dict[str, Any]:
+    """Return the keys and locks that a write was to change, as far as they can all be named."""
+    keys: list[str] = []
+    locks: list[str] = []
+    for operation in request.write:
+        if isinstance(operation, Set | Delete | Add | Touch):
+            is_lock = not isinstance(operation, Add) and operation.space is Space.LOCKS
+            (locks if is_lock else keys).append(operation.key.decode("utf-8", "backslashreplace"))
+    members: dict[str, Any] = {}
+    for name, found in (("keys", keys), ("locks", locks)):
+        if found:
+            members[name] = found[:_MOST_KEYS]
+        if len(found) > _MOST_KEYS:
+            members[f"{name}_more"] = len(found) - _MOST_KEYS
     return members

@@ -46,7 +46,7 @@ _WAIT: Final = ((b"Retry-After", b"1"),)
 class Gate:
     """Access control of one worker. Without a table everybody may do everything.
 
-    `failed` is called for each log-in that fails.
+    `failed` is called for each log-in that fails, `used` with the id of a token that lets in.
     """
 
     def __init__(
@@ -55,11 +55,13 @@ class Gate:
         failed: Callable[[LoginFailed], None] = lambda _: None,
         meters: Meters | None = None,
         worker: int = 0,
+        used: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.table = table
         self._meters = meters
         self._worker = worker
         self._failed = failed
+        self._used = used
         self._failures = Failures()
 
     @property
@@ -96,6 +98,7 @@ class Gate:
             raise Problem("invalid-token", error.detail, fields) from None
         if request.grant.sources:
             raise Problem("invalid-token", "This ticket may not be used in an address.")
+        self._note_use(request.grant)
 
     def meter(self, grant: Grant) -> Headers:
         """Count a request of a token with a rate; raise `Problem` where that is used up.
@@ -164,6 +167,7 @@ class Gate:
             return
         try:
             head.grant = _from_here(self._authenticated(head.credentials), address)
+            self._note_use(head.grant)
         except LoginFailed as error:
             if error.reason not in (Reason.MALFORMED, Reason.SCHEME):
                 self._failures.note(address, now)
@@ -177,6 +181,10 @@ class Gate:
             head.denial = Problem(
                 "forbidden", str(error), challenge(head, b"insufficient_scope"), token=None
             )
+
+    def _note_use(self, grant: Grant) -> None:
+        if grant.identity.id is not None:
+            self._used(grant.identity.id)
 
     def _authenticated(self, credentials: bytes) -> Grant:
         assert self.table is not None

@@ -159,6 +159,11 @@ class Metrics(Collector):
             "When a file that can be used was last read.",
             board.last_reload_ms / 1000,
         )
+        yield CounterMetricFamily(
+            "keyrack_audit_lines_dropped",
+            "Lines of the audit log that could not be written.",
+            board.audit_dropped,
+        )
 
     def _requests(self) -> Metric:
         family = CounterMetricFamily(

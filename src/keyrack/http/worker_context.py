@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_KNOWN_HEADS: Final = 8192
 _FORGOTTEN: Final = _MAX_KNOWN_HEADS // 100
+_KNOWN_SECONDS: Final = 60.0
 
 
 class Timeouts(NamedTuple):
@@ -121,6 +122,8 @@ class WorkerContext:
                 del self.heads[first]
         if len(head.fields) + tracing_fields.MOST <= MAX_FIELDS:
             raw = tracing_fields.without(raw) or raw
+        head.known_since = self.tick.now
+        self.heads.pop(raw, None)  # in the order in which they came
         self.heads[raw] = head
 
     def recognise(self, section: bytes) -> Head | None:
@@ -131,14 +134,27 @@ class WorkerContext:
         rest = tracing_fields.without(section)
         return None if rest is None else self.heads.get(rest)
 
-    def forget_expired(self, now: float) -> None:
-        """Forget the header sections whose grants are over; `now` in seconds since 1970."""
+    def forget_some(self, now: float) -> None:
+        """Forget the header sections whose grants are over; `now` in seconds since 1970.
+
+        Those as well that are known for a minute: their next request tells that the token is used.
+        """
         over = [
             raw
             for raw, head in self.heads.items()
             if head.grant is not None and head.grant.is_over(now)
         ]
         for raw in over:
+            del self.heads[raw]
+        self._forget_older_than(self.tick.now - _KNOWN_SECONDS)
+
+    def _forget_older_than(self, oldest: float) -> None:
+        old = []
+        for raw, head in self.heads.items():
+            if head.known_since >= oldest:
+                break
+            old.append(raw)
+        for raw in old:
             del self.heads[raw]
 
 

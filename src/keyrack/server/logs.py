@@ -18,7 +18,7 @@ import socket
 import stat
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ACCESS: Final = "keyrack.access"
+AUDIT: Final = "keyrack.audit"
 _STANDARD: Final = frozenset(
     (*vars(logging.makeLogRecord({})), "message", "asctime", "taskName", "color_message")
 )
@@ -33,6 +34,7 @@ _STANDARD: Final = frozenset(
 _PIPE_BYTES: Final = 1 << 20
 """What a pipe holds for a reader that is busy for a moment; the kernel gives 64 KiB by itself."""
 _RETRY_SECONDS: Final = 0.01
+_UNREAD: Final = "%d lines were dropped because nobody read the log"
 _UNSAFE_IN_JSON: Final = re.compile("[\x7f-\x9f\u2028\u2029]")
 
 
@@ -40,7 +42,7 @@ def configure(level: str, descriptor: int = 2, terminal: bool | None = None) -> 
     """Send all logs to a file descriptor, from `level` on. Call it once, before forking."""
     if terminal is None:
         terminal = os.isatty(descriptor)
-    lines = LineHandler(descriptor)
+    lines = LineHandler(DescriptorSink(descriptor))
     lines.setFormatter(TextLines() if terminal else JsonLines())
     root = logging.getLogger()
     for earlier in root.handlers[:]:
@@ -49,8 +51,9 @@ def configure(level: str, descriptor: int = 2, terminal: bool | None = None) -> 
     root.setLevel(level.upper())
     # uvicorn tells of every process's start and end, which the supervisor does as well.
     logging.getLogger("uvicorn.error").setLevel("DEBUG" if level == "debug" else "WARNING")
-    # The access log has a switch of its own; whoever turned it on wants to see it.
+    # These two have switches of their own; whoever turned one on wants to see it.
     logging.getLogger(ACCESS).setLevel("INFO")
+    logging.getLogger(AUDIT).setLevel("INFO")
 
 
 def on_terminal() -> bool:
@@ -78,7 +81,14 @@ def handler() -> LineHandler | None:
     return next((one for one in logging.getLogger().handlers if isinstance(one, LineHandler)), None)
 
 
-class _Sink:
+class LineSink(Protocol):
+    """Where lines go, without ever waiting."""
+
+    def write(self, data: memoryview) -> int:
+        """Write what there is room for, and return how many bytes that was. Raises `OSError`."""
+
+
+class DescriptorSink:
     """A file descriptor that is written to without ever waiting for whoever reads it.
 
     Pipes and terminals are opened anew for that: setting O_NONBLOCK on what was inherited would
@@ -118,9 +128,10 @@ class _Sink:
 class LineHandler(logging.Handler):
     """Writes each record at once, or drops and counts it: a log must never stop the service."""
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, sink: LineSink, lost: str = _UNREAD) -> None:
         super().__init__()
-        self._sink = _Sink(descriptor)
+        self._sink = sink
+        self._lost = lost
         self._rest = memoryview(b"")
         """Of a line that was written in part."""
         self._untold = 0
@@ -154,9 +165,8 @@ class LineHandler(logging.Handler):
         if now < self._closed_until:
             return False
         self._closed_until = now + _RETRY_SECONDS
-        text = "%d lines were dropped because nobody read the log"
         name, level, lines = "keyrack.logs", logging.WARNING, self._untold
-        record = logging.LogRecord(name, level, __file__, 0, text, (lines,), None)
+        record = logging.LogRecord(name, level, __file__, 0, self._lost, (lines,), None)
         vars(record).update(event="log_dropped", lines=lines)
         if not self.write(self.format(record)):
             return False
@@ -178,11 +188,14 @@ class LineHandler(logging.Handler):
 
 
 class Drops:
-    """Watches what a process's log drops. `count` is called with how many lines more that were."""
+    """Watches what a process's log drops. `count` is called with how many lines more that were.
 
-    def __init__(self, count: Callable[[int], None]) -> None:
+    `lines` is what another log than the common one is written by.
+    """
+
+    def __init__(self, count: Callable[[int], None], lines: LineHandler | None = None) -> None:
         self._count = count
-        self._handler = handler()
+        self._handler = lines or handler()
         self._counted = 0 if self._handler is None else self._handler.dropped
 
     def look(self) -> None:

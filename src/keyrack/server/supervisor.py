@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 
 from keyrack.access.sections import AccessFileError
 from keyrack.engines.contract import StoreError
-from keyrack.server import logs, signals, stores
+from keyrack.server import audit_log, logs, signals, stores
 from keyrack.server.access_keeper import AccessKeeper
+from keyrack.server.audit_log import AuditLogError
 from keyrack.server.banner import banner, facts
 from keyrack.server.connection_limit import TooFewFiles, demand_files
 from keyrack.server.listeners import ListenError, open_listeners
@@ -68,7 +69,7 @@ def run(
         try:
             demand_files(settings.workers)
             supervisor = _assembled(settings, heard, entry, patience, stack)
-        except (TlsError, AccessFileError) as error:
+        except (TlsError, AccessFileError, AuditLogError) as error:
             _log.error("%s", error)
             return 2
         except (TooFewFiles, ListenError, StoreError, TakeoverRefused) as error:
@@ -87,6 +88,8 @@ def _assembled(
 ) -> Supervisor:
     """Make all that a service needs; what has to be undone at its end is on the stack."""
     certificates = read_certificates(settings)
+    if settings.audit_log is not None:
+        audit_log.demand(settings.audit_log)
     keeper = AccessKeeper(settings) if settings.controls_access else None
     found = _taken_over(settings, stack) if settings.takeover else None
     prepared = found or _prepared(settings, stack)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import uvicorn
@@ -23,7 +24,7 @@ from keyrack.http.snapshots import Snapshots
 from keyrack.http.tick import Tick
 from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
-from keyrack.server import logs
+from keyrack.server import audit_log, logs
 from keyrack.server.access_log import log_access
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.full_store import FullStore
@@ -116,6 +117,7 @@ class Worker:
                 self._look_after_held,
                 self._publish,
                 self._access.tick,
+                *self._look_after_the_audit_log(),
             ),
         )
         self._other_service = OtherService(loop, counters, self._hub)
@@ -166,6 +168,12 @@ class Worker:
         if self._spec.slot != 0:
             return ()
         return (FullStore(self._engine, self._counters, self._spec.store.memory).look,)
+
+    def _look_after_the_audit_log(self) -> tuple[Callable[[], None], ...]:
+        board, path = self._spec.access, self._spec.settings.audit_log
+        if board is None or path is None:
+            return ()
+        return (audit_log.begin(path, partial(board.count_audit_dropped, self._spec.slot)),)
 
     async def run(self) -> None:
         """Serve until the server is told to end."""

@@ -16,6 +16,7 @@ import mmap
 import os
 from typing import Final
 
+from keyrack.access.last_use import LastUse
 from keyrack.access.rates import Meters
 
 _DIGEST_BYTES: Final = 32
@@ -34,6 +35,7 @@ _RAISED: Final = 0
 _SEEN: Final = 1
 _FAILED_LOGINS: Final = 2
 """The first of as many words as there are reasons."""
+_AUDIT_DROPPED: Final = 6
 FAILURES: Final = ("malformed", "expired", "unknown", "scheme")
 """Why credentials do not count."""
 
@@ -47,6 +49,7 @@ class AccessBoard:
         self._words = memoryview(mmap.mmap(-1, words * 8)).cast("q")
         self.meters = Meters(workers)
         """How much tokens have used of their rates."""
+        self.last_use = LastUse(workers)
         self._file = os.memfd_create("keyrack-access", os.MFD_CLOEXEC)
 
     # What the operator's file says
@@ -136,6 +139,15 @@ class AccessBoard:
             reason: sum(self._words[first + place :: _CACHE_LINE])
             for place, reason in enumerate(FAILURES)
         }
+
+    def count_audit_dropped(self, worker: int, lines: int) -> None:
+        """Count lines of the audit log that could not be written."""
+        self._words[self._at(worker) + _AUDIT_DROPPED] += lines
+
+    @property
+    def audit_dropped(self) -> int:
+        """How many lines of the audit log could not be written."""
+        return sum(self._words[_HEADER + _AUDIT_DROPPED :: _CACHE_LINE])
 
     def _at(self, worker: int) -> int:
         return _HEADER + worker * _CACHE_LINE

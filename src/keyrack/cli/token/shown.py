@@ -20,6 +20,7 @@ COLUMNS: Final = (
     Column("SOURCE", "source"),
     Column("NAME", "name"),
     Column("EXPIRES", "expires"),
+    Column("USED", "used"),
     Column("MAY", "may"),
     Column("DISABLED", "disabled"),
 )
@@ -40,14 +41,15 @@ def document(token: Token) -> dict[str, Any]:
 
 def row(token: dict[str, Any]) -> dict[str, Any]:
     """Return the cells of a token in a table."""
-    return {**token, "may": may(token)}
+    return {**token, "may": may(token), "used": token.get("last_used")}
 
 
 def line(token: dict[str, Any]) -> str:
     """Return the line of a token."""
     ends = f"until {token['expires']}" if token["expires"] else "no end"
     state = "  disabled" if token["disabled"] else ""
-    return f"{token['id']}  {token['source']:5}  {token['name']}  {ends}  {may(token)}{state}"
+    used = f"  used {token['last_used']}" if token.get("last_used") else ""
+    return f"{token['id']}  {token['source']:5}  {token['name']}  {ends}  {may(token)}{used}{state}"
 
 
 def may(token: dict[str, Any]) -> str:

@@ -54,6 +54,8 @@ class TokenShown(Struct):
     sources: list[str] = msgspec.field(name="from")
     created: Moment | None
     created_by: str | None
+    last_used: Moment | None
+    """The minute of its last use since the service started, tickets of it included."""
     rotating_until: Moment | None
     """Until when the secret before the last one counts as well."""
     decides: list[str] | UnsetType = UNSET
@@ -76,6 +78,7 @@ class TokenMade(Struct):
     sources: list[str] = msgspec.field(name="from")
     created: Moment | None
     created_by: str | None
+    last_used: Moment | None
     rotating_until: Moment | None
     decides: list[str] | UnsetType = UNSET
 

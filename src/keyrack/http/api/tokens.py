@@ -112,7 +112,7 @@ async def create(request: Request, context: Context) -> Answer:
         ),
     )
     await _make(access, AccessChange().put_token(token, new=True))
-    shown = _shown(table, token, "store")
+    shown = _shown(access, token, "store")
     location = (b"Location", _TOKENS + made.id.encode())
     return _json(TokenMade(token=made.text, **msgspec.structs.asdict(shown)), 201, location)
 
@@ -120,20 +120,20 @@ async def create(request: Request, context: Context) -> Answer:
 async def list_tokens(request: Request, context: Context) -> Answer:
     """`GET /v1/auth/tokens`: a page of all tokens, without their secrets."""
     given = codec.parameters(request.query, _PAGE)
-    _, table = _controlled(context)
+    access, table = _controlled(context)
     limit = codec.whole(given, b"limit", _SHOWN, 1, MOST_SHOWN)
     after = given.get(b"after", b"").decode("utf-8", "replace")
     found = [known for known in table.tokens if known.token.id > after]
-    page = [_shown(table, known.token, known.source) for known in found[:limit]]
+    page = [_shown(access, known.token, known.source) for known in found[:limit]]
     return _json(TokenPage(page, page[-1].id if len(found) > limit else None))
 
 
 async def show(request: Request, context: Context) -> Answer:
     """`GET /v1/auth/tokens/{id}`: one token, its rules in the order of decision."""
     codec.parameters(request.query, _NONE)
-    _, table = _controlled(context)
+    access, table = _controlled(context)
     known = _named(request, table)
-    return _json(_shown(table, known.token, known.source, decides=True))
+    return _json(_shown(access, known.token, known.source, decides=True))
 
 
 async def change(request: Request, context: Context) -> Answer:
@@ -149,7 +149,7 @@ async def change(request: Request, context: Context) -> Answer:
     ):
         _refuse_last(table, token.id)
     pending = await _make(access, AccessChange().put_token(token))
-    return _json(_shown(table, token, "store", decides=True), 202 if pending else 200)
+    return _json(_shown(access, token, "store", decides=True), 202 if pending else 200)
 
 
 async def rotate(request: Request, context: Context) -> Answer:
@@ -163,7 +163,7 @@ async def rotate(request: Request, context: Context) -> Answer:
     made = tokens.new(known.token.id)
     token = rotated(known.token, made.hash, asked.overlap, time.time())
     await _make(access, AccessChange().put_token(token))
-    shown = _shown(table, token, "store")
+    shown = _shown(access, token, "store")
     return _json(TokenMade(token=made.text, **msgspec.structs.asdict(shown)))
 
 
@@ -447,7 +447,10 @@ def _patched(token: Token, asked: TokenChange) -> Token:
     return msgspec.structs.replace(token, **changes)
 
 
-def _shown(table: Table, token: Token, source: str, *, decides: bool = False) -> TokenShown:
+def _shown(
+    access: AccessControl, token: Token, source: str, *, decides: bool = False
+) -> TokenShown:
+    used = access.last_use(token.id)
     return TokenShown(
         id=token.id,
         name=token.name,
@@ -461,6 +464,7 @@ def _shown(table: Table, token: Token, source: str, *, decides: bool = False) ->
         sources=list(token.sources),
         created=None if token.created is None else shown_moment(token.created),
         created_by=token.created_by,
+        last_used=None if used is None else shown_moment(used),
         rotating_until=None if token.not_after is None else shown_moment(token.not_after),
-        decides=table.rights_of(token).rules.lines() if decides else UNSET,
+        decides=access.decides(token) if decides else UNSET,
     )

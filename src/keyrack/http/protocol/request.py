@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keyrack.access.grant import Grant
-    from keyrack.engines.contract import Condition
+    from keyrack.engines.contract import Condition, Outcome, Write
     from keyrack.http.answer import Headers
     from keyrack.http.problems import Problem
     from keyrack.http.protocol.guard import Judgement
@@ -33,6 +33,7 @@ class Head:
         "idempotency_key",
         "is_coded",
         "keep_alive",
+        "known_since",
         "plain",
         "prefer",
         "shared",
@@ -67,6 +68,8 @@ class Head:
     """What whoever sent it may do; None where it has no credentials."""
     denial: Problem | None
     """Why its credentials do not count."""
+    known_since: float
+    """When it was first recognised (coarse seconds)."""
     plain: bool
     """Nothing in it changes what a request for a single key means."""
     cacheable: bool
@@ -89,7 +92,9 @@ class Request:
         "path",
         "query",
         "refusal",
+        "revision",
         "ticket",
+        "write",
     )
 
     def __init__(
@@ -111,6 +116,16 @@ class Request:
         """A ticket that stood in the query, from which it is gone then."""
         self.refusal: Problem | None = None
         """Why the sender may not do this, once that has been found."""
+        self.write: Write = ()
+        """What it came to, if it was a write and there is an audit trail."""
+        self.revision = 0
+        """The revision of the last change that it made, where that is known."""
         self.keep_alive = keep_alive
         self.came = 0
         """When, in ns of the monotonic clock; known only where an access log is kept."""
+
+    def note_write(self, write: Write, outcome: Outcome) -> None:
+        """Keep what a write was and came to, for the audit trail."""
+        self.write = write
+        if isinstance(outcome, tuple):
+            self.revision = max((result.revision for result in outcome), default=0)

@@ -263,6 +263,8 @@ class Responder:
     def _submit(self, pending: PendingWrite, request: Request, name: str) -> None:
         def conclude(outcome: Outcome) -> None:
             self.unanswered -= 1
+            if self._worker.looks_at_all:
+                request.note_write(pending.write, outcome)
             answer = dispatch.conclude(pending, outcome, request.path)
             if isinstance(answer, Answer):
                 self._answer(request, name, answer)
