@@ -1,6 +1,8 @@
 #!/usr/bin/env bash
-# Deploy the image of this commit with the chart: all of it gets ready in time, or Helm puts the
-# release back as it was and this fails. Works with Helm 3 and 4.
+# Deploy the image of this commit with the chart: all of it gets ready in time, or this prints why not,
+# puts the release back as it was, and fails. Works with Helm 3 and 4.
+#
+# Helm could put it back by itself (--atomic), but then the pods are gone that could say why.
 #
 # ENVIRONMENT (staging, production) gives the namespace keyrack-ENVIRONMENT and the values
 # deploy/jenkins/ENVIRONMENT.yaml; NAMESPACE, RELEASE and VALUES overrule. KUBECONFIG is the cluster.
@@ -16,11 +18,9 @@ values=${VALUES:-deploy/jenkins/$ENVIRONMENT.yaml}
 [ -f "$values" ] || stop "the file of values $values does not exist. Name another with VALUES=..."
 check_cluster
 
-# Helm 4 has another name for the same thing, and will drop the old one.
 version=$(helm version --short)
 case $version in
-  v3.*) undo=--atomic ;;
-  v[4-9].*) undo=--rollback-on-failure ;;
+  v[3-9].*) ;;
   *) stop "this Helm is '$version'; version 3 or 4 is needed." ;;
 esac
 
@@ -36,8 +36,27 @@ if kubectl --request-timeout=15s auth can-i create namespaces >/dev/null 2>&1; t
   namespace+=(--create-namespace)
 fi
 
+# A deploy that was refused before it changed anything leaves no revision that failed.
+was_changed() {
+  local history
+  history=$(helm history "$RELEASE" --namespace "$NAMESPACE" --output json 2>/dev/null) || return 1
+  python3 -c '
+import json, sys
+last = json.loads(sys.argv[1])[-1]["status"]
+sys.exit(0 if last == "failed" or last.startswith("pending-") else 1)' "$history"
+}
+
 # A tag is a string even where all its digits look like a number.
-helm upgrade "$RELEASE" deploy/chart --install "${namespace[@]}" \
+if ! helm upgrade "$RELEASE" deploy/chart --install "${namespace[@]}" \
   --values "$values" --set-string "image.repository=$IMAGE" --set-string "image.tag=$TAG" \
-  --wait "$undo" --timeout "${DEPLOY_TIMEOUT:-5m}" --history-max 10
+  --wait --timeout "${DEPLOY_TIMEOUT:-5m}" --history-max 10; then
+  if was_changed; then
+    say "the deploy of $IMAGE:$TAG to $ENVIRONMENT failed. This is why, and then the release is put back:"
+    scripts/pipeline-explain.sh
+    scripts/pipeline-rollback.sh
+  else
+    say "the deploy of $IMAGE:$TAG to $ENVIRONMENT was refused: nothing was changed"
+  fi
+  exit 1
+fi
 say "deployed $IMAGE:$TAG to $ENVIRONMENT"

@@ -30,6 +30,7 @@ check_environment() { # ENVIRONMENT names where to deploy to
   esac
   RELEASE=${RELEASE:-keyrack}
   NAMESPACE=${NAMESPACE:-keyrack-$ENVIRONMENT}
+  export RELEASE NAMESPACE
 }
 
 check_cluster() { # the cluster of KUBECONFIG answers; nothing is changed

@@ -323,8 +323,33 @@ def test_without_flags_docker_gives_64_mb_and_the_log_says_how_to_give_more(run:
     container = run()
     ready = container.ready()
     assert 48 * MIB <= ready["memory"] < 64 * MIB
-    (warning,) = [one["message"] for one in container.records() if one["level"] == "warning"]
-    assert "docker run --shm-size=1g" in warning
+    warnings = [one["message"] for one in container.records() if one["level"] == "warning"]
+    (about_memory,) = [one for one in warnings if "docker run --shm-size=1g" in one]
+    # The other one says that everybody is let in.
+    assert [one for one in warnings if one != about_memory and "KEYRACK_AUTH" not in one] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "sentence"),
+    [
+        # Settings that cannot be used, and a start that fails later.
+        ("KEYRACK_WORKERS=many", "KEYRACK_WORKERS='many' is not"),
+        ("KEYRACK_DATA_DIR=/proc", "--data-dir"),
+        ("KEYRACK_STORE=/proc/store", "/proc/store"),
+    ],
+)
+def test_a_start_that_fails_says_why_where_kubernetes_looks(
+    engine: Engine, image: str, tmp_path: Path, variable: str, sentence: str
+) -> None:
+    file = tmp_path / "termination-log"  # as the kubelet makes it, for any user
+    file.touch()
+    file.chmod(0o666)
+    flags = ("--rm", "--volume", f"{file}:/dev/termination-log", "--env", variable, *HARDENED)
+    done = engine.try_docker("run", *flags, image)
+    assert done.returncode in (1, 2), done.stderr
+    assert sentence in file.read_text()
+    # The log has the same sentence.
+    assert json.loads(done.stderr.splitlines()[-1])["message"] == file.read_text()
 
 
 def test_filling_docker_s_64_mb_is_an_answer_and_kills_nobody(run: Runner) -> None:

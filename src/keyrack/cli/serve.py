@@ -54,8 +54,10 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with exit code 2."""
         from keyrack.server import logs
+        from keyrack.server.termination import leave_message
 
         logs.complain(self.prog, message)
+        leave_message(message)
         raise SystemExit(2)
 
 

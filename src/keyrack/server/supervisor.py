@@ -46,6 +46,7 @@ from keyrack.server.takeover import (
     offer_of,
     open_control,
 )
+from keyrack.server.termination import leave_message
 from keyrack.server.tls import TlsError, read_certificates
 from keyrack.shared.counters import Counters
 
@@ -70,13 +71,17 @@ def run(
             demand_files(settings.workers)
             supervisor = _assembled(settings, heard, entry, patience, stack)
         except (TlsError, AccessFileError, AuditLogError) as error:
-            _log.error("%s", error)
-            return 2
+            return _refused(error, 2)
         except (TooFewFiles, ListenError, StoreError, TakeoverRefused) as error:
-            _log.error("%s", error)
-            return 1
+            return _refused(error, 1)
         heard.take()
         return supervisor.run()
+
+
+def _refused(error: Exception, code: int) -> int:
+    _log.error("%s", error)
+    leave_message(str(error))
+    return code
 
 
 def _assembled(
