@@ -98,7 +98,7 @@ def test_a_child_fetches_and_nothing_waits_for_it(issuer: Issuer) -> None:
     before = children()
     began = time.monotonic()
     keys.look([issuer], False, lambda: None)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     assert keys.known(issuer.jwks) == ""
     (child,) = children() - before
     pid, status = os.waitpid(child, 0)

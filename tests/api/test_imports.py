@@ -105,8 +105,9 @@ def test_what_is_no_lines_of_json_is_named(client: Client, body: bytes, word: st
     assert word in answer.json["detail"]
 
 
+@pytest.mark.timing
 def test_steady_progress_is_no_time_out() -> None:
-    with Server("--body-timeout", "1") as server, server.connect() as wire:
+    with Server("--body-timeout", "2") as server, server.connect() as wire:
         wire.send(
             b"POST /v1/import HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
             b"Content-Type: application/x-ndjson\r\n\r\n"
@@ -114,6 +115,6 @@ def test_steady_progress_is_no_time_out() -> None:
         for number in range(15):
             line = lines({"key": f"k{number}", "value": 1})
             wire.send(b"%x\r\n%b\r\n" % (len(line), line))
-            time.sleep(0.3)
+            time.sleep(0.4)
         wire.send(b"0\r\n\r\n")
         assert wire.answer().json["imported"] == 15

@@ -112,7 +112,7 @@ def worker_of(server: Server, wire: Wire) -> int:
     """Return the process id of the worker that has accepted a connection."""
     mine = wire.socket.getsockname()[1]
     pattern = f":{server.port:04X} 0100007F:{mine:04X} "
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         rows = [row for row in Path("/proc/net/tcp").read_text().splitlines() if pattern in row]
         inode = rows[0].split()[9] if rows else "0"

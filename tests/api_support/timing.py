@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 
-def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
+def until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
     """Wait for a condition; say whether it came true."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -22,7 +22,7 @@ def until(condition: Callable[[], bool], seconds: float = 5.0) -> bool:
     return True
 
 
-def eventually(attempt: Callable[[], float], bound: float, attempts: int = 4) -> None:
+def eventually(attempt: Callable[[], float], bound: float, attempts: int = 20) -> None:
     """Assert that a measurement stays within its bound at least once in a few attempts.
 
     A machine that is shared can be late at any moment; a defect is late every time.

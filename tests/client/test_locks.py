@@ -84,39 +84,42 @@ def test_waiting_for_a_lock_comes_to_an_end(client: Asked, url: str, key: str) -
         began = time.monotonic()
         with pytest.raises(LockHeld):
             acquired(client, key, wait=1)
-        assert 0.9 < time.monotonic() - began < 8
+        assert 0.9 < time.monotonic() - began < 15
 
 
+@pytest.mark.timing
 def test_a_lock_lasts_longer_than_its_ttl_because_it_is_renewed(sync: Client, key: str) -> None:
-    with sync.lock(key, ttl=0.6) as lock:
-        time.sleep(1.5)
+    with sync.lock(key, ttl=1.5) as lock:
+        time.sleep(2.5)
         assert lock.held
         with pytest.raises(LockHeld), sync.lock(key, wait=0):
             pass
 
 
+@pytest.mark.timing
 def test_an_async_lock_is_renewed(url: str, key: str) -> None:
     async def main() -> None:
-        async with AsyncClient(url) as client, client.lock(key, ttl=0.6) as lock:
-            await asyncio.sleep(1.5)
+        async with AsyncClient(url) as client, client.lock(key, ttl=1.5) as lock:
+            await asyncio.sleep(2.5)
             assert lock.held
 
     asyncio.run(main())
 
 
+@pytest.mark.timing
 def test_one_thread_renews_all_locks_and_ends_with_them(sync: Client, key: str) -> None:
     def renewers() -> list[threading.Thread]:
         return [one for one in threading.enumerate() if one.name == "keyrack-locks"]
 
-    locks = [sync.lock(f"{key}/{number}", ttl=0.9) for number in range(20)]
+    locks = [sync.lock(f"{key}/{number}", ttl=1.5) for number in range(20)]
     for lock in locks:
         lock.acquire()
     assert len(renewers()) == 1
-    time.sleep(1.5)
+    time.sleep(2.5)
     assert all(lock.held for lock in locks)
     for lock in locks:
         assert lock.release() is True
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 30
     while renewers() and time.monotonic() < deadline:
         time.sleep(0.01)
     assert renewers() == []

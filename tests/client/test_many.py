@@ -475,7 +475,7 @@ def test_waiting_comes_to_an_end(client: Asked, key: str) -> None:
     began = time.monotonic()
     with pytest.raises(Timeout):
         client.wait(key, timeout=1)
-    assert 0.9 < time.monotonic() - began < 5
+    assert 0.9 < time.monotonic() - began < 15
     client.set(key, "v")
     for until in ("changes", "gone"):
         with pytest.raises(Timeout):

@@ -143,7 +143,7 @@ def test_closing_a_watch_ends_it_and_its_connection(sync: Client, key: str) -> N
     thread.start()
     began = time.monotonic()
     assert list(watch) == []
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15
     thread.join()
 
 

@@ -114,7 +114,7 @@ def test_a_process_killed_inside_a_write_leaves_no_trace_and_no_lock(
     assert shared.engine.get(b"never") is None
     assert shared.engine.usage() == before
     put(shared.engine, b"k", b"after")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 def states_after(acknowledged: int) -> list[dict[bytes, bytes | None]]:
@@ -157,7 +157,7 @@ def test_no_acknowledged_write_is_lost_when_writers_are_killed(shm: Path) -> Non
             told += victim.hear_all()
             began = time.monotonic()
             put(world.engine, b"another", b"process writes")
-            assert time.monotonic() - began < 1
+            assert time.monotonic() - began < 10
             assert kept_by(world.engine, name) in map(without_missing, states_after(int(told[-1])))
             assert world.engine.check() == []
             while world.engine.trim(256):

@@ -39,7 +39,7 @@ def bounded(seeded: Server) -> Server:
     return seeded
 
 
-def eventually(holds: Callable[[], bool], seconds: float = 10.0) -> None:
+def eventually(holds: Callable[[], bool], seconds: float = 30.0) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline
@@ -146,13 +146,13 @@ def test_who_takes_nothing_makes_room_for_who_does(bounded: Server) -> None:
         for number in range(KEYS):
             one = stack.enter_context(deaf(bounded))
             one.sendall(request("GET", f"/v1/keys/large/{number}"))
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while (refused := wire.ask(request("GET", "/v1/keys/large/1"))).status == 200:
             assert time.monotonic() < deadline
         assert (refused.status, refused["retry-after"]) == (503, "1")
         assert refused.json["type"] == "/docs/problems/client-memory-full"
         assert not refused.closes
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while (answer := wire.ask(request("GET", "/v1/keys/large/1"))).status == 503:
             assert time.monotonic() < deadline
             time.sleep(0.2)
@@ -190,7 +190,7 @@ def test_bodies_under_way_hold_no_more_than_the_budget(bounded: Server) -> None:
     after = settled_memory(bounded, before * 1.5)
     assert after <= before * 1.5, f"{before / MIB:.0f}, then {after / MIB:.0f} MiB"
     assert bounded.worker_pids() == pids
-    assert figure(bounded, USED) == 0
+    eventually(lambda: figure(bounded, USED) == 0)
 
 
 def test_who_announces_more_than_there_is_room_for_is_refused_at_once(bounded: Server) -> None:

@@ -18,7 +18,7 @@ NDJSON = "application/x-ndjson"
 
 @pytest.fixture(scope="module")
 def hasty() -> Iterator[Server]:
-    with Server("--body-timeout", "1") as running:
+    with Server("--body-timeout", "2") as running:
         yield running
 
 
@@ -26,13 +26,14 @@ def line(number: int) -> bytes:
     return b'{"key":"import-%d","value":"x"}\n' % number
 
 
+@pytest.mark.timing
 def test_steady_progress_is_no_timeout(hasty: Server) -> None:
     """A few bytes now and then, for more than three times the time that a body may take."""
     with hasty.connect() as wire:
         wire.send(request("POST", "/v1/import", Content_Type=NDJSON, Transfer_Encoding="chunked"))
         for number in range(20):
             wire.send(b"%x\r\n%b\r\n" % (len(line(number)), line(number)))
-            time.sleep(0.2)
+            time.sleep(0.35)
         wire.send(b"0\r\n\r\n")
         answer = wire.answer()
     assert (answer.status, answer.json["imported"]) == (200, 20)
@@ -69,8 +70,10 @@ def test_an_import_that_stops_arriving_is_told_what_was_done(hasty: Server) -> N
 def test_an_import_whose_framing_is_broken_is_told_what_was_done(hasty: Server) -> None:
     with hasty.connect() as wire:
         wire.send(request("POST", "/v1/import", Content_Type=NDJSON, Transfer_Encoding="chunked"))
-        wire.send(b"%x\r\n%b\r\n" % (len(line(1)), line(1)))
-        time.sleep(0.2)
+        wire.send(b"%x\r\n%b\r\n" % (len(line(4)), line(4)))
+        deadline = time.monotonic() + 30
+        while not hasty.has("import-4"):
+            assert time.monotonic() < deadline
         wire.send(b"nonsense\r\n")
         answer = wire.answer()
         assert (answer.status, answer.json["imported"], answer.closes) == (400, 1, True)

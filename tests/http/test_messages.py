@@ -272,7 +272,7 @@ def test_a_body_of_one_byte_chunks_may_reach_the_limit(server: Server, key: str)
     raw = server.raw(head + b"1\r\nx\r\n" * (1 << 18) + b"0\r\n\r\n", timeout=30)
     assert raw.startswith(b"HTTP/1.1 201 ")
     # 1.5 MB in linear time.
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
 
 
 @pytest.mark.parametrize(
@@ -556,7 +556,7 @@ def test_many_that_ask_for_an_upgrade_are_answered_in_linear_time(server: Server
     data = request("GET", "/get/none", Connection="Upgrade", Upgrade="h2c") * 4000
     began = time.monotonic()
     assert server.raw(data).count(b"HTTP/1.1 404 Not Found\r\n") == 4000
-    assert time.monotonic() - began < 5.0
+    assert time.monotonic() - began < 20.0
 
 
 def test_the_last_request_is_answered_behind_a_write_of_the_same_packet(

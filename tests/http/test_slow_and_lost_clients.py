@@ -82,10 +82,10 @@ def test_time_limits_are_for_the_whole_and_no_byte_extends_them(strict: Server) 
         def job() -> None:
             with strict.connect() as wire:
                 wire.send(first)
-                took, answer = trickled(wire, data, 6.0)
+                took, answer = trickled(wire, data, 9.0)
                 assert answer.startswith(b"HTTP/1.1 408 "), (first, took, answer)
                 assert b"Connection: close\r\n" in answer
-                assert 0.99 < took < 4.0, (first, took)
+                assert 0.9 < took < 8.0, (first, took)
 
         return job
 
@@ -96,7 +96,7 @@ def test_time_limits_are_for_the_whole_and_no_byte_extends_them(strict: Server) 
                 began = time.monotonic()
                 wire.send(first)
                 assert wire.answer().status == 408
-                assert 0.99 < time.monotonic() - began < 4.0
+                assert 0.9 < time.monotonic() - began < 9.0
                 assert wire.rest() == b""
 
         return job
@@ -132,7 +132,7 @@ def test_a_connection_that_is_not_used_is_closed_in_time(strict: Server) -> None
                     assert wire.ask(first).status in (200, 404)
                 began = time.monotonic()
                 assert wire.rest() == b""
-                assert 1.99 < time.monotonic() - began < 5.0
+                assert 1.8 < time.monotonic() - began < 9.0
 
         return job
 
@@ -297,7 +297,7 @@ def test_connections_that_ended_are_forgotten(server: Server) -> None:
         return float(text.split("\nkeyrack_connections ")[1].split("\n")[0])
 
     # The one that asks is counted.
-    deadline = time.monotonic() + 5.0
+    deadline = time.monotonic() + 30
     while opened() > 1.0 and time.monotonic() < deadline:
         time.sleep(0.05)
     assert opened() == 1.0

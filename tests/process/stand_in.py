@@ -130,7 +130,7 @@ def parent(slot: int, listeners: list[socket.socket], counters: Counters, lifeli
     for _ in range(3):
         os.wait()
     time.sleep(0.2)  # they have ended by now
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + 30
     while (left := zombies()) and time.monotonic() < deadline:
         time.sleep(0.01)
     told("orphans", supervisor=os.getppid(), zombies=left)

@@ -25,7 +25,7 @@ def said(server: Server, event: str) -> list[dict[str, Any]]:
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.timeout(60)
 
 
 def until(true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)

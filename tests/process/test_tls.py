@@ -143,7 +143,7 @@ def test_the_metrics_tell_when_the_certificate_ends(
     before = metric_of_end(server)
     assert before - time.time() == pytest.approx(2 * 86400, abs=600)
     files.hold(*make_pair(tmp_path, "longer", days=9))
-    deadline = time.monotonic() + 8
+    deadline = time.monotonic() + 30
     while metric_of_end(server) == before:
         assert time.monotonic() < deadline
         time.sleep(0.1)

@@ -65,7 +65,7 @@ def test_a_waiting_read_is_answered_by_a_write_at_another_service(server: str) -
         one.ask("PUT", "/v1/keys/k", b"new")
         began = time.monotonic()
         assert waiting.answer().body == b"new"
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 15
 
 
 def test_a_batch_over_shards_is_a_problem_that_says_what_to_do(shards: str) -> None:
@@ -101,7 +101,7 @@ def test_while_valkey_is_away_clients_are_told_and_the_service_stays(own: Alone)
         assert service.ask("GET", "/healthz").status == 200
         assert service.ask("GET", "/metrics").status == 200
         own.server.start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while service.ask("GET", "/readyz").status != 200:
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -167,7 +167,7 @@ def test_a_server_that_is_set_to_evict_is_used_no_more_within_seconds(own: Alone
         ready = service.ask("GET", "/readyz")
         assert ready.status == 503
         assert "maxmemory-policy is allkeys-lru" in ready.json["detail"]
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while (answer := service.ask("PUT", "/v1/keys/k", b"w")).status != 503:
             assert time.monotonic() < deadline
             time.sleep(0.1)
@@ -176,7 +176,7 @@ def test_a_server_that_is_set_to_evict_is_used_no_more_within_seconds(own: Alone
         assert service.ask("GET", "/healthz").status == 200
         assert service.ask("GET", "/v1/keys/k").status == 200
         own.server.ask("CONFIG", "SET", "maxmemory-policy", "noeviction")
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         while service.ask("PUT", "/v1/keys/k", b"w").status != 204:
             assert time.monotonic() < deadline
             time.sleep(0.1)
