@@ -101,6 +101,11 @@ def test_what_comes_as_one_whole_answer_is_read_at_once(name: str) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Length: 0x1\r\n\r\na",
         b"HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\na",
         b"HTTP/1.1 200 OK\r\nContent-Length: \r\n\r\na",
+        b"HTTP/1.1 404 No\r\nContent-Length:\r\n\r\na",
+        b"HTTP/1.1 404 No\r\nContent-Length:\r\nContent-Length: 1\r\n\r\na",
+        b"HTTP/1.1 404 No\r\nTransfer-Encoding:\r\n\r\na",
+        b"HTTP/1.1 204 No Content\r\nContent-Length: 5, 5\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 5, 5\r\n\r\nhello",
         b"HTTP/1.1 200 OK\r\nContent-Length : 1\r\n\r\na",
         b"HTTP/1.1 200 OK\r\n Content-Length: 1\r\n\r\na",
         b"HTTP/1.1 200 OK\r\nX: a\r\n folded\r\nContent-Length: 1\r\n\r\na",
@@ -150,6 +155,7 @@ VALUES = st.sampled_from(
         b"1",
         b"05",
         b"5, 5",
+        b"",
         b" 5 ",
         b"chunked",
         b"Chunked",
@@ -202,6 +208,7 @@ HOSTILE = st.builds(
 
 @given(HOSTILE, st.lists(st.integers(0, 300), max_size=4))
 @example(PLAIN, [])
+@example(b"HTTP/1.1 204 \r\nContent-Length: 5, 5\r\n\r\nhello", [])
 def test_what_is_taken_is_what_llhttp_takes(data: bytes, cuts: list[int]) -> None:
     try:
         ours = read(data, cuts)

@@ -30,7 +30,7 @@ _head: Final = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n(?:" + _FIELD + rb")*\r\n"
 ).match
 _framing: Final = re.compile(
-    rb"\r\n(?:content-length:([^\r]*)|transfer-encoding:([^\r]*)|connection:([^\r]*))(?=\r\n)",
+    rb"\r\n(?:content-length(:[^\r]*)|transfer-encoding(:[^\r]*)|connection:([^\r]*))(?=\r\n)",
     re.IGNORECASE,
 ).findall
 _chunk_line: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e\x80-\xff]*)?").fullmatch
@@ -143,9 +143,9 @@ def _framed(match: re.Match[bytes], data: bytes, bodyless: bool) -> tuple[int, b
     closes = match[1] == b"0"
     for length, transfer, connection in _framing(data, 0, match.end()):
         if length:
-            lengths.append(length)
+            lengths.append(length[1:])
         elif transfer:
-            coding += b"," + transfer
+            coding += b"," + transfer[1:]
         elif b"close" in connection.lower():
             closes = True
     status = match[2]

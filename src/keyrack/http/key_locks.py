@@ -11,7 +11,10 @@ if TYPE_CHECKING:
 
 
 class KeyLocks:
-    """A lock for each key that somebody works on, within this worker. First come, first served."""
+    """A lock for each key that somebody works on, within this worker. First come, first served.
+
+    What is of no key, and done by one at a time all the same, has the empty key.
+    """
 
     def __init__(self) -> None:
         self._locks: dict[bytes, asyncio.Lock] = {}

@@ -44,6 +44,8 @@ EXPORT_PARAMETERS: Final = frozenset((b"prefix",))
 IMPORT_PARAMETERS: Final = frozenset((b"on_error",))
 _COUNT_STEPS: Final = 1000
 _DELETE_STEPS: Final = 32
+_NO_KEY: Final = b""
+"""Whose turn it is to make a step of an export: what is being made is counted for no client yet."""
 _EXPORT_LINES: Final = 500
 _EXPORT_BYTES: Final = 64 << 10
 _IMPORT_LINES: Final = 250
@@ -160,7 +162,8 @@ async def export(prefix: bytes, context: Context) -> AsyncGenerator[bytes, None]
     """
     after: bytes | None = None
     while True:
-        step, after = await _export_step(prefix, after, context)
+        async with context.patches.held(_NO_KEY):
+            step, after = await _export_step(prefix, after, context)
         if step:
             yield step
         if after is None:
@@ -316,6 +319,8 @@ class Import:
 
     async def _until_refused(self, writes: list[tuple[Set]]) -> list[Outcome]:
         """Have writes done in order, none behind one that is refused, and return the outcomes."""
+        if not writes:
+            return []
         if sum(len(operation.value) for (operation,) in writes) <= _TOGETHER_BYTES:
             # All or none of them: where none is refused, that is the same.
             together = await self._context.tick.write(tuple(chain.from_iterable(writes)))
