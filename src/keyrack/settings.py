@@ -500,6 +500,15 @@ class Settings:
         _switch(), False, _LOGS, "",
         "Log every request.",
     )  # fmt: skip
+    slow: float = _row(
+        _seconds(0, 3600), 0.01, _LOGS, "SECONDS",
+        "Remember requests that take longer, for GET /v1/slow; 0 is none. It costs the others "
+        "nothing.",
+    )  # fmt: skip
+    slow_bytes: int = _row(
+        _size(0), _MIB, _LOGS, "SIZE",
+        "Remember requests whose answer is longer, there too; 0 is none.",
+    )  # fmt: skip
 
     def __post_init__(self) -> None:
         """Make sure that tests and programs cannot make what `load` would refuse."""

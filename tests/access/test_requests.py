@@ -60,6 +60,12 @@ for _name, _method, _path, _body in (
     ("auth_token_change", "PATCH", "/v1/auth/tokens/AAAAAAAA", b"{}"),
     ("auth_token_revoke", "DELETE", "/v1/auth/tokens/AAAAAAAA", None),
     ("auth_token_rotate", "POST", "/v1/auth/tokens/AAAAAAAA/rotate", b"{}"),
+    ("slow", "GET", "/v1/slow", None),
+    ("slow_clear", "DELETE", "/v1/slow", None),
+    ("hot", "GET", "/v1/hot?seconds=1", None),
+    ("big", "GET", "/v1/big", None),
+    ("clients_list", "GET", "/v1/clients", None),
+    ("client_end", "DELETE", "/v1/clients/nobody", None),
     ("auth_policies_list", "GET", "/v1/auth/policies", None),
     ("auth_policy_put", "PUT", "/v1/auth/policies/made", b'{"rules":[]}'),
     ("auth_policy_delete", "DELETE", "/v1/auth/policies/nothing", None),
@@ -88,7 +94,7 @@ MAY = {
 
 def ask(client: Client, name: str, **fields: str) -> Answer:
     method, target, body, more = REQUESTS[name]
-    if name in ("watch", "export"):
+    if name in ("watch", "export", "big"):
         return begun(client, target, **fields)
     return client.ask(method, target, body, **more, **fields)
 

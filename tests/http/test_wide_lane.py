@@ -344,7 +344,8 @@ def test_any_worker_counts_for_all() -> None:
             assert value(after, "keyrack_keys") == 60
             assert value(after, "keyrack_workers") == 2
             assert value(after, "keyrack_worker_starts_total") == 2
-            assert value(after, "keyrack_connections") == 1
+            # That of the request before may not have been seen to end yet.
+            assert 1 <= value(after, "keyrack_connections") <= 2
             count = value(after, "keyrack_http_request_duration_seconds_count", lane="write")
             assert count == 60
 

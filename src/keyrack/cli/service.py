@@ -10,7 +10,7 @@ from keyrack.client.keys import raise_unless_missing
 from keyrack.client.refusals import refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from keyrack.client.wire import Response
 
@@ -66,6 +66,14 @@ class Service(Client):
         target = path.encode("ascii") + wire.query(list(query))
         data = self._requests.request(b"GET", target)
         return self._send(ApiCall("raw", data, _read_body, True))
+
+    def lines(self, path: str, query: Iterable[tuple[str, str | bytes]]) -> Iterator[bytes]:
+        """Yield the lines of an answer as they come. Raises `Refused`."""
+        target = path.encode("ascii") + wire.query(list(query))
+        rest = b""
+        for piece in self._sender.stream(self._requests.request(b"GET", target)):
+            *whole, rest = (rest + piece).split(b"\n")
+            yield from whole
 
     def exchange(self, method: str, path: str, body: str | None = None) -> Response:
         """Return an answer as it came, whatever it is. The body is sent as JSON."""

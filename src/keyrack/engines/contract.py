@@ -314,6 +314,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """How many keys were evicted in the store's life."""
     locks: int | None = None
     """How many locks are held, ended ones that are not yet removed included; None: not known."""
+    disk_failed: bool = False
+    """Writes are refused, because what was written last may not be on the disk."""
 
 
 class WhenFull(enum.Enum):
@@ -448,6 +450,14 @@ class Engine(Protocol):
         self, prefix: bytes, after: bytes | None, steps: int
     ) -> tuple[int, bytes | None]:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
+
+    async def sizes(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """Return keys in order with about how many bytes each takes, and where to go on, if at all.
+
+        In at most about so many steps. No value is read for it, where the store is at hand.
+        """
 
     async def history(self, after: int | None = None) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now.

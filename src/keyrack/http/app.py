@@ -30,7 +30,7 @@ from keyrack.engines.contract import (
 from keyrack.http import problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
-from keyrack.http.api import bulk, codec, dispatch, listing, reference, rights
+from keyrack.http.api import big, bulk, codec, dispatch, listing, reference, rights
 from keyrack.http.api.counting import OTHER, WIDE_WORDS, denied_word, request_word
 from keyrack.http.api.models import MAX_BATCH_OPERATIONS
 from keyrack.http.api.routes import ROUTES
@@ -75,7 +75,7 @@ class Application:
         self._metrics = Metrics(
             counters,
             worker.client_memory,
-            self._engine.capabilities.engine,
+            self._engine.capabilities,
             worker.context.access,
             snapshots,
         )
@@ -91,6 +91,7 @@ class Application:
             "keys_list": self._count,
             "keys_delete": self._delete,
             "key_events": self._key_events,
+            "big": self._big,
             "export": self._export,
             "snapshot": self._snapshot,
             "import": self._import,
@@ -207,6 +208,8 @@ class Application:
         if request.refusal is not None:
             tick.counters[denied_word(name)] += 1
         tick.observe(WIDE_WORDS[name], nanoseconds)
+        if nanoseconds >= tick.slow.slow_ns:
+            tick.slow.request(name, request, status, nanoseconds, size)
         client = scope.get("client")
         peer = f"{client[0]}:{client[1]}" if client else "unix"
         self.worker.note(request, status, peer)
@@ -341,6 +344,10 @@ class Application:
         prefix = codec.prefix_of(given.get(b"prefix", b""))
         lines = bulk.export(prefix, self._context)
         return StreamedResponse(lines, "application/x-ndjson", _NO_STORE)
+
+    async def _big(self, request: StarletteRequest) -> Response:
+        about = big.wanted(_parameters(request, big.PARAMETERS))
+        return StreamedResponse(big.walk(about, self._context), "application/x-ndjson", _NO_STORE)
 
     async def _snapshot(self, request: StarletteRequest) -> Response:
         _parameters(request, frozenset())

@@ -23,7 +23,10 @@ _DENIED: Final = LEVELS.index("denied")
 _WRITES: Final = LEVELS.index("writes")
 _ALL: Final = LEVELS.index("all")
 _REFUSED: Final = frozenset((401, 403))
-_READS_OF_ADMIN: Final = frozenset(("snapshot", "auth_tokens_list", "auth_token_show"))
+_OF_ADMIN: Final = frozenset(
+    ("snapshot", "auth_tokens_list", "auth_token_show", "slow_clear", "clients_list", "client_end")
+)
+"""What only an administrator may do and is told of, besides changes of who may do what."""
 _KEYS_IN_BODY: Final = frozenset(("set", "batch"))
 """Routes whose paths do not name the keys."""
 _MOST_KEYS: Final = 100
@@ -67,7 +70,7 @@ class AuditTrail:
     def _wants(self, name: str, writes: bool) -> bool:
         if self._level >= _ALL or (self._level >= _WRITES and writes):
             return True
-        administers = name in _READS_OF_ADMIN or (name.startswith("auth_") and writes)
+        administers = name in _OF_ADMIN or (name.startswith("auth_") and writes)
         return self._level >= _ADMIN and administers and name != "auth_check"
 
     def _bounded(self, sender: str) -> int | None:

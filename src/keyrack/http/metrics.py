@@ -25,10 +25,12 @@ from keyrack.shared.counters import (
     BYTES_OUT,
     CLIENTS_CUT,
     CLIENTS_REFUSED,
+    CLOCK_STEPS,
     EXPIRED,
     LANES,
     OPEN_CONNECTIONS,
     SIZE_BUCKETS,
+    SLOW,
     STARTS,
     TURNED_AWAY,
     WAITING,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from keyrack.engines.contract import Usage
+    from keyrack.engines.contract import Capabilities, Usage
     from keyrack.http.access_control import AccessControl
     from keyrack.http.client_memory import ClientMemory
     from keyrack.http.snapshots import Snapshots
@@ -70,7 +72,7 @@ class Metrics(Collector):
         self,
         counters: Counters,
         client_memory: ClientMemory,
-        engine: str,
+        capabilities: Capabilities,
         access: AccessControl | None = None,
         snapshots: Snapshots | None = None,
     ) -> None:
@@ -78,7 +80,8 @@ class Metrics(Collector):
         self._snapshot_files = snapshots
         self._counters = counters
         self._client_memory = client_memory
-        self._engine = engine
+        self._engine = capabilities.engine
+        self._evicts = capabilities.eviction
         self._usage: Usage | None = None
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -114,6 +117,11 @@ class Metrics(Collector):
         yield from self._workers()
         yield from self._clients()
         yield from self._processes()
+        yield CounterMetricFamily(
+            "keyrack_slow_requests",
+            "Requests that took longer than --slow, or had answers longer than --slow-bytes.",
+            self._counters.total(SLOW),
+        )
         yield from self._held_for_clients()
         yield from self._snapshots()
         yield from self._journal()
@@ -277,6 +285,9 @@ class Metrics(Collector):
                 ends,
             )
         yield CounterMetricFamily(
+            "keyrack_clock_steps", "How often the machine's clock was set.", total(CLOCK_STEPS)
+        )
+        yield CounterMetricFamily(
             "keyrack_log_lines_dropped",
             "Lines of the log that were dropped because nobody read it.",
             self._counters.log_dropped,
@@ -366,6 +377,11 @@ class Metrics(Collector):
                 "The write-ahead log: what was changed since the snapshots that are kept.",
                 self._snapshot_files.journal_bytes(),
             )
+            yield GaugeMetricFamily(
+                "keyrack_snapshot_interval_seconds",
+                "How often a snapshot is taken, where something has changed.",
+                self._snapshot_files.interval,
+            )
 
     def _store(self) -> Iterator[Metric]:
         usage = self._usage
@@ -387,6 +403,14 @@ class Metrics(Collector):
             ("store_reserved_bytes", usage.reserved, "Memory claimed from the system."),
         ):
             yield GaugeMetricFamily(f"keyrack_{name}", text, value)
+        yield GaugeMetricFamily(
+            "keyrack_store_evicts", "1 where a full store evicts keys.", int(self._evicts)
+        )
+        yield GaugeMetricFamily(
+            "keyrack_disk_failed",
+            "1 while writes are refused because the disk did not take the last ones.",
+            int(usage.disk_failed),
+        )
         if usage.locks is not None:
             yield GaugeMetricFamily("keyrack_locks", "Locks that are held.", usage.locks)
         # Counted where keys are evicted, in the store, and not by worker: any of them may do it.

@@ -163,6 +163,17 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "There is nothing at this path",
         "No operation has this path. The home page lists the common ones.",
     ),
+    "client-not-found": ProblemKind(
+        404,
+        "There is no such connection",
+        "It was never there, or has ended. `GET /v1/clients` tells which there are.",
+    ),
+    "busy": ProblemKind(
+        503,
+        "Somebody else asks for the same just now",
+        "What concerns all workers is asked for by one at a time. Retry after the seconds that "
+        "Retry-After names.",
+    ),
     "key-not-found": ProblemKind(
         404, "Key not found", "The key was never set, was deleted, or ended."
     ),

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from keyrack.http.answer import Headers
     from keyrack.http.gate import Gate
     from keyrack.http.key_locks import KeyLocks
+    from keyrack.http.observer import ServiceObserver
     from keyrack.http.protocol.request import Request
     from keyrack.http.tick import Tick
     from keyrack.http.watch.hub import WatchHub
@@ -46,6 +47,8 @@ class Context(NamedTuple):
     trouble: Callable[[], str] = _healthy
     """Says what is wrong with the service as a whole; empty when nothing is."""
     access: AccessControl | None = None
+    observer: ServiceObserver | None = None
+    """Looks at all workers of the service."""
 
     @property
     def gate(self) -> Gate | None:

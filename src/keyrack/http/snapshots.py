@@ -38,7 +38,9 @@ class Fetched:
 class Snapshots:
     """The snapshots of the service that this worker belongs to."""
 
-    def __init__(self, data: DataDirectory, counters: Counters) -> None:
+    def __init__(self, data: DataDirectory, counters: Counters, interval: float = 60.0) -> None:
+        self.interval = interval
+        """Seconds between two that are taken by themselves, where something has changed."""
         self._data = data
         self._counters = counters
 

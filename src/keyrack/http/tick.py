@@ -12,7 +12,7 @@ import logging
 import time
 from email.utils import formatdate
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from keyrack.engines.contract import Refusal, Set, Why
 from keyrack.http import eager
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from keyrack.engines.contract import Engine, Outcome, Record, Write
+    from keyrack.http.protocol.request import Request
 
     Conclude = Callable[[Outcome], None]
 
@@ -45,11 +46,56 @@ _SIZES: Final = size_word()
 _STAMP: Final = b"Server: keyrack\r\nCross-Origin-Resource-Policy: same-origin\r\nDate: %b\r\n"
 """The fields of every answer."""
 
+NEVER: Final = 1 << 62
+"""In place of a limit: nothing is slow, or large."""
+
 _log = logging.getLogger("keyrack.engine")
 
 
 def _nobody_waits() -> None:
     """What is committed is told to nobody."""
+
+
+class SlowWatch(Protocol):
+    """What is told of what took long; see `keyrack.http.slow_log`."""
+
+    slow_ns: int
+    large: int
+
+    def turn(self, began: int, took: int, reads: int, writes: int) -> None:
+        """Learn that a turn was slow."""
+
+    def commit(
+        self, writes: Sequence[Write], outcomes: Sequence[Outcome], began: int, took: int
+    ) -> None:
+        """Learn that writes which were done together were slow."""
+
+    def request(self, name: str, request: Request, status: int, took: int, size: int) -> None:
+        """Learn of a request that was slow, or whose answer is large."""
+
+    def read(self, name: str, key: bytes, took: int, size: int | None) -> None:
+        """Learn of such a read, of the most frequent kind."""
+
+
+class Unwatched:
+    """In the place of a slow log where there is none: nothing is ever slow, or large."""
+
+    slow_ns = NEVER
+    large = NEVER
+
+    def turn(self, began: int, took: int, reads: int, writes: int) -> None:
+        """Do nothing."""
+
+    def commit(
+        self, writes: Sequence[Write], outcomes: Sequence[Outcome], began: int, took: int
+    ) -> None:
+        """Do nothing."""
+
+    def request(self, name: str, request: Request, status: int, took: int, size: int) -> None:
+        """Do nothing."""
+
+    def read(self, name: str, key: bytes, took: int, size: int | None) -> None:
+        """Do nothing."""
 
 
 class Tick:
@@ -75,6 +121,7 @@ class Tick:
         "reads",
         "running",
         "set_ok",
+        "slow",
         "stamp",
         "started",
         "writes",
@@ -87,11 +134,13 @@ class Tick:
         counters: memoryview,
         committed: Callable[[], None] = _nobody_waits,
         common: bytes = b"",
+        slow: SlowWatch | None = None,
     ) -> None:
         self._loop = loop
         self._engine = engine
         self.get_now: Callable[[bytes], Record | None] | None = engine.get_now
         self._write_now = engine.write_now
+        self.slow: SlowWatch = slow or Unwatched()
         self.counters = counters
         self.committed = committed
 
@@ -149,25 +198,28 @@ class Tick:
                 outcomes = self._write_now(writes)
             except Exception:
                 outcomes = _broken(writes)
-            self._measure(writes, began)
+            self._measure(writes, outcomes, began)
             self._conclude(conclusions, self.started, outcomes)
 
     async def _written(self, writes: list[Write]) -> Sequence[Outcome]:
         began = time.monotonic_ns()
         try:
-            return await self._engine.write(writes)
+            outcomes = await self._engine.write(writes)
         except Exception:
-            return _broken(writes)
-        finally:
-            self._measure(writes, began)
+            outcomes = _broken(writes)
+        self._measure(writes, outcomes, began)
+        return outcomes
 
-    def _measure(self, writes: list[Write], began: int) -> None:
+    def _measure(self, writes: list[Write], outcomes: Sequence[Outcome], began: int) -> None:
         """Count how long writes took together, and the size of one value: the first one's.
 
         Of all of them it would cost each write as much as its parsing.
         """
         counters = self.counters
-        observe(counters, _COMMIT, time.monotonic_ns() - began)
+        took = time.monotonic_ns() - began
+        observe(counters, _COMMIT, took)
+        if took >= self.slow.slow_ns:
+            self.slow.commit(writes, outcomes, began, took)
         first = writes[0][0]
         if type(first) is Set:
             size = len(first.value)
@@ -202,6 +254,8 @@ class Tick:
         counters, place = self.counters, bucket(elapsed)
         counters[_TURN + place] += 1
         counters[_TURN + BUCKETS] += elapsed
+        if elapsed >= self.slow.slow_ns:
+            self.slow.turn(self.started, elapsed, self.reads, self.writes)
         if self.reads:
             counters[_READ + place] += self.reads
             counters[_READ + BUCKETS] += elapsed * self.reads
@@ -211,9 +265,14 @@ class Tick:
             counters[_WRITE + BUCKETS] += elapsed * self.writes
             self.writes = 0
 
-    def observe_read(self, started: int) -> None:
-        """Count a read that is answered now; the tick that it came in `started` then (ns)."""
-        self._observe(_READ, time.monotonic_ns() - started, 1)
+    def observe_read(self, started: int) -> int:
+        """Count a read that is answered now; the tick that it came in `started` then (ns).
+
+        Returns how long it took, in ns.
+        """
+        took = time.monotonic_ns() - started
+        self._observe(_READ, took, 1)
+        return took
 
     def observe(self, lane: int, nanoseconds: int) -> None:
         """Count a request in a lane's histogram, and how long it took."""

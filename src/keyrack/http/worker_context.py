@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.http.access_log import AccessLog
+    from keyrack.http.api.models import ConnectedClient
     from keyrack.http.audit import AuditTrail
+    from keyrack.http.hot_keys import HotKeys
     from keyrack.http.protocol.guard import Guard
     from keyrack.http.protocol.request import Head, Request
     from keyrack.http.reply import Context
@@ -53,6 +55,12 @@ class OpenConnection(Holder, Protocol):
 
     def leave(self) -> None:
         """Answer what is under way, then close."""
+
+    def sample(self, hot_keys: HotKeys | None) -> None:
+        """Tell of the keys that are asked for from now on; None: no longer."""
+
+    def describe(self) -> ConnectedClient:
+        """Say who the client is, and what it waits for."""
 
 
 class WorkerContext:
@@ -93,6 +101,8 @@ class WorkerContext:
         """Whether each request is told of, so that none may be served without being looked at."""
         self.heads: dict[bytes, Head] = {}
         """Header sections that are recognised. They hold secrets: nothing may show them."""
+        self.hot_keys: HotKeys | None = None
+        """What counts the keys that are asked for, while somebody wants to know."""
         self.log = logging.getLogger("keyrack.http")
 
     @property
@@ -133,6 +143,12 @@ class WorkerContext:
         """
         rest = tracing_fields.without(section)
         return None if rest is None else self.heads.get(rest)
+
+    def sample(self, hot_keys: HotKeys | None) -> None:
+        """Count the keys that are asked for from now on; None: no longer."""
+        self.hot_keys = hot_keys
+        for connection in list(self.connections):
+            connection.sample(hot_keys)
 
     def forget_some(self, now: float) -> None:
         """Forget the header sections whose grants are over; `now` in seconds since 1970.

@@ -12,16 +12,20 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from keyrack.http.access_control import AccessControl
+from keyrack.http.api.routes import ROUTES
 from keyrack.http.app import Application
 from keyrack.http.audit import AuditTrail
 from keyrack.http.client_memory import ClientMemory
+from keyrack.http.inquirer import Inquirer
 from keyrack.http.key_locks import KeyLocks
+from keyrack.http.observer import ServiceObserver
 from keyrack.http.protocol.connection import Connection
 from keyrack.http.protocol.cors import Cors
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
+from keyrack.http.slow_log import SlowLog
 from keyrack.http.snapshots import Snapshots
-from keyrack.http.tick import Tick
+from keyrack.http.tick import NEVER, Tick
 from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import audit_log, logs
@@ -32,6 +36,7 @@ from keyrack.server.listeners import accept_waiting, on_loopback_only
 from keyrack.server.liveness import Heartbeat
 from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
+from keyrack.server.wall_clock import WallClock
 from keyrack.shared.counters import (
     LOG_DROPPED,
     STARTS,
@@ -85,18 +90,34 @@ class Worker:
         self._loop = loop
         self._counters = counters
         self._guard = _guard(spec)
+        self._slow_log = SlowLog(
+            counters,
+            slot,
+            round(settings.slow * 1e9) or NEVER,
+            settings.slow_bytes or NEVER,
+            {route.name: route.path for route in ROUTES.values()},
+        )
         self._tick = Tick(
-            loop, engine, counters.slot(slot), self._committed, self._guard.cors.common
+            loop,
+            engine,
+            counters.slot(slot),
+            self._committed,
+            self._guard.cors.common,
+            self._slow_log,
         )
         self._hub = WatchHub(loop, engine, self._interested)
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
+        self._inquirer = Inquirer(loop, counters, slot)
+        self._observer = ServiceObserver(self._inquirer, self._slow_log, slot)
         self._access = AccessControl(spec.access, slot, counters, engine, self._tick)
         self._context = self._make_context()
         data = spec.store.data
         application = Application(
-            self._context, counters, None if data is None else Snapshots(data, counters)
+            self._context,
+            counters,
+            None if data is None else Snapshots(data, counters, settings.snapshot_interval),
         )
         self._tls = None
         if spec.certificates is not None:
@@ -127,8 +148,18 @@ class Worker:
         """Have the engine tell for how long one waits for its locks and its disk."""
         words = self._counters.slot(self._spec.slot)
         lock, sync = duration_word("lock_wait"), duration_word("sync")
-        self._engine.measures.lock_waited = lambda waited: observe(words, lock, waited)
-        self._engine.measures.synced = lambda took: observe(words, sync, took)
+        slow_log = self._slow_log
+
+        def lock_waited(nanoseconds: int) -> None:
+            observe(words, lock, nanoseconds)
+            slow_log.lock_waited(nanoseconds)
+
+        def synced(nanoseconds: int) -> None:
+            observe(words, sync, nanoseconds)
+            slow_log.synced(nanoseconds)
+
+        self._engine.measures.lock_waited = lock_waited
+        self._engine.measures.synced = synced
 
     def _make_context(self) -> WorkerContext:
         settings = self._spec.settings
@@ -143,6 +174,7 @@ class Worker:
             KeyLocks(),
             lambda: self._heartbeat.trouble,
             self._access,
+            self._observer,
         )
         timeouts = Timeouts(
             keep_alive=settings.keep_alive,
@@ -167,7 +199,10 @@ class Worker:
         """One worker does it for all of them."""
         if self._spec.slot != 0:
             return ()
-        return (FullStore(self._engine, self._counters, self._spec.store.memory).look,)
+        return (
+            FullStore(self._engine, self._counters, self._spec.store.memory).look,
+            WallClock(self._tick.counters).look,
+        )
 
     def _look_after_the_audit_log(self) -> tuple[Callable[[], None], ...]:
         board, path = self._spec.access, self._spec.settings.audit_log
@@ -182,6 +217,7 @@ class Worker:
         self._loop.add_reader(counters.wakeups[slot], self._woken)
         self._loop.add_reader(self._spec.lifeline, self._orphaned)
         await self._access.begin(self._context)
+        self._observer.begin(self._context)
         self._upkeep.start()
         self._other_service.look()
         try:
@@ -206,6 +242,7 @@ class Worker:
         """Another worker has committed something, or the supervisor has changed a word."""
         self._counters.woken(self._spec.slot)
         self._access.follow()
+        self._inquirer.look()
         self._hub.wake()
         self._other_service.look()
         if self._tls is not None:

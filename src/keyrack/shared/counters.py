@@ -14,6 +14,9 @@ import os
 import time
 from typing import Final
 
+from keyrack.shared.inquiries import Inquiries
+from keyrack.shared.slow_ring import SlowRing
+
 LANES: Final = ("read", "write", "list", "bulk", "wide")
 """What the latency histogram tells apart: reads of single keys, writes, pages of lists, work on
 everything that is stored, and all else."""
@@ -72,6 +75,9 @@ WATCH_RESETS: Final = 15
 BYTES_IN: Final = 16
 BYTES_OUT: Final = 17
 _PID: Final = 18
+CLOCK_STEPS: Final = 20
+SLOW: Final = 19
+"""Requests that the slow log was told of."""
 _LATENCY: Final = 32
 """Where the histograms begin: as many other words may be in front of them."""
 _LATENCY_WORDS: Final = BUCKETS + 1
@@ -214,6 +220,8 @@ class Counters:
         self.snapshots = SnapshotRequests(words)
         self.beats = Beats(words, self._slots)
         self.deaths = Deaths(words)
+        self.slow_ring = SlowRing(workers)
+        self.inquiries = Inquiries(workers)
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         """For each worker, what it is woken by when another one has committed something."""
 

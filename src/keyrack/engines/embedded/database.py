@@ -721,6 +721,7 @@ class Database:
             reserved=self.words.pages_claimed * PAGE + self._beside,
             evicted=evicted,
             locks=locks,
+            disk_failed=self.words.broken == 1,
         )
 
 

@@ -188,6 +188,12 @@ class EmbeddedEngine:
         """Count keys in at most `steps` steps; return the number and where to go on, if at all."""
         return self._reads.count(prefix, after, steps)
 
+    async def sizes(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """Return keys in order with about how many bytes each takes, and where to go on."""
+        return self._reads.sizes(prefix, after, steps)
+
     async def history(self, after: int | None = None) -> tuple[int, int]:
         """Return the revision below which events are gone, and the store's revision now."""
         return self.log.history(after)

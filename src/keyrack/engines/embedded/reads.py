@@ -108,3 +108,11 @@ class StoreReads:
         database = self._database
         with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
             return Scan(cursor, Pieces(txn), prefix, after, False, b"", database.now()).count(steps)
+
+    def sizes(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """Return keys in order with about how many bytes each takes, and where to go on."""
+        database = self._database
+        with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
+            return Scan(cursor, Pieces(txn), prefix, after, False, b"", database.now()).sizes(steps)

@@ -112,6 +112,22 @@ class Scan:
             self._found = self._next()
         return number, key
 
+    def sizes(self, steps: int) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """Return the keys found in so many steps, with the bytes of each and its record."""
+        found: list[tuple[bytes, int]] = []
+        key = b""
+        for _ in range(steps):
+            if not self._found:
+                return found, None
+            key = self._cursor.key()
+            if not key.startswith(self._prefix):
+                return found, None
+            raw = self._cursor.value()
+            if not (wire.has_ttl(raw) and wire.expires_at(raw) <= self._now):
+                found.append((key, len(key) + wire.size(raw)))
+            self._found = self._next()
+        return found, key
+
     def _next(self) -> bool:
         return self._cursor.prev() if self._reverse else self._cursor.next()
 

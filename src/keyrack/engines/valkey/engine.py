@@ -278,6 +278,16 @@ class ValkeyEngine:
         """Count keys; return the number and where to go on, if at all."""
         return await self._lists.count(prefix, after, steps)
 
+    async def sizes(
+        self, prefix: bytes, after: bytes | None, steps: int
+    ) -> tuple[list[tuple[bytes, int]], bytes | None]:
+        """Return keys in order with about how many bytes each takes, and where to go on.
+
+        The servers send the values, too: they have no list of their sizes.
+        """
+        page = await self.scan(prefix, after, steps)
+        return [(key, len(key) + len(record.value)) for key, record in page.entries], page.next
+
     # Events
 
     async def history(self, after: int | None = None) -> tuple[int, int]:

@@ -17,10 +17,17 @@ OPERATIONS: Final = (*ROUTES, OTHER)
 
 
 _LISTS: Final = frozenset(
-    ("keys_list", "locks_list", "key_events", "auth_tokens_list", "auth_policies_list")
-)
-_BULK: Final = frozenset(("export", "import", "snapshot", "keys_delete"))
-LIST_WORDS: Final = {name: latency_word("list") for name in OPERATIONS if name in _LISTS}
+    (
+        "keys_list", "locks_list", "key_events", "auth_tokens_list", "auth_policies_list",
+        "slow", "clients_list",
+    )
+)  # fmt: skip
+_BULK: Final = frozenset(("export", "import", "snapshot", "keys_delete", "big", "hot"))
+LIST_WORDS: Final = {
+    name: latency_word("list" if name in _LISTS else "bulk")
+    for name in OPERATIONS
+    if name in _LISTS | _BULK
+}
 """Operations of the fast lane that are more than a read of a key: where their latency counts."""
 WIDE_WORDS: Final = {
     name: latency_word("list" if name in _LISTS else "bulk" if name in _BULK else "wide")

@@ -115,6 +115,62 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
     },
     "export": {200: {"key": "config", "value": {"level": 2}}},
     "import": {200: {"imported": 1, "failed": 0, "errors": [], "stopped": False}},
+    "slow": {
+        200: {
+            "limit_ms": 10.0,
+            "entries": [
+                {
+                    "operation": "set",
+                    "ms": 41.382,
+                    "time": 1796038767683301000,
+                    "worker": 1,
+                    "key": "config",
+                    "status": None,
+                    "refusal": None,
+                    "lock_ms": 38.02,
+                    "disk_ms": 0.0,
+                    "token": None,
+                    "bytes": 11,
+                    "together": 3,
+                    "reads": 0,
+                    "writes": 0,
+                }
+            ],
+        }
+    },
+    "hot": {
+        200: {
+            "seconds": 2.0,
+            "requests": 5210,
+            "error": 0.0,
+            "keys": [{"key": "config", "rate": 1210.5}],
+            "missing_workers": [],
+        }
+    },
+    "big": {200: {"total": {"keys": 3, "bytes": 163}}},
+    "clients_list": {
+        200: {
+            "connections": 1,
+            "clients": [
+                {
+                    "id": "0-17",
+                    "worker": 0,
+                    "address": "127.0.0.1:42066",
+                    "tls": False,
+                    "age": 0.0,
+                    "idle": 0.0,
+                    "state": "working",
+                    "request": "GET /v1/clients",
+                    "queued": 0,
+                    "owed": 0,
+                    "held": 0,
+                    "token": None,
+                    "agent": "curl/8.5.0",
+                }
+            ],
+            "missing_workers": [],
+        }
+    },
     "auth_tokens_list": {200: {"tokens": [_TOKEN], "next": None}},
     "auth_token_create": {201: {"token": _TEXT, **_TOKEN}},
     "auth_token_show": {200: _SHOWN},

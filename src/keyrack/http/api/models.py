@@ -304,6 +304,117 @@ class ImportError_(Struct):
     detail: str
 
 
+class SlowRequest(Struct):
+    """A request that took long, or whose answer was large."""
+
+    operation: Annotated[
+        str,
+        Meta(
+            description="What was asked for; `set`, `delete`, `add`, `touch`, `batch` of a write "
+            "that has waited with others; `turn` where a turn of the event loop was slow and none "
+            "of its requests by itself."
+        ),
+    ]
+    ms: Annotated[float, Meta(description="From its turn of the event loop to its answer, in ms.")]
+    time: Annotated[int, Meta(description="When it was answered, in ns since 1970.")] = 0
+    worker: Annotated[int, Meta(description="The number of the worker.")] = 0
+    key: Annotated[str | None, Meta(description="The key or the prefix; cut if long.")] = None
+    status: Annotated[int | None, Meta(description="The answer's status, where known.")] = None
+    refusal: Annotated[str | None, Meta(description="Why a write was refused.")] = None
+    lock_ms: Annotated[float, Meta(description="Of it: waiting for the store's write lock.")] = 0.0
+    disk_ms: Annotated[float, Meta(description="Of it: waiting for the disk.")] = 0.0
+    token: Annotated[str | None, Meta(description="The sender's token, where known.")] = None
+    bytes: Annotated[int | None, Meta(description="Bytes of the value, or of the answer.")] = None
+    together: Annotated[int, Meta(description="How many writes shared the commit.")] = 0
+    reads: Annotated[int, Meta(description="Of a turn: its reads.")] = 0
+    writes: Annotated[int, Meta(description="Of a turn: its writes.")] = 0
+
+
+class SlowRequests(Struct):
+    """The last slow requests, the newest first."""
+
+    limit_ms: Annotated[float, Meta(description="What counts as slow; 0: nothing does.")]
+    entries: list[SlowRequest]
+
+
+class HotKey(Struct):
+    """A key that is asked for often."""
+
+    key: str
+    rate: Annotated[float, Meta(description="Requests a second, at least, as far as sampled.")]
+
+
+class HotKeyList(Struct):
+    """What was asked for most, the most frequent first."""
+
+    seconds: Annotated[float, Meta(description="How long was looked.")]
+    requests: Annotated[int, Meta(description="About how many requests for keys there were.")]
+    error: Annotated[float, Meta(description="How much more a second each rate may be.")]
+    keys: list[HotKey]
+    missing_workers: Annotated[list[int], Meta(description="Workers that did not answer.")]
+
+
+ClientState: TypeAlias = Literal[
+    "idle", "sending", "working", "waiting", "watching", "reading", "ending"
+]
+
+
+class ConnectedClient(Struct):
+    """A connection that is open."""
+
+    id: Annotated[str, Meta(description="Names it for `DELETE /v1/clients/{id}`.")]
+    worker: Annotated[int, Meta(description="The number of the worker that serves it.")]
+    address: Annotated[str, Meta(description="Where the client is; `unix` on a Unix socket.")]
+    tls: bool
+    age: Annotated[float, Meta(description="Seconds since it was opened.")]
+    idle: Annotated[float, Meta(description="Seconds since it was last used; within a second.")]
+    state: Annotated[
+        ClientState,
+        Meta(
+            description="`sending`: a request is arriving; `working`: its answer is being made; "
+            "`waiting`: for a key or a lock; `reading`: it does not take its answer."
+        ),
+    ]
+    request: Annotated[
+        str | None, Meta(description="Method and path of the request under way, if there is one.")
+    ]
+    queued: Annotated[int, Meta(description="Requests that wait behind it.")]
+    owed: Annotated[int, Meta(description="Bytes of answers that the client has not taken.")]
+    held: Annotated[int, Meta(description="Bytes that are held for it in all.")]
+    token: Annotated[str | None, Meta(description="The public id of its last request's token.")]
+    agent: Annotated[str | None, Meta(description="Its last request's User-Agent.")]
+
+
+class ClientList(Struct):
+    """Who is connected: those to whom most is owed first, then the oldest."""
+
+    connections: Annotated[int, Meta(description="How many there are.")]
+    clients: list[ConnectedClient]
+    missing_workers: Annotated[list[int], Meta(description="Workers that did not answer.")]
+
+
+class BigLine(Struct, omit_defaults=True):
+    """A line of the answer to `GET /v1/big`; each has one of these members."""
+
+    progress: Annotated[
+        BigProgress | UnsetType, Meta(description="How far the walk is; once a second.")
+    ] = UNSET
+    key: Annotated[str | UnsetType, Meta(description="A large key.")] = UNSET
+    folder: Annotated[str | UnsetType, Meta(description="A beginning of many keys.")] = UNSET
+    total: Annotated[BigProgress | UnsetType, Meta(description="The last line.")] = UNSET
+    bytes: Annotated[int | UnsetType, Meta(description="Of keys and values.")] = UNSET
+    error: Annotated[
+        int | UnsetType, Meta(description="How many bytes more a folder may have.")
+    ] = UNSET
+
+
+class BigProgress(Struct):
+    """What was looked at."""
+
+    keys: int
+    bytes: int
+
+
 class ProblemDocument(Struct):
     """RFC 9457: what is wrong and what to do."""
 

@@ -9,17 +9,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines.contract import MAX_TTL_MS
-from keyrack.http.api import batch, keys, locks, patch, tokens, watch
+from keyrack.http.api import batch, keys, locks, observing, patch, tokens, watch
 from keyrack.http.api import listing as pages
 from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
     BatchAnswer,
     BatchRequest,
+    BigLine,
+    ClientList,
     Count,
     CounterAnswer,
     CounterRequest,
     Deleted,
     ExportedKey,
+    HotKeyList,
     ImportReport,
     KeyEvents,
     KeyPage,
@@ -29,6 +32,7 @@ from keyrack.http.api.models import (
     LockState,
     SetRequest,
     Shown,
+    SlowRequests,
     Status,
 )
 from keyrack.http.api.token_model import (
@@ -184,6 +188,14 @@ _WRITE_PROBLEMS: Final = (
     "store-full",
 )
 _BODY_PROBLEMS: Final = ("bad-json", "unsupported-media-type")
+
+_ASKED: Final = ("bad-parameter", "host-not-allowed", "cross-site")
+
+
+def _most(default: int, most: int) -> Parameter:
+    schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
+    return Parameter("limit", schema, "At most so many.")
+
 
 _DONE: Final = (
     Reaction(204, "Done; every worker judges by it."),
@@ -631,6 +643,112 @@ _TABLE: Final = (
         ),
         Shape(_NDJSON, ExportedKey),
         writes=True,
+    ),
+    Route(
+        "slow",
+        "GET",
+        "/v1/slow",
+        "What was slow?",
+        "The last requests that took longer than `--slow`, or whose answer had more than "
+        "`--slow-bytes`, of all workers, the newest first: 128 of each worker. A write that waited "
+        "says for how long it waited for the write lock and for the disk.",
+        "O(entries)",
+        "curl localhost:8088/v1/slow",
+        (Reaction(200, "They.", Shape(_JSON, SlowRequests)),),
+        _ASKED,
+        (_most(observing.DEFAULT_ENTRIES, observing.MOST_ENTRIES),),
+        serve=observing.slow,
+    ),
+    Route(
+        "slow_clear",
+        "DELETE",
+        "/v1/slow",
+        "Forget what was slow",
+        "",
+        "constant",
+        "curl -X DELETE localhost:8088/v1/slow",
+        (Reaction(204, "Forgotten, by all workers."),),
+        _ASKED,
+        writes=True,
+        serve=observing.clear_slow,
+    ),
+    Route(
+        "hot",
+        "GET",
+        "/v1/hot",
+        "Which keys are hot?",
+        "Looks for some seconds at the requests of all workers, and answers with the keys that "
+        "were asked for most: reads, writes and operations of batches. Each request is counted at "
+        "first, one in sixteen when there are many. Nothing is counted while nobody asks.",
+        "about 1 µs a request, for as long as it looks",
+        "curl 'localhost:8088/v1/hot?seconds=2'",
+        (Reaction(200, "Keys, and how often each was asked for.", Shape(_JSON, HotKeyList)),),
+        (*_ASKED, "busy"),
+        (
+            Parameter(
+                "seconds",
+                {
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": observing.MOST_SECONDS,
+                    "default": observing.DEFAULT_SECONDS,
+                },
+                "How long to look.",
+            ),
+            _most(observing.DEFAULT_KEYS, observing.MOST_KEYS),
+        ),
+        serve=observing.hot,
+    ),
+    Route(
+        "big",
+        "GET",
+        "/v1/big",
+        "What fills the memory?",
+        "Walks over all keys under a prefix, in small steps, and answers with the largest and with "
+        "what is under each folder: beginnings of keys up to and with the `depth`th `delimiter`. "
+        "Lines come as it goes on: `progress`, once a second, and at the end the largest `key`s, "
+        "the `folder`s with the most bytes, and the `total`.",
+        "O(keys under the prefix), in bounded memory",
+        "curl 'localhost:8088/v1/big?limit=10'",
+        (Reaction(200, "A line for each.", Shape(_NDJSON, BigLine)),),
+        _READ_PROBLEMS,
+        (
+            _PREFIX,
+            _most(observing.DEFAULT_KEYS, observing.MOST_KEYS),
+            Parameter("delimiter", {"type": "string", "default": "/"}, "What ends a folder."),
+            Parameter(
+                "depth",
+                {"type": "integer", "minimum": 1, "maximum": observing.MOST_DEPTH, "default": 1},
+                "How many delimiters a folder has.",
+            ),
+        ),
+    ),
+    Route(
+        "clients_list",
+        "GET",
+        "/v1/clients",
+        "Who is connected?",
+        "The connections of all workers: those to whom most is owed first, then the oldest. What "
+        "is told of a sender is what the last request said.",
+        "O(connections), in small steps",
+        "curl localhost:8088/v1/clients",
+        (Reaction(200, "They.", Shape(_JSON, ClientList)),),
+        (*_ASKED, "busy"),
+        (_most(observing.DEFAULT_ENTRIES, observing.MOST_ENTRIES),),
+        serve=observing.clients,
+    ),
+    Route(
+        "client_end",
+        "DELETE",
+        "/v1/clients/{key}",
+        "End a connection",
+        "At once, whatever it is doing. Its client may come back: revoke its token to keep it out.",
+        "O(connections)",
+        "curl -X DELETE localhost:8088/v1/clients/0-17",
+        (Reaction(204, "Ended."),),
+        (*_ASKED, "client-not-found", "busy"),
+        writes=True,
+        serve=observing.end_client,
     ),
     *(
         Route(

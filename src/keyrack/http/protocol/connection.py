@@ -30,7 +30,7 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import codec, keys
 from keyrack.http.api.codec import encode
 from keyrack.http.api.counting import request_word
-from keyrack.http.api.models import Pair
+from keyrack.http.api.models import ConnectedClient, Pair
 from keyrack.http.client_memory import LARGE
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.asgi import AsgiExchange, AsgiHost
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
     from keyrack.access.grant import Grant
     from keyrack.engines.contract import Outcome, Record
+    from keyrack.http.api.models import ClientState
+    from keyrack.http.hot_keys import HotKeys
     from keyrack.http.protocol.request import Head
     from keyrack.http.worker_context import ServerConfig, WorkerContext
 
@@ -72,9 +74,11 @@ _TOO_MANY: Final = "There are more connections than may be; see --max-connection
 
 
 _OPEN: Final = State.OPEN
+_SHOWN_PATH: Final = 200
+"""Characters of a path that a list of clients shows."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.Protocol):  # structure: what transport, reader, responder, worker call
     """One client's connection: the order of its requests, backpressure, and its end.
 
     All connections of a worker share its `WorkerContext`.
@@ -109,6 +113,8 @@ class Connection(asyncio.Protocol):
         """When it was last used (coarse seconds)."""
         self.held = 0
         """Bytes that are counted as held for this client; see `client_memory`."""
+        self.last_head: Head | None = None
+        """That of the last request."""
 
     # The transport's callbacks
 
@@ -117,7 +123,7 @@ class Connection(asyncio.Protocol):
         self._outlet = Outlet(transport, self.worker)
         self.reader = MessageReader(self.worker, self, self._outlet)
         self._responder = Responder(self, self._outlet, self.worker, self._host)
-        self._hot = HotRequests(self, transport, self._responder, self.worker)
+        self.sample(self.worker.hot_keys)
         self.worker.connections.add(self)
         count = self.tick.counters
         count[OPEN_CONNECTIONS] += 1
@@ -129,6 +135,11 @@ class Connection(asyncio.Protocol):
         elif self.worker.leaving:
             self.state = State.LAST
         self.settle()
+
+    def sample(self, hot_keys: HotKeys | None) -> None:
+        """Tell of the keys that are asked for from now on; None: no longer."""
+        about = (self, self._outlet.transport, self._responder, self.worker)
+        self._hot = HotRequests(*about) if hot_keys is None else SampledRequests(hot_keys, *about)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
@@ -154,6 +165,7 @@ class Connection(asyncio.Protocol):
                 if head is not None and head.content_length == 0:
                     reads = (head.grant or self.grant).reads
                     if reads is None or reads(line[1]):
+                        self.last_head = head
                         self._hot.get(line[1])
                         return
             elif data.startswith(_SET_LINE):
@@ -165,6 +177,7 @@ class Connection(asyncio.Protocol):
                     and len(data) - end == head.content_length
                     and self._hot.set(head, data[end:])
                 ):
+                    self.last_head = head
                     return
             taken = self._take_known(data)
             if taken == len(data):
@@ -223,6 +236,7 @@ class Connection(asyncio.Protocol):
                 head = self.worker.recognise(section)
             if head is None or size - end < head.content_length:
                 break
+            self.last_head = head
             body_end = end + head.content_length
             method, target, body = line[1], line[2], data[end:body_end]
             grant = head.grant or self.grant
@@ -253,6 +267,7 @@ class Connection(asyncio.Protocol):
     def take_request(self, request: Request) -> None:
         """Reader: serve a whole request when it is its turn."""
         self.used = self.tick.now
+        self.last_head = request.head
         if self.reader.stopped:
             self.stop_reading()
         if not self.tick.running:
@@ -443,6 +458,46 @@ class Connection(asyncio.Protocol):
         elif not (self.reader.arriving or now - self.used <= settings.keep_alive or self.busy()):
             self._outlet.transport.close()
 
+    # Who is here
+
+    def describe(self) -> ConnectedClient:
+        """Say who the client is, and what it waits for."""
+        outlet, responder = self._outlet, self._responder
+        request = responder.request
+        head = self.last_head if request is None else request.head
+        grant = self.grant if head is None or head.grant is None else head.grant
+        now = self.tick.now
+        return ConnectedClient(
+            id=f"{outlet.number}",
+            worker=0,
+            address=outlet.peer,
+            tls=outlet.is_secure,
+            age=now - outlet.since,
+            idle=0.0 if self.busy() else max(0.0, now - self.used),
+            state=self._doing(),
+            request=None
+            if request is None
+            else f"{request.method.decode()} {request.path.decode('latin-1')[:_SHOWN_PATH]}",
+            queued=len(self._queue),
+            owed=outlet.owed,
+            held=self.held,
+            token=grant.identity.id,
+            agent=None if head is None else _agent(head),
+        )
+
+    def _doing(self) -> ClientState:
+        if self.state is not _OPEN and self.state is not State.LAST and not self.busy():
+            return "ending"
+        if self._outlet.is_blocked:
+            return "reading"
+        if isinstance(self._responder.occupant, StreamedAnswer):
+            return "watching"
+        if self._responder.waits_for_clients:
+            return "waiting"
+        if self.busy():
+            return "working"
+        return "sending" if self.reader.arriving else "idle"
+
     def judge_again(self) -> None:
         """Find out anew what the client may do, and end what it may do no longer.
 
@@ -539,7 +594,9 @@ class HotRequests:
         except Exception as error:
             return problems.answer_to(error, b"/get/")
         finally:
-            self._tick.observe_read(started)
+            took = self._tick.observe_read(started)
+            if took >= self._tick.slow.slow_ns:
+                self._tick.slow.read("get", key, took, None)
         return key, record
 
     def _answer_later(self, found: Answer | tuple[bytes, Record | None]) -> None:
@@ -565,14 +622,19 @@ class HotRequests:
             body = codec.shown(key, record)
         data = b"%b%d\r\n\r\n%b" % (tick.ok_json, len(body), body)
         if len(data) > LARGE:
-            self._answer_large(data, b"/get/", "get", _GET_200)
+            self._answer_large(data, b"/get/", key, _GET_200)
             return
         tick.counters[_GET_200] += 1
         self._transport.write(data)
 
-    def _answer_large(self, answer: bytes, path: bytes, name: str, word: int) -> None:
-        """Send an answer to a request for `path`, if there is room for it."""
+    def _answer_large(self, answer: bytes, path: bytes, key: bytes, word: int) -> None:
+        """Send an answer to a request for a key below `path`, if there is room for it."""
         outlet = self._responder.outlet
+        name = "get" if word == _GET_200 else "key_get"
+        took = time.monotonic_ns() - self._tick.started
+        slow = self._tick.slow
+        if len(answer) >= slow.large or took >= slow.slow_ns:
+            slow.read(name, key, took, len(answer))
         if not outlet.has_room_for(answer):
             refusal = self._worker.client_memory.refusal()
             self._responder.answer_problem(refusal, b"GET", path, name)
@@ -644,7 +706,7 @@ class HotRequests:
             )
         )
         if len(data) > LARGE:
-            self._answer_large(data, b"/v1/keys/", "key_get", _KEY_GET_200)
+            self._answer_large(data, b"/v1/keys/", key, _KEY_GET_200)
         else:
             tick.counters[_KEY_GET_200] += 1
             self._transport.write(data)
@@ -691,3 +753,46 @@ class HotRequests:
         end = CLOSE if self._connection.state is State.LAST else KEEP
         self._responder.send(answer, method, name, end)
         self._connection.rest()
+
+
+class SampledRequests(HotRequests):
+    """The same, while somebody asks which keys are asked for most: each key is told of."""
+
+    __slots__ = ("_hot_keys",)
+
+    def __init__(
+        self,
+        hot_keys: HotKeys,
+        connection: Connection,
+        transport: asyncio.Transport,
+        responder: Responder,
+        worker: WorkerContext,
+    ) -> None:
+        super().__init__(connection, transport, responder, worker)
+        self._hot_keys = hot_keys
+
+    def serve(self, method: bytes, target: bytes, head: Head, body: bytes, grant: Grant) -> bool:
+        """Serve a request if it is of a hot shape; say if it was."""
+        served = super().serve(method, target, head, body, grant)
+        if served and target.startswith(b"/v1/keys/"):
+            self._hot_keys.note(target[9:])
+        return served
+
+    def get(self, key: bytes) -> None:
+        """`GET /get/<key>`."""
+        self._hot_keys.note(key)
+        super().get(key)
+
+    def set(self, head: Head, body: bytes) -> bool:
+        """`POST /set`; say if it was of the hot shape."""
+        served = super().set(head, body)
+        if served:
+            self._hot_keys.note(codec.decode_set_text(body).key.encode())
+        return served
+
+
+def _agent(head: Head) -> str | None:
+    for name, value in head.fields:
+        if name == b"user-agent":
+            return value[:_SHOWN_PATH].decode("latin-1")
+    return None

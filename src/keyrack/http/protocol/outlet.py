@@ -14,7 +14,7 @@ from uvicorn.protocols.utils import get_remote_addr, is_ssl
 from keyrack.http import problems
 from keyrack.http.api.statuses import STATUS_LINES
 from keyrack.http.client_memory import LARGE
-from keyrack.shared.counters import BYTES_IN, BYTES_OUT
+from keyrack.shared.counters import ACCEPTED, BYTES_IN, BYTES_OUT
 
 if TYPE_CHECKING:
     import asyncio
@@ -45,6 +45,8 @@ class Outlet:
         "_worker",
         "client_is_done",
         "flow",
+        "number",
+        "since",
         "transport",
         "unread_since",
     )
@@ -61,6 +63,10 @@ class Outlet:
         """Bytes of what the transport holds, as long as it holds much."""
         self._discarded = 0
         """Bytes that have come since the last answer was given."""
+        self.number = worker.tick.counters[ACCEPTED]
+        """Tells the connection from all others of its worker, before it and after it."""
+        self.since = worker.tick.now
+        """When it began (coarse seconds)."""
         self._counted = (0, 0)
         """Bytes that were sent and have come, as far as they are counted."""
 
@@ -83,6 +89,11 @@ class Outlet:
         # The transport lets go of an answer when all of it is taken, not bit by bit.
         self._untaken = max(self._untaken, self.transport.get_write_buffer_size())
         return self._untaken
+
+    @property
+    def owed(self) -> int:
+        """Bytes of answers that the system has not taken yet, because the client has not."""
+        return self.transport.get_write_buffer_size()
 
     @property
     def address(self) -> str:

@@ -18,6 +18,7 @@ from keyrack.http.api import dispatch
 from keyrack.http.api.counting import LIST_WORDS, denied_word, request_word
 from keyrack.http.client_memory import LARGE, LITTLE
 from keyrack.http.gate import DENIALS, NOBODY
+from keyrack.http.hot_keys import READS
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.asgi import AsgiExchange
 from keyrack.http.protocol.outlet import CLOSE, KEEP, KEEP_1_0
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_LONG: Final = frozenset((b"/v1/export", b"/v1/import"))
+_LONG: Final = frozenset((b"/v1/export", b"/v1/import", b"/v1/big"))
 """Paths of the wide lane that may take for as long as their clients like."""
 
 
@@ -158,6 +159,11 @@ class Responder:
         return isinstance(occupant, WaitingOperation) and occupant.waits_for_clients
 
     @property
+    def request(self) -> Request | None:
+        """The present request, while it takes longer than a turn."""
+        return None if self.occupant is None else self.occupant.request
+
+    @property
     def held(self) -> int:
         """Bytes that are held for the present request."""
         return self.serving if self.occupant is None else max(self.serving, self.occupant.held)
@@ -170,12 +176,16 @@ class Responder:
                 request.problem, request.method, request.target, shared=request.shared
             )
             return
+        if not self._tick.running:
+            self._tick.begin()  # it has waited behind another one
         resource = dispatch.find(request.path)
         route = resource and resource.routes.get(request.method)
         if self.unanswered and (request.head.prefer or not (route and route.blind)):
             # A read behind a write of the same connection sees it.
             self._flush()
         name = route.name if route else "other"
+        if self._worker.hot_keys is not None and route is not None and name in READS:
+            self._worker.hot_keys.note_request(request.path, route.path)
         if resource is None:
             self._carry_out(request, name, self._tick.started, None)
             return
@@ -240,6 +250,7 @@ class Responder:
             self._stream(reply, request, name)
             return
         assert isinstance(reply, Answer)
+        self._watch(request, name, time.monotonic_ns() - started, reply)
         lane = LIST_WORDS.get(name)
         if lane is not None:
             self._tick.observe(lane, time.monotonic_ns() - started)
@@ -248,6 +259,13 @@ class Responder:
         elif not request.head.prefer:
             self._tick.observe_read(started)
         self._answer(request, name, reply)
+
+    def _watch(self, request: Request, name: str, took: int, answer: Answer) -> None:
+        """Tell the slow log of an answer that took long, or is large."""
+        slow = self._tick.slow
+        size = len(answer.body)
+        if (took >= slow.slow_ns and not request.head.prefer) or size >= slow.large:
+            slow.request(name, request, answer.status, took, size)
 
     def _flush(self) -> None:
         """Do the writes that wait. The request at hand is due as well: nothing is closed yet.
@@ -276,6 +294,8 @@ class Responder:
         self.unanswered += 1
         if self._answers_later:
             self._owner.settle()
+        if self._worker.hot_keys is not None:
+            self._worker.hot_keys.note_write(pending.write)
         self._tick.submit(pending.write, conclude)
         if len(request.body) > LARGE:
             # Large bodies do not share a commit: all of them would be held until its end.

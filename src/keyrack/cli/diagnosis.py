@@ -1,0 +1,361 @@
+"""What stands out in what a service says of itself: sentences for whoever looks at it at night.
+
+Everything here is a function of what was asked; nothing asks. Each finding says what is so, and
+what can be done.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+BAD: Final = "bad"
+"""It needs somebody now."""
+LOOK: Final = "look"
+"""It is worth a look, or will be bad if it goes on."""
+
+_LINE: Final = re.compile(r"(\w+)(\{.*\})? (\S+)")
+_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_FULL: Final = 0.9
+_MANY_FILES: Final = 0.8
+_DAY: Final = 86400.0
+_SOON_DAYS: Final = 14
+_STUCK_BYTES: Final = 100_000
+_STUCK_SECONDS: Final = 5.0
+_SLOW_SYNC: Final = 0.02
+_SLOW_LOCK: Final = 0.01
+_LATE: Final = 0.05
+"""Means (seconds) above which something is slow."""
+_ERRORS: Final = 0.01
+"""A share of requests that fail."""
+_STORM: Final = 5.0
+"""Failed log-ins a second."""
+
+
+class Finding(NamedTuple):
+    """What stands out: how grave it is, what is so, and what to do."""
+
+    level: str
+    text: str
+    advice: str
+
+
+class Figures:
+    """The samples of one reading of `/metrics`."""
+
+    def __init__(self, text: str) -> None:
+        self._samples: dict[str, list[tuple[dict[str, str], float]]] = {}
+        for line in text.splitlines():
+            if (match := _LINE.fullmatch(line)) is not None:
+                labels = dict(_LABEL.findall(match[2] or ""))
+                self._samples.setdefault(match[1], []).append((labels, float(match[3])))
+
+    def total(self, name: str, **labels: str) -> float:
+        """Return the sum of the samples of a name that have these labels."""
+        return sum(
+            value for found, value in self._samples.get(name, ()) if labels.items() <= found.items()
+        )
+
+    def has(self, name: str) -> bool:
+        """Tell whether there is anything of a name."""
+        return name in self._samples
+
+    def by(self, name: str, label: str) -> dict[str, float]:
+        """Return the sums of a name's samples by one of their labels."""
+        sums: dict[str, float] = {}
+        for labels, value in self._samples.get(name, ()):
+            sums[labels.get(label, "")] = sums.get(labels.get(label, ""), 0.0) + value
+        return sums
+
+
+class Facts(NamedTuple):
+    """What was asked of a service: twice for its figures, some seconds apart."""
+
+    ready: str
+    """Why it is not ready; empty when it is."""
+    before: Figures
+    now: Figures
+    seconds: float
+    time: float
+    """The service's clock, in seconds since 1970."""
+    info: dict[str, Any]
+    slow: dict[str, Any]
+    clients: dict[str, Any]
+
+    def grown(self, name: str, **labels: str) -> float:
+        """Return by how much a counter has grown a second."""
+        return (self.now.total(name, **labels) - self.before.total(name, **labels)) / self.seconds
+
+    def mean(self, name: str) -> float:
+        """Return the mean of what was measured meanwhile, or since the beginning if nothing was."""
+        count = self.grown(f"{name}_count")
+        if count > 0:
+            return self.grown(f"{name}_sum") / count
+        count = self.now.total(f"{name}_count")
+        return self.now.total(f"{name}_sum") / count if count else 0.0
+
+
+def findings(facts: Facts) -> list[Finding]:
+    """Return what stands out, the gravest first."""
+    found = [
+        finding
+        for look in (
+            _readiness, _workers, _errors, _memory, _clients_memory, _disk, _snapshots, _waits,
+            _stuck, _connections, _access, _certificate, _logs, _slow,
+        )
+        for finding in look(facts)
+    ]  # fmt: skip
+    return sorted(found, key=lambda one: one.level != BAD)
+
+
+def _readiness(facts: Facts) -> Iterator[Finding]:
+    if facts.ready:
+        yield Finding(BAD, f"The service is not ready: {facts.ready}", "Its log says more.")
+
+
+def _workers(facts: Facts) -> Iterator[Finding]:
+    now = facts.now
+    there, wanted = now.total("keyrack_workers"), now.total("keyrack_workers_wanted")
+    if there < wanted:
+        yield Finding(
+            BAD,
+            f"{there:.0f} of {wanted:.0f} workers answer.",
+            "The log says why the others ended (`worker_ended`, `worker_failed`).",
+        )
+    missing = facts.clients.get("missing_workers", [])
+    if missing:
+        shown = ", ".join(map(str, missing))
+        yield Finding(
+            BAD,
+            f"Worker {shown} does not react: it is stuck or stopped.",
+            "It is replaced after --worker-timeout, unless that is 0.",
+        )
+    deaths = now.by("keyrack_worker_deaths_total", "reason")
+    for reason, advice in (
+        ("stuck", "Something held them up: a debugger, a stopped container, a disk."),
+        ("killed", "The kernel does so when memory runs out; its log (dmesg) says whether."),
+        ("failed", "The log has the exception."),
+    ):
+        if deaths.get(reason):
+            yield Finding(
+                LOOK, f"{deaths[reason]:.0f} workers have ended since the start: {reason}.", advice
+            )
+    late = facts.mean("keyrack_timer_lateness_seconds")
+    if late > _LATE:
+        yield Finding(
+            LOOK,
+            f"Event loops are held up: timers are {late * 1000:.0f} ms late on average.",
+            "The processors are busy with other things, or requests are large; see `keyrack slow`.",
+        )
+
+
+def _errors(facts: Facts) -> Iterator[Finding]:
+    name = "keyrack_http_requests_total"
+    rates = {
+        code: facts.grown(name, code=code) for code in facts.now.by(name, "code") if code > "499"
+    }
+    requests = facts.grown(name)
+    for code, rate in rates.items():
+        if code != "507" and requests and rate / requests > _ERRORS:
+            yield Finding(
+                BAD,
+                f"{rate / requests:.0%} of the requests are answered {code}.",
+                "503: the store or its disk is away; others are defects, and the log has them.",
+            )
+
+
+def _memory(facts: Facts) -> Iterator[Finding]:
+    now = facts.now
+    used, limit = now.total("keyrack_store_used_bytes"), now.total("keyrack_store_limit_bytes")
+    if facts.grown("keyrack_http_requests_total", code="507") > 0:
+        yield Finding(
+            BAD,
+            "The store is full: writes are refused with 507.",
+            "Raise --memory, delete keys (`keyrack big` says what fills it), or --when-full evict.",
+        )
+    elif not now.total("keyrack_store_evicts") and limit and used > _FULL * limit:
+        yield Finding(
+            LOOK,
+            f"The store is nearly full: {_size(used)} of {_size(limit)}.",
+            "`keyrack big` says what fills it. Raise --memory before writes are refused.",
+        )
+    evicted = facts.grown("keyrack_keys_evicted_total")
+    if evicted:
+        yield Finding(
+            LOOK,
+            f"{evicted:.0f} keys a second are evicted, because the store is full.",
+            "That is what --when-full evict is for. If hits fall, raise --memory.",
+        )
+
+
+def _clients_memory(facts: Facts) -> Iterator[Finding]:
+    used = facts.now.total("keyrack_client_memory_used_bytes")
+    limit = facts.now.total("keyrack_client_memory_limit_bytes")
+    if limit and used > _FULL * limit:
+        yield Finding(
+            BAD,
+            f"{_size(used)} are held for clients, of {_size(limit)}.",
+            "`keyrack clients` shows who takes nothing; end them, or raise --client-memory.",
+        )
+
+
+def _disk(facts: Facts) -> Iterator[Finding]:
+    if facts.now.total("keyrack_disk_failed"):
+        yield Finding(
+            BAD,
+            "The disk did not take the last writes; others are refused with 503.",
+            "Make room or replace it. Writes go on by themselves after the next good snapshot.",
+        )
+    sync = facts.mean("keyrack_sync_seconds")
+    if sync > _SLOW_SYNC:
+        yield Finding(
+            LOOK,
+            f"The disk is slow: a sync takes {sync * 1000:.0f} ms on average.",
+            "Each write waits for one. Use a faster disk, or --durability snapshot.",
+        )
+
+
+def _snapshots(facts: Facts) -> Iterator[Finding]:
+    now = facts.now
+    interval = now.total("keyrack_snapshot_interval_seconds")
+    if not interval:
+        if facts.info.get("engine", {}).get("engine") == "embedded":
+            yield Finding(
+                LOOK,
+                "Nothing is kept on a disk: the store ends with the machine.",
+                "Good for a cache. Otherwise see --durability.",
+            )
+        return
+    failed = now.total("keyrack_snapshots_failed_total")
+    age = facts.time - now.total("keyrack_snapshot_last_success_timestamp_seconds")
+    if facts.grown("keyrack_snapshots_failed_total"):
+        yield Finding(BAD, "Snapshots fail.", "The log says why (`snapshot_failed`).")
+    elif failed:
+        yield Finding(LOOK, f"{failed:.0f} snapshots have failed.", "The log says why.")
+    changes = now.total("keyrack_journal_bytes") > _STUCK_BYTES
+    if age > 3 * interval and changes:
+        yield Finding(
+            LOOK,
+            f"The last snapshot is {age / 60:.0f} minutes old.",
+            "A start has to replay all that has changed since. The log says what hinders the next.",
+        )
+
+
+def _waits(facts: Facts) -> Iterator[Finding]:
+    wait = facts.mean("keyrack_write_lock_wait_seconds")
+    if wait > _SLOW_LOCK:
+        yield Finding(
+            LOOK,
+            f"Writes wait {wait * 1000:.0f} ms for one another.",
+            "Large batches or a stopped worker hold the lock; see `keyrack slow`.",
+        )
+
+
+def _stuck(facts: Facts) -> Iterator[Finding]:
+    stuck = [
+        one
+        for one in facts.clients.get("clients", ())
+        if one["owed"] > _STUCK_BYTES and one["idle"] + one["age"] > _STUCK_SECONDS
+    ]
+    if stuck:
+        first = stuck[0]
+        yield Finding(
+            LOOK,
+            f"{len(stuck)} clients do not take their answers: {first['address']} is owed "
+            f"{_size(first['owed'])} ({first['request'] or 'no request'}).",
+            f"`keyrack clients` shows them; `keyrack clients --end {first['id']}` ends one.",
+        )
+    if facts.grown("keyrack_watch_resets_total"):
+        yield Finding(
+            LOOK,
+            "Watches end because their clients are too slow for what changes.",
+            "Watch fewer keys, read faster, or raise --events.",
+        )
+
+
+def _connections(facts: Facts) -> Iterator[Finding]:
+    if facts.grown("keyrack_connections_refused_total"):
+        yield Finding(
+            BAD,
+            "Connections are refused: there are too many.",
+            "Use fewer with more requests each, or raise --max-connections.",
+        )
+    open_, most = facts.now.total("process_open_fds"), facts.now.total("process_max_fds")
+    if most and open_ > _MANY_FILES * most:
+        yield Finding(
+            LOOK, f"{open_:.0f} of {most:.0f} files are open.", "Raise `ulimit -n` (LimitNOFILE)."
+        )
+
+
+def _access(facts: Facts) -> Iterator[Finding]:
+    if not facts.now.total("keyrack_auth_enabled"):
+        yield Finding(
+            LOOK,
+            "There is no access control: whoever reaches the service may do everything.",
+            "On a network use --auth (docs/security.md).",
+        )
+    if facts.now.total("keyrack_auth_reload_failed"):
+        yield Finding(
+            BAD, "The operator's file cannot be read.", "The log names the line; mend the file."
+        )
+    rate = facts.grown("keyrack_auth_failures_total")
+    if rate > _STORM:
+        reasons = {
+            reason: count
+            for reason, count in facts.now.by("keyrack_auth_failures_total", "reason").items()
+            if count
+        }
+        yield Finding(
+            LOOK,
+            f"{rate:.0f} log-ins a second fail ({', '.join(reasons)}).",
+            "A client has an old token, or somebody guesses; the audit log has their addresses.",
+        )
+
+
+def _certificate(facts: Facts) -> Iterator[Finding]:
+    ends = facts.now.total("keyrack_tls_certificate_expiry_timestamp_seconds")
+    days = (ends - facts.time) / _DAY
+    if ends and days < _SOON_DAYS:
+        text = f"The certificate ends in {days:.0f} days." if days > 0 else "The certificate ended."
+        yield Finding(BAD if days < 1 else LOOK, text, "Replace the files, then send SIGHUP.")
+
+
+def _logs(facts: Facts) -> Iterator[Finding]:
+    if dropped := facts.now.total("keyrack_log_lines_dropped_total"):
+        yield Finding(
+            LOOK, f"{dropped:.0f} lines of the log were dropped.", "Nobody reads the log in time."
+        )
+    if steps := facts.now.total("keyrack_clock_steps_total"):
+        yield Finding(
+            LOOK,
+            f"The machine's clock was set {steps:.0f} times.",
+            "Times to live are not affected; dates in logs, tokens and certificates are.",
+        )
+
+
+def _size(size: float) -> str:
+    """Return about how many bytes there are."""
+    for shift, unit in ((30, "GiB"), (20, "MiB"), (10, "KiB")):
+        if size >= 1 << shift:
+            return f"{size / (1 << shift):.1f} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def _slow(facts: Facts) -> Iterator[Finding]:
+    entries = facts.slow.get("entries", ())
+    if not entries:
+        return
+    worst = max(entries, key=lambda one: one["ms"])
+    waited = {"its lock": worst.get("lock_ms", 0.0), "its disk": worst.get("disk_ms", 0.0)}
+    what = max(waited, key=lambda name: waited[name])
+    reason = f", {waited[what]:.0f} of them for {what}" if waited[what] > worst["ms"] / 2 else ""
+    what_for = f" of {worst['key']!r}" if worst.get("key") else ""
+    yield Finding(
+        LOOK,
+        f"Requests were slow (the log has {len(entries)}). The slowest, a {worst['operation']}"
+        f"{what_for}, took {worst['ms']:.0f} ms{reason}.",
+        "`keyrack slow` shows them all.",
+    )
