@@ -1,6 +1,6 @@
 // The keys, a level at a time. Each level is pages of the server; only rows in sight are in the page.
 
-import { html, useEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useReducer, useRef, useState } from "./vendor/preact.js";
 import { page, watch } from "./api.js";
 import { count, size, visible } from "./format.js";
 import { announcer, Countdown, ProblemBox, useSeconds, useSignal, VirtualList } from "./parts.js";
@@ -116,8 +116,10 @@ export function Keys({ prefix, selected, delimiter, go, version }) {
   const needle = filter.toLowerCase();
   const rows = filter ? all.filter((row) => row.node && row.node.path.slice(row.parent.length).toLowerCase().includes(needle)) : all;
   const at = Math.min(focus, Math.max(0, rows.length - 1));
-  useEffect(() => {
-    if (!wantsFocus.current) return;
+  const hadFocus = document.activeElement?.getAttribute("role") === "treeitem";
+  useLayoutEffect(() => {
+    // A row that had the focus may be gone now, as "Loading…" is when its keys are there.
+    if (!wantsFocus.current && !(hadFocus && document.activeElement === document.body)) return;
     wantsFocus.current = false;
     /** @type {HTMLElement | null | undefined} */ (list.current?.querySelector('[tabindex="0"][role="treeitem"]'))?.focus();
   });

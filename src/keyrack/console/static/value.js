@@ -1,6 +1,6 @@
 // One key: its value in several forms, and the editor.
 
-import { html, useEffect, useReducer, useRef, useState } from "./vendor/preact.js";
+import { html, useEffect, useLayoutEffect, useReducer, useRef, useState } from "./vendor/preact.js";
 import { ask, keyPath, Problem, remove, store, value } from "./api.js";
 import { hexRows, left, seconds, size, visible } from "./format.js";
 import { announcer, Countdown, Dialog, ProblemBox, useSeconds, useSignal, VirtualList } from "./parts.js";
@@ -65,7 +65,8 @@ export function ValueView({ name, go, editing, setEditing, mayWrite, changed }) 
   useSignal((signal) => {
     if (tries) load(FIRST, signal);
   }, [tries]);
-  useEffect(() => {
+  // With the value, not after it is painted: who sees it may press the key at once.
+  useLayoutEffect(() => {
     /** @param {KeyboardEvent} event */
     const keyed = (event) => {
       if (event.key !== "e" || event.ctrlKey || event.metaKey || event.altKey || inField(event)) return;
