@@ -215,6 +215,6 @@ def test_the_limits_that_are_enforced_are_served(client: Client) -> None:
 
 
 def test_the_console_files_are_packaged() -> None:
-    for name in ("static/index.html", "static/main.js", "docs.html", "problems.html"):
+    for name in ("static/index.html", "static/main.js", "static/docs.js"):
         assert resources.files("keyrack.console").joinpath(name).is_file()
     assert json.loads(reference.openapi_bytes())["openapi"]

@@ -377,3 +377,71 @@ def test_all_of_it_is_small_and_its_files_may_be_kept_for_ever(server: Server) -
         total += len(answer.body)
     assert total < 60_000
     assert server.ask("GET", "/console/0123456789abcdef/main.js").status == 404
+
+
+def test_the_reference_is_searched_and_its_requests_are_tried(
+    open_tab: Open, put: Put, server: Server
+) -> None:
+    put("tried", b"from the store")
+    page = open_tab(path="/docs")
+    sections = page.locator("section[id]")
+    everything = sections.count()
+    assert everything >= len(json.loads(server.ask("GET", "/openapi.json").body)["paths"])
+    page.keyboard.press("/")
+    page.keyboard.type("holds a lock")
+    expect(page.locator("section[id]:visible")).not_to_have_count(everything)
+    expect(page.locator("#lock_show")).to_be_visible()
+    expect(page.locator("#healthz")).to_be_hidden()
+    page.get_by_label("Search").fill("")
+    expect(page.locator("section[id]:visible")).to_have_count(everything)
+
+    section = page.locator("#key_get")
+    section.get_by_text("Try it").click()
+    section.get_by_label("key (path)").fill("tried")
+    section.get_by_role("button", name="Send GET").click()
+    expect(section.locator(".answer")).to_contain_text("200")
+    expect(section.locator(".answer")).to_contain_text("from the store")
+    expect(section.locator(".answer")).to_contain_text("etag")
+
+    section = page.locator("#set")
+    section.get_by_text("Try it").click()
+    section.get_by_label("Body").fill('{"key": "by hand", "value": "<b>v</b>"}')
+    section.get_by_role("button", name="Send POST").click()
+    expect(section.locator(".answer")).to_contain_text("200")
+    assert server.ask("GET", "/get/by%20hand").json["value"] == "<b>v</b>"
+
+    section = page.locator("#watch")
+    section.get_by_text("Try it").click()
+    section.get_by_role("button", name="Send GET").click()
+    expect(section.locator(".answer")).to_contain_text("synced")
+    section.get_by_role("button", name="Stop").click()
+    expect(section.locator(".answer")).to_contain_text("(stopped)")
+
+
+def test_every_operation_can_be_tried(open_tab: Open) -> None:
+    """Each has a form with its parameters, made from what OpenAPI says."""
+    page = open_tab(path="/docs")
+    for section in page.locator("section[id]").all():
+        section.get_by_text("Try it", exact=True).click()
+        expect(section.get_by_role("button", name=re.compile("^Send "))).to_be_visible()
+
+
+@pytest.mark.parametrize("path", ["/docs", "/docs/problems", "/get/nothing-is-here"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_pages(open_tab: Open, path: str, scheme: str) -> None:
+    page = open_tab(path=path, color_scheme=scheme)
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    if path == "/docs":
+        page.locator("#key_put").get_by_text("Try it").click()
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")
+    serious = [one for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_pages_fit_their_window(open_tab: Open, width: int) -> None:
+    for path in ("/docs", "/docs/problems", "/get/nothing-is-here"):
+        page = open_tab(path=path, viewport={"width": width, "height": 800})
+        wide = page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= width

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import html
 import time
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -27,7 +26,7 @@ from keyrack.engines.contract import (
     MAX_TTL_MS,
     StoreAway,
 )
-from keyrack.http import problems
+from keyrack.http import pages, problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
 from keyrack.http.api import big, bulk, codec, dispatch, listing, reference, rights
@@ -56,10 +55,6 @@ if TYPE_CHECKING:
     from keyrack.shared.counters import Counters
 
 _NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-_PAGE_POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
-)
 
 
 class Application:
@@ -160,14 +155,14 @@ class Application:
         resource = dispatch.find(request.path)
         reply = resource and await dispatch.serve(request, resource, self._context)
         if reply is not None:
-            await _respond(await self._done(reply, request), request.method, send)
+            answer = pages.for_people(await self._done(reply, request), request)
+            await _respond(answer, request.method, send)
         elif request.head.shared and cors.is_preflight(request.method, request.head.fields):
             # The page gets to read that nothing is there, instead of that it may not ask.
             await _respond(Answer(204, cors.preflight(request.head.fields)), b"OPTIONS", send)
         elif resource is None and request.head.verdict.read is not None:
-            await _respond(
-                problems.answer(request.head.verdict.read, request.path), request.method, send
-            )
+            answer = problems.answer(request.head.verdict.read, request.path)
+            await _respond(pages.for_people(answer, request), request.method, send)
         else:
             await self._app(scope, receive, send)
 
@@ -320,7 +315,7 @@ class Application:
         return Response(reference.openapi_bytes(), media_type="application/json", headers=_NO_STORE)
 
     async def _docs(self, request: StarletteRequest) -> Response:
-        return _html(_page("docs.html").replace("{{reference}}", reference.html_reference()))
+        return _html(request, "Reference", reference.html_reference())
 
     # Work on many keys
 
@@ -390,7 +385,8 @@ class Application:
             f"<p><b>{html.escape(KINDS[one].title)}.</b> {html.escape(KINDS[one].explanation)}</p>"
             for one in slugs
         )
-        return _html(_page("problems.html").replace("{{entries}}", entries))
+        told = "<h1>Problems</h1><p>The <code>type</code> of an error leads to its entry here.</p>"
+        return _html(request, "Problems", told + entries)
 
     # Failures
 
@@ -418,7 +414,8 @@ class Application:
 
     @staticmethod
     def _answered(request: StarletteRequest, problem: Problem) -> Response:
-        answer = problems.answer(problem, request.scope.get("raw_path", b""))
+        asked: Request = request.scope["keyrack.request"]
+        answer = pages.for_people(problems.answer(problem, asked.path), asked)
         headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
         return Response(answer.body, answer.status, headers)
 
@@ -448,17 +445,9 @@ def _console(request: StarletteRequest, asset: console.Asset, caching: str) -> R
     return Response(data, media_type=asset.media_type, headers=headers)
 
 
-def _html(text: str) -> Response:
-    headers = {
-        **_NO_STORE,
-        "Content-Security-Policy": _PAGE_POLICY,
-        "Referrer-Policy": "no-referrer",
-    }
-    return Response(text, media_type="text/html", headers=headers)
-
-
-def _page(name: str) -> str:
-    return resources.files("keyrack.console").joinpath(name).read_text(encoding="utf-8")
+def _html(request: StarletteRequest, title: str, body: str) -> Response:
+    text = pages.page(title, body, request.scope["path"])
+    return Response(text, media_type="text/html", headers={**_NO_STORE, **pages.SECURITY})
 
 
 async def _respond(answer: Answer, method: bytes, send: Send) -> None:

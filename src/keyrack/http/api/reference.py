@@ -69,6 +69,7 @@ def openapi() -> dict[str, Any]:
             "description": "An in-memory key-value store that is spoken to with plain HTTP.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "tags": [{"name": title} for title, _ in GROUPS],
         "servers": [{"url": "/", "description": "The service that this document comes from."}],
         "paths": paths,
         "components": {"schemas": components, "securitySchemes": _SECURITY_SCHEMES},
@@ -94,6 +95,7 @@ def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": route.name,
         "summary": route.summary,
+        "tags": [group_of(route)],
         "description": _description(route),
         "security": [{}] if _is_open(route) else [{"bearer": []}, {"basic": []}, {}],
         "parameters": [*_path_parameters(route), *map(_parameter, route.parameters)],
@@ -235,10 +237,44 @@ _OF_ANY: Final = (
 # For people
 
 
+GROUPS: Final = (
+    ("The first two requests", ("/set", "/get/")),
+    ("One key", ("/v1/keys/",)),
+    ("Many keys", ("/v1/keys", "/v1/batch")),
+    ("Counters and locks", ("/v1/counters/", "/v1/locks")),
+    ("Changes", ("/v1/watch", "/v1/events/")),
+    ("Moving data", ("/v1/export", "/v1/import", "/v1/snapshot")),
+    ("Access", ("/v1/auth/",)),
+    ("The service", ("/",)),
+)
+"""Groups of operations: title, and how their paths begin. The first that fits is a path's group."""
+
+
+def group_of(route: Route) -> str:
+    """Return the title of the group that an operation belongs to."""
+    return next(title for title, paths in GROUPS if route.path.startswith(paths))
+
+
 @functools.cache
 def html_reference() -> str:
-    """Return the operations as a piece of HTML."""
-    return "\n".join(_html_section(route) for route in ROUTES.values())
+    """Return the operations as a piece of HTML: contents, then a section each."""
+    contents, sections = [], []
+    for title, _ in GROUPS:
+        routes = [route for route in ROUTES.values() if group_of(route) == title]
+        entries = "".join(
+            f'<li><a href="#{one.name}"><code>{one.method}</code> '
+            f"{html.escape(one.summary)}</a></li>"
+            for one in routes
+        )
+        contents.append(f"<li>{html.escape(title)}<ul>{entries}</ul></li>")
+        sections.append(f"<h2>{html.escape(title)}</h2>")
+        sections += [_html_section(route) for route in routes]
+    return (
+        "<h1>Keyrack reference</h1><p>Everything that this service does. The same as "
+        '<a href="openapi.json">OpenAPI 3.1</a>.</p>'
+        f'<nav class="contents" aria-label="Contents"><ul>{"".join(contents)}</ul></nav>'
+        f'<div class="sections">{"".join(sections)}</div>'
+    )
 
 
 def _html_section(route: Route) -> str:
@@ -250,14 +286,14 @@ def _html_section(route: Route) -> str:
         for one in route.parameters
     )
     return (
-        f'<section id="{route.name}"><h2><code>{route.method} '
-        f"{html.escape(route.path)}</code> {html.escape(route.summary)}</h2>"
+        f'<section id="{route.name}"><h3><code>{route.method} '
+        f"{html.escape(route.path)}</code> {html.escape(route.summary)}</h3>"
         f"<p>{_code(route.description)}</p>"
         + (f"<ul>{parameters}</ul>" if parameters else "")
         + _html_members("Body of the request", route.body)
         + f"<pre><code>{html.escape(route.example)}</code></pre><table>{rows}</table>"
         + "".join(_html_answers(route))
-        + f"<p class=cost>Needs: {_code(_need(route))}. "
+        + f"<p class=dim>Needs: {_code(_need(route))}. "
         f"Cost: {html.escape(route.cost)}.</p></section>"
     )
 
@@ -302,7 +338,7 @@ def _answer_rows(route: Route) -> Iterator[tuple[int, str]]:
         yield answer.status, _code(answer.description) + with_fields
     for slug in route.problems:
         kind = KINDS[slug]
-        link = f'<a href="{TYPE_PREFIX}{slug}">{slug}</a>'
+        link = f'<a href="{TYPE_PREFIX[1:]}{slug}">{slug}</a>'
         yield kind.status, f"{link}: {html.escape(kind.title)}"
 
 

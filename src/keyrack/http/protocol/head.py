@@ -58,6 +58,7 @@ _TAG_LIST: Final = re.compile(
     rb"[ \t,]*+" + _ONE_TAG + rb"(?:[ \t]*+,[ \t,]*+" + _ONE_TAG + rb")*+[ \t,]*+"
 )
 _WELCOME: Final = Judgement()
+_NONE: Final = [b""]
 _REVISION: Final = re.compile(rb"0|[1-9][0-9]{0,18}")
 """Tags are compared as they are written: with a zero before it, it is another one."""
 
@@ -92,7 +93,8 @@ def read(
     head.shared = guard.cors.shared(values)
     head.credentials = _first(values, b"authorization")
     head.grant = head.denial = None
-    head.plain = _CHANGING.isdisjoint(values) and head.verdict == _WELCOME
+    head.wants_page = values.get(b"accept", _NONE)[0].startswith(b"text/html")
+    head.plain = _CHANGING.isdisjoint(values) and head.verdict == _WELCOME and not head.wants_page
     options = _tokens(values.get(b"connection", ()))
     head.keep_alive = b"close" not in options and (not http_1_0 or b"keep-alive" in options)
     head.cacheable = (

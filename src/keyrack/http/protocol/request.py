@@ -39,6 +39,7 @@ class Head:
         "shared",
         "verdict",
         "wants_continue",
+        "wants_page",
         "weak_match",
     )
 
@@ -50,6 +51,8 @@ class Head:
     content_type: bytes | None
     keep_alive: bool
     wants_continue: bool
+    wants_page: bool
+    """A person follows a link: a browser asks for a page before anything else."""
     condition: Condition | None
     weak_match: bool
     """If-Match names weak tags, which never match."""

@@ -11,7 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from keyrack.http import eager, problems
+from keyrack.http import eager, pages, problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
 from keyrack.http.api import dispatch
@@ -314,6 +314,8 @@ class Responder:
     # Answers
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
+        if answer.status >= 400:
+            answer = pages.for_people(answer, request)
         self._log_access(request, answer)
         if request.refusal is not None:
             self._tick.counters[denied_word(name)] += 1
