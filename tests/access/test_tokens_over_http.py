@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from access_support import Guarded, Who
-from api_support import Client, Watch
+from api_support import Client, Watch, spread
 from engine_support.world import memory_directory
-from keyrack_server import Server
+from keyrack_server import Server, request
 
 from keyrack.access import tokens
 
@@ -402,3 +402,71 @@ def test_without_access_control_there_are_no_tokens() -> None:
         assert (answer.status, answer.json["type"]) == (409, "/docs/problems/no-access-control")
         me = client.get("/v1/auth/self").json
         assert (me["source"], me["id"]) == ("open", None)
+
+
+# Two who change one token
+
+
+def test_a_change_that_names_an_earlier_state_is_refused(client: Client, service: Guarded) -> None:
+    field = service.admin.field
+    made = client.post("/v1/auth/tokens", {"name": "ci", "rules": ["read keys:a"]}, **field)
+    path = f"/v1/auth/tokens/{made.json['id']}"
+    tag = client.get(path, **field)["etag"]
+    assert tag == made["etag"]
+    first = merge(client, path, {"name": "one"}, If_Match=tag, **field)
+    assert (first.status, first["etag"] != tag) == (200, True)
+    second = merge(client, path, {"name": "two"}, If_Match=tag, **field)
+    assert (second.status, second["etag"]) == (412, first["etag"])
+    for method, target in (("DELETE", path), ("POST", path + "/rotate")):
+        refused = client.ask(method, target, If_Match=tag, **field)
+        assert (refused.status, refused["etag"]) == (412, first["etag"])
+    assert client.get(path, **field).json["name"] == "one"
+    assert merge(client, path, {"name": "x"}, If_Match='W/"1"', **field).status == 412
+    assert merge(client, path, {"name": "x"}, If_Match="1", **field).status == 400
+    assert merge(client, path, {"name": "x"}, If_Match="*", **field).status == 200
+    now = client.get(path, **field)["etag"]
+    assert client.ask("POST", path + "/rotate", If_Match=now, **field).status == 200
+    now = client.get(path, **field)["etag"]
+    assert client.delete(path, If_Match=now, **field).status == 204
+
+
+def merge(client: Client, path: str, document: object, **fields: str) -> Answer:
+    kind = {"Content_Type": "application/merge-patch+json", **fields}
+    return client.ask("PATCH", path, json.dumps(document).encode(), **kind)
+
+
+def test_a_token_of_the_file_has_no_etag(client: Client, service: Guarded) -> None:
+    answer = client.get(f"/v1/auth/tokens/{service.admin.id}", **service.admin.field)
+    assert (answer.status, answer.get("etag")) == (200, None)
+
+
+def test_of_two_administrators_at_once_neither_loses_a_change() -> None:
+    """In four workers at the same moment: with an ETag one is refused, without both are done."""
+    with Guarded(workers=4) as service, spread(service.server) as clients:
+        field = service.admin.field
+        for turn in range(10):
+            made = clients[0].post("/v1/auth/tokens", {"name": "ci"}, **field)
+            path = f"/v1/auth/tokens/{made.json['id']}"
+            each = [{"name": f"n{turn}"}, {"rules": [f"read keys:{turn}"]},
+                    {"watches": turn + 1}, {"disabled": True}]  # fmt: skip
+            kind = {"Content_Type": "application/merge-patch+json", **field}
+            for fields in ({"If_Match": made["etag"], **kind}, kind):
+                for client, document in zip(clients, each, strict=True):
+                    client.wire.send(
+                        request("PATCH", path, json.dumps(document).encode(), **fields)
+                    )
+                found = sorted(client.wire.answer("PATCH").status for client in clients)
+                assert found == ([200, 412, 412, 412] if "If_Match" in fields else [200] * 4)
+            shown = clients[1].get(path, **field).json
+            assert (shown["name"], shown["watches"], shown["disabled"]) == (
+                f"n{turn}",
+                turn + 1,
+                True,
+            )
+            assert shown["rules"] == [f"read keys:{turn}"]
+            # Whoever revokes goes before whoever changes.
+            clients[0].wire.send(request("DELETE", path, **field))
+            clients[1].wire.send(request("PATCH", path, b'{"name":"late"}', **kind))
+            assert clients[0].wire.answer("PATCH").status == 204
+            assert clients[1].wire.answer("PATCH").status in (200, 404)
+            assert clients[2].get(path, **field).status == 404

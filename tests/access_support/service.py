@@ -45,7 +45,7 @@ class Guarded:
     """A service that lets in whom its file names. `head` is what its file begins with."""
 
     def __init__(
-        self, head: str = "", *flags: str, workers: int = 1, memory: str = "64m", **more: str
+        self, head: str = "", *flags: str, workers: int = 1, memory: str | None = "64m", **more: str
     ) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="keyrack-test-auth-"))
         self.path = self.directory / "auth.toml"

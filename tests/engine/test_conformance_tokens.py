@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyrack.engines.contract import ANY, MAX_TOKEN_BYTES, Condition, Delete, Refusal, Set, Space
+from keyrack.engines.contract import (
+    ANY,
+    MAX_TOKEN_BYTES,
+    Condition,
+    Delete,
+    Refusal,
+    Set,
+    Space,
+    Why,
+)
 
 if TYPE_CHECKING:
     from engine_support.world import World
@@ -58,3 +67,19 @@ def test_a_write_of_tokens_is_all_or_none(world: World) -> None:
     (refused,) = world.engine.write([(token(b"a"), token(b"b", condition=taken))])
     assert isinstance(refused, Refusal)
     assert tokens(world) == {}
+
+
+def test_of_two_who_replace_the_same_token_one_is_refused(world: World) -> None:
+    """A token is kept under another key after each change; see `http.access_control`."""
+
+    def change(to: bytes) -> tuple[Delete | Set, ...]:
+        there = Condition(match=ANY)
+        free = Condition(none_match=ANY)
+        return (Delete(b"{auth}t", there, Space.TOKENS), token(b"t.1", to, condition=free))
+
+    world.engine.write([(token(b"t", b"0"),)])
+    first, second = world.engine.write([change(b"a"), change(b"b")])
+    assert not isinstance(first, Refusal)
+    assert isinstance(second, Refusal)
+    assert second.why is Why.CONDITION
+    assert tokens(world) == {b"{auth}t.1": b"a"}

@@ -66,6 +66,8 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True):
     """The hash of its next text, while both of them count."""
     not_after: float | None = None
     """When the text of `hash` ends to count, where there is a next one."""
+    serial: int = 0
+    """How often it was changed."""
 
 
 class Certificate(msgspec.Struct, frozen=True):

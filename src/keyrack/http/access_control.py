@@ -61,20 +61,36 @@ class _Kept(NamedTuple):
 _NOTHING: Final = _Kept({}, {}, None, b"")
 
 
+def _key_of(token: Token) -> bytes:
+    """Return the key that a token is kept under: another one after each change.
+
+    So of two who change it at once only one finds it. Nothing else in this space tells, as it has
+    no revisions.
+    """
+    return _TOKEN + token.id.encode() + (b".%d" % token.serial if token.serial else b"")
+
+
 class AccessChange:
     """What is to be done in the store, all or none."""
 
     def __init__(self) -> None:
         self._operations: list[Set | Delete] = []
 
-    def put_token(self, token: Token, *, new: bool = False) -> AccessChange:
-        """Keep a token."""
-        condition = Condition(none_match=ANY) if new else None
-        return self._put(_TOKEN + token.id.encode(), msgspec.json.encode(token), condition)
+    def add_token(self, token: Token) -> AccessChange:
+        """Keep a token that there was not."""
+        return self._put(_key_of(token), msgspec.json.encode(token), Condition(none_match=ANY))
 
-    def drop_token(self, token_id: str) -> AccessChange:
-        """Remove a token."""
-        self._operations.append(Delete(_TOKEN + token_id.encode(), space=Space.TOKENS))
+    def replace_token(self, before: Token, after: Token) -> AccessChange:
+        """Keep a token as it is after a change, unless somebody else has changed it meanwhile.
+
+        The serial of `after` is another one.
+        """
+        return self.drop_token(before).add_token(after)
+
+    def drop_token(self, token: Token) -> AccessChange:
+        """Remove a token, unless somebody else has changed it meanwhile."""
+        there = Condition(match=ANY)
+        self._operations.append(Delete(_key_of(token), there, space=Space.TOKENS))
         return self
 
     def put_policy(self, name: str, policy: Policy) -> AccessChange:
@@ -245,7 +261,8 @@ class AccessControl:
         policies: dict[str, Policy] = {}
         for key, value in found.items():
             if key.startswith(_TOKEN):
-                made[key[len(_TOKEN) :].decode()] = msgspec.json.decode(value, type=Token)
+                token = msgspec.json.decode(value, type=Token)
+                made[token.id] = token
             elif key.startswith(_POLICY):
                 policies[key[len(_POLICY) :].decode()] = msgspec.json.decode(value, type=Policy)
         return _Kept(made, policies, found.get(_TICKET_KEY), found.get(_VERSION, b""))
@@ -293,6 +310,12 @@ class AccessControl:
         return {source: sources.count(source) for source in ("file", "store")}
 
     # Changes
+
+    async def catch_up(self) -> None:
+        """Judge by what the store says now: somebody else has changed it."""
+        assert self._board is not None
+        epoch = self._board.epoch()
+        self._take(epoch, await self._read())
 
     async def make(self, change: AccessChange) -> tuple[Outcome, int]:
         """Make a change, and wait until all workers judge by it.

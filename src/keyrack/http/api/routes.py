@@ -143,6 +143,12 @@ _IF_NONE_MATCH: Final = Parameter(
     "Only if the key is at none of these ETags; `*`: if it is missing.",
     "header",
 )
+_IF_TOKEN: Final = Parameter(
+    "If-Match",
+    _TAG_SCHEMA,
+    "Only if nobody has changed the token since an answer had this ETag.",
+    "header",
+)
 _RANGE: Final = Parameter(
     "Range",
     {"type": "string", "examples": ["bytes=0-1023", "bytes=-100"]},
@@ -174,6 +180,9 @@ _MADE: Final = """$(sed -E 's/.*"id":"([^"]+)".*/\\1/' made.json)"""
 """The id of the token that the example of making one has made."""
 _CHANGES: Final = (
     "bad-json", "unsupported-media-type", "cross-site", "store-full", "bad-token",
+)  # fmt: skip
+_ONE_TOKEN: Final = (
+    "token-not-found", "token-in-file", "bad-condition", "precondition-failed", "unavailable",
 )  # fmt: skip
 _PREFIX: Final = Parameter("prefix", _STRING, "Only keys that begin with this.")
 
@@ -795,7 +804,7 @@ _TABLE: Final = (
                 "This answer is the only one that has the token's text.",
                 f"localhost:8088/v1/auth/tokens {_SEND_JSON} "
                 '-d \'{"name":"ci","rules":["all keys:ci/*"],"ttl":86400}\' | tee made.json',
-                (Reaction(201, "Made.", Shape(_JSON, TokenMade), ("Location",)),),
+                (Reaction(201, "Made.", Shape(_JSON, TokenMade), ("Location", "ETag")),),
                 _CHANGES,
                 (),
                 Shape(_JSON, TokenRequest),
@@ -808,7 +817,14 @@ _TABLE: Final = (
                 "Show a token",
                 "With all its rules, in the order of decision.",
                 f"localhost:8088/v1/auth/tokens/{_MADE}",
-                (Reaction(200, "The token, without its secret.", Shape(_JSON, TokenShown)),),
+                (
+                    Reaction(
+                        200,
+                        "The token, without its secret. One of the file has no ETag.",
+                        Shape(_JSON, TokenShown),
+                        ("ETag",),
+                    ),
+                ),
                 ("token-not-found",),
                 (),
                 None,
@@ -819,15 +835,23 @@ _TABLE: Final = (
                 "PATCH",
                 "/v1/auth/tokens/{key}",
                 "Change a token",
-                "A merge patch of `name`, `policies`, `rules`, `expires`, `disabled`, `rate`.",
+                "A merge patch of `name`, `policies`, `rules`, `expires`, `disabled`, `rate`, "
+                "`watches`, `from`. What others change at the same time stays.",
                 f"-X PATCH localhost:8088/v1/auth/tokens/{_MADE} "
                 "-H 'Content-Type: application/merge-patch+json' -d '{\"disabled\":true}'",
                 (
-                    Reaction(200, "Changed; every worker judges by it.", Shape(_JSON, TokenShown)),
-                    Reaction(202, "Changed; some worker is stuck.", Shape(_JSON, TokenShown)),
+                    Reaction(
+                        200,
+                        "Changed; every worker judges by it.",
+                        Shape(_JSON, TokenShown),
+                        ("ETag",),
+                    ),
+                    Reaction(
+                        202, "Changed; some worker is stuck.", Shape(_JSON, TokenShown), ("ETag",)
+                    ),
                 ),
-                (*_CHANGES, "token-not-found", "token-in-file", "last-admin"),
-                (),
+                (*_CHANGES, *_ONE_TOKEN, "last-admin"),
+                (_IF_TOKEN,),
                 Shape("application/merge-patch+json", TokenChange),
                 tokens.change,
             ),
@@ -839,9 +863,9 @@ _TABLE: Final = (
                 "Id and rights stay. The present secret counts for `overlap` seconds more.",
                 f"localhost:8088/v1/auth/tokens/{_MADE}/rotate {_SEND_JSON} "
                 "-d '{\"overlap\":60}'",
-                (Reaction(200, "The new text.", Shape(_JSON, TokenMade)),),
-                (*_CHANGES, "token-not-found", "token-in-file"),
-                (),
+                (Reaction(200, "The new text.", Shape(_JSON, TokenMade), ("ETag",)),),
+                (*_CHANGES, *_ONE_TOKEN),
+                (_IF_TOKEN,),
                 Shape(_JSON, RotateRequest),
                 tokens.rotate,
             ),
@@ -854,8 +878,8 @@ _TABLE: Final = (
                 "requests have ended.",
                 f"-X DELETE localhost:8088/v1/auth/tokens/{_MADE}",
                 _DONE,
-                ("cross-site", "store-full", "token-not-found", "token-in-file", "last-admin"),
-                (),
+                ("cross-site", "store-full", *_ONE_TOKEN, "last-admin"),
+                (_IF_TOKEN,),
                 None,
                 tokens.revoke,
             ),

@@ -37,6 +37,8 @@ class TokenChange(Body):
     expires: Moment | UnsetType | None = UNSET
     disabled: bool | UnsetType | None = UNSET
     rate: RateText | UnsetType | None = UNSET
+    watches: Watches | UnsetType | None = UNSET
+    sources: list[str] | UnsetType | None = msgspec.field(name="from", default=UNSET)
 
 
 class TokenShown(Struct):

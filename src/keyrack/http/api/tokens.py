@@ -27,10 +27,11 @@ from keyrack.access.model import (
     shown_moment,
 )
 from keyrack.access.rules import DECISIONS, Scope, Verb
-from keyrack.engines.contract import MAX_TOKEN_BYTES, Refusal
+from keyrack.engines.contract import MAX_TOKEN_BYTES, Refusal, Why
 from keyrack.http.access_control import AccessChange
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec
+from keyrack.http.api.codec import etag
 from keyrack.http.api.keys import refused
 from keyrack.http.api.token_model import (
     CheckRequest,
@@ -55,13 +56,16 @@ from keyrack.http.problems import Problem
 from keyrack.http.tick import JSON_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from keyrack.access.table import Known, Table
     from keyrack.http.access_control import AccessControl
+    from keyrack.http.answer import Headers
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
+_ATTEMPTS: Final = 8
+_SOON: Final = ((b"Retry-After", b"1"),)
 _NONE: Final[frozenset[bytes]] = frozenset()
 _PAGE: Final = frozenset((b"after", b"limit"))
 _TOKENS: Final = b"/v1/auth/tokens/"
@@ -78,6 +82,14 @@ _decode_rotate: Final = msgspec.json.Decoder(RotateRequest).decode
 _decode_policy: Final = msgspec.json.Decoder(PolicyRequest).decode
 _decode_check: Final = msgspec.json.Decoder(CheckRequest).decode
 _decode_ticket: Final = msgspec.json.Decoder(TicketRequest).decode
+
+
+_EMPTY: Final = {"policies": (), "rules": (), "sources": (), "disabled": False, "name": ""}
+"""What a member becomes that is null in a patch; all others are None then."""
+
+
+class _Overtaken(Exception):
+    """Raised where somebody else has changed a token since it was looked at."""
 
 
 # Tokens
@@ -111,10 +123,11 @@ async def create(request: Request, context: Context) -> Answer:
             created_by=request.grant.identity.key,
         ),
     )
-    await _make(access, AccessChange().put_token(token, new=True))
+    await _make(access, AccessChange().add_token(token))
     shown = _shown(access, token, "store")
     location = (b"Location", _TOKENS + made.id.encode())
-    return _json(TokenMade(token=made.text, **msgspec.structs.asdict(shown)), 201, location)
+    body = TokenMade(token=made.text, **msgspec.structs.asdict(shown))
+    return _json(body, 201, location, *_tag(token))
 
 
 async def list_tokens(request: Request, context: Context) -> Answer:
@@ -133,48 +146,105 @@ async def show(request: Request, context: Context) -> Answer:
     codec.parameters(request.query, _NONE)
     access, table = _controlled(context)
     known = _named(request, table)
-    return _json(_shown(access, known.token, known.source, decides=True))
+    tag = _tag(known.token) if known.source == "store" else ()
+    return _json(_shown(access, known.token, known.source, decides=True), 200, *tag)
 
 
 async def change(request: Request, context: Context) -> Answer:
     """`PATCH /v1/auth/tokens/{id}`: change members; those that are null go."""
     codec.parameters(request.query, _NONE)
-    access, table = _controlled(context)
-    known = _changeable(request, table)
     if (request.head.content_type or b"").split(b";")[0].strip().lower() != _MERGE_PATCH:
         raise Problem("unsupported-media-type", "Send the patch as `application/merge-patch+json`.")
-    token = _checked(table, _patched(known.token, codec.decoded(request.body, _decode_change)))
-    if table.rights_of(known.token).admin and not (
-        table.rights_of(token).admin and not token.disabled and not _is_over(token)
-    ):
-        _refuse_last(table, token.id)
-    pending = await _make(access, AccessChange().put_token(token))
-    return _json(_shown(access, token, "store", decides=True), 202 if pending else 200)
+    asked = codec.decoded(request.body, _decode_change)
+
+    def changed(table: Table, before: Token) -> Token:
+        token = _checked(table, _patched(before, asked))
+        if table.rights_of(before).admin and not (
+            table.rights_of(token).admin and not token.disabled and not _is_over(token)
+        ):
+            _refuse_last(table, token.id)
+        return token
+
+    access, token, pending = await _replace(request, context, changed)
+    shown = _shown(access, token, "store", decides=True)
+    return _json(shown, 202 if pending else 200, *_tag(token))
 
 
 async def rotate(request: Request, context: Context) -> Answer:
     """`POST /v1/auth/tokens/{id}/rotate`: another secret; the present one counts for a while."""
     codec.parameters(request.query, _NONE)
-    access, table = _controlled(context)
     if request.head.idempotency_key is not None:
         raise Problem("bad-parameter", "No Idempotency-Key here: the answer must not be kept.")
-    known = _changeable(request, table)
     asked = codec.read_json(request, _decode_rotate) if request.body else RotateRequest()
-    made = tokens.new(known.token.id)
-    token = rotated(known.token, made.hash, asked.overlap, time.time())
-    await _make(access, AccessChange().put_token(token))
+    made = tokens.new(_token_id(request))
+
+    def changed(_: Table, before: Token) -> Token:
+        return rotated(before, made.hash, asked.overlap, time.time())
+
+    access, token, _ = await _replace(request, context, changed)
     shown = _shown(access, token, "store")
-    return _json(TokenMade(token=made.text, **msgspec.structs.asdict(shown)))
+    body = TokenMade(token=made.text, **msgspec.structs.asdict(shown))
+    return _json(body, 200, *_tag(token))
 
 
 async def revoke(request: Request, context: Context) -> Answer:
     """`DELETE /v1/auth/tokens/{id}`: when this is answered with 204, no worker lets it in."""
     codec.parameters(request.query, _NONE)
-    access, table = _controlled(context)
-    known = _changeable(request, table)
-    if table.rights_of(known.token).admin:
-        _refuse_last(table, known.token.id)
-    return _done(await _make(access, AccessChange().drop_token(known.token.id)))
+
+    def changed(table: Table, before: Token) -> None:
+        if table.rights_of(before).admin:
+            _refuse_last(table, before.id)
+
+    return _done(await _attempt(request, context, changed))
+
+
+async def _replace(
+    request: Request, context: Context, changed: Callable[[Table, Token], Token]
+) -> tuple[AccessControl, Token, int]:
+    """Change a token; return it, and how many workers have not said that they know."""
+    made: list[Token] = []
+
+    def change(table: Table, before: Token) -> Token:
+        after = msgspec.structs.replace(changed(table, before), serial=before.serial + 1)
+        made.append(after)
+        return after
+
+    pending = await _attempt(request, context, change)
+    access, _ = _controlled(context)
+    return access, made[-1], pending
+
+
+async def _attempt(
+    request: Request, context: Context, changed: Callable[[Table, Token], Token | None]
+) -> int:
+    """Make a token what `changed` returns, or remove it where that is None.
+
+    Where somebody else changes it meanwhile it is looked at anew: what they did stays, and an
+    If-Match that named what was before it fails.
+    """
+    for _ in range(_ATTEMPTS):
+        access, table = _controlled(context)
+        before = _changeable(request, table).token
+        _demand_tag(request, before)
+        after = changed(table, before)
+        change = AccessChange()
+        change = change.drop_token(before) if after is None else change.replace_token(before, after)
+        try:
+            return await _make(access, change)
+        except _Overtaken:
+            await access.catch_up()
+    raise Problem("unavailable", "Others change this token all the time. Try again.", _SOON)
+
+
+def _tag(token: Token) -> Headers:
+    return ((b"ETag", etag(token.serial + 1)),)
+
+
+def _demand_tag(request: Request, token: Token) -> None:
+    condition = request.head.condition
+    if condition is not None and not condition.holds(token.serial + 1):
+        detail = "The token is at another ETag; this answer carries it."
+        raise Problem("precondition-failed", detail, _tag(token))
 
 
 # Policies
@@ -344,6 +414,8 @@ async def _make(access: AccessControl, made: AccessChange) -> int:
         )
     outcome, pending = await access.make(made)
     if isinstance(outcome, Refusal):
+        if outcome.why is Why.CONDITION:
+            raise _Overtaken
         raise refused(outcome)
     return pending
 
@@ -441,7 +513,7 @@ def _patched(token: Token, asked: TokenChange) -> Token:
         changes["expires"] = _value(moment_of, changes["expires"])
     if "rate" in changes and changes["rate"] is not None:
         changes["rate"] = _value(rate_of, changes["rate"])
-    for name, empty in (("policies", ()), ("rules", ()), ("disabled", False), ("name", "")):
+    for name, empty in _EMPTY.items():
         if name in changes and changes[name] is None:
             changes[name] = empty
     return msgspec.structs.replace(token, **changes)
