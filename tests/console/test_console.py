@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     Open: TypeAlias = Callable[..., Page]
     Put: TypeAlias = Callable[..., str]
 
-VIEWS = ("keys", "seed", "live", "replay", "metrics", "locks", "bulk", "tokens", "info")
+VIEWS = ("keys", "seed", "live", "replay", "metrics", "busy", "locks", "bulk", "tokens", "info")
 
 
 def test_set_and_get_are_the_two_requests_of_the_first_curl(open_tab: Open, server: Server) -> None:
@@ -377,6 +377,35 @@ def test_all_of_it_is_small_and_its_files_may_be_kept_for_ever(server: Server) -
         total += len(answer.body)
     assert total < 60_000
     assert server.ask("GET", "/console/0123456789abcdef/main.js").status == 404
+
+
+def test_what_is_hot_big_slow_and_connected_is_shown(open_tab: Open) -> None:
+    with Server("--slow", "1", workers=1) as server:
+        for number in range(3):
+            server.put(f"busy/{number}", b"x" * (number + 1) * 1000)
+        page = open_tab("#/busy", port=server.port)
+        page.get_by_role("button", name="Look through all keys").click()
+        expect(page.get_by_role("region", name="Big keys")).to_contain_text("busy/2")
+        expect(page.get_by_role("region", name="Big folders")).to_contain_text("busy/")
+        page.get_by_role("button", name="Look for 5 seconds").click()
+        for _ in range(20):
+            server.ask("GET", "/get/busy/1")
+            page.wait_for_timeout(100)
+        expect(page.get_by_role("region", name="Hot keys")).to_contain_text("busy/1")
+        with server.connect() as other:
+            other.ask(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nUser-Agent: other/1\r\n\r\n")
+            slow, clients = page.get_by_role("button", name="Refresh").all()
+            slow.click()
+            # The look at hot keys took five seconds.
+            expect(page.get_by_role("region", name="Slow requests")).to_contain_text("hot")
+            clients.click()
+            row = page.get_by_role("region", name="Who is connected").get_by_role("row")
+            row.filter(has_text="other/1").get_by_role("button").click()
+            page.get_by_role("dialog").get_by_role("button", name="End").click()
+            expect(row.filter(has_text="other/1")).to_have_count(0)
+        page.get_by_role("button", name="Forget them").click()
+        expect(page.get_by_text("None.")).to_be_visible()
+        page.close()
 
 
 def test_the_reference_is_searched_and_its_requests_are_tried(

@@ -10,7 +10,7 @@ import { announcer, CopyButton, Countdown, Dialog, ProblemBox, useSeconds, useSi
  * @param {string} path
  * @param {any[]} inputs
  */
-function useAnswer(path, inputs) {
+export function useAnswer(path, inputs) {
   const [state, setState] = useState(/** @type {{found: any, problem: any}} */ ({ found: null, problem: null }));
   useSignal((signal) => {
     askJson("GET", path, undefined, { signal }).then((found) => setState({ found, problem: null }), (problem) => signal.aborted || setState({ found: null, problem }));
@@ -49,7 +49,7 @@ async function breakLock(name) {
 }
 
 /** A button that does something and says when that failed. @param {any} given */
-function Act({ label, act, done, danger = false }) {
+export function Act({ label, act, done, danger = false }) {
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [busy, setBusy] = useState(false);
   const press = async () => {

@@ -3,6 +3,7 @@
 import { html, render, useEffect, useErrorBoundary, useState } from "./vendor/preact.js";
 import { access, askJson, onAccess, setToken, token } from "./api.js";
 import { Bulk, Info, Locks, Tokens } from "./admin.js";
+import { Busy } from "./busy.js";
 import { CopyAs } from "./copy.js";
 import { Replay } from "./history.js";
 import { Live } from "./live.js";
@@ -12,7 +13,7 @@ import { SetAndGet } from "./seed.js";
 import { Keys } from "./tree.js";
 import { Editor, inField, ValueView } from "./value.js";
 
-const VIEWS = { keys: "Keys", seed: "Set and get", live: "Live", replay: "Replay", metrics: "Metrics", locks: "Locks", bulk: "Bulk", tokens: "Tokens", info: "Info" };
+const VIEWS = { keys: "Keys", seed: "Set and get", live: "Live", replay: "Replay", metrics: "Metrics", busy: "Busy", locks: "Locks", bulk: "Bulk", tokens: "Tokens", info: "Info" };
 const EDITING = "keyrack-editing";
 const SCHEME = "keyrack-scheme";
 
@@ -113,6 +114,7 @@ function App() {
       ${here.view === "live" && html`<${Live} key=${`${version} ${here.prefix}`} prefix=${here.prefix} go=${go} />`}
       ${here.view === "replay" && html`<${Replay} key=${`${version} ${here.prefix}`} prefix=${here.prefix} go=${go} />`}
       ${here.view === "metrics" && html`<${Metrics} key=${version} />`}
+      ${here.view === "busy" && html`<${Busy} key=${version} />`}
       ${here.view === "locks" && html`<${Locks} key=${version} />`}
       ${here.view === "bulk" && html`<${Bulk} />`}
       ${here.view === "tokens" && html`<${Tokens} key=${version} who=${who} />`}
