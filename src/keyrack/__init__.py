@@ -11,9 +11,10 @@ if TYPE_CHECKING:  # checkers know this name; importing `typing` takes half as l
     from typing import Any
 
     from keyrack.client import *  # noqa: F403 - the same names, for type checkers
-    from keyrack.private import OpenFailed as OpenFailed
-    from keyrack.private import OwnClient as OwnClient
-    from keyrack.private import open_store as open  # noqa: F401 - for type checkers
+    from keyrack.inprocess.client import AlreadyOpen as AlreadyOpen
+    from keyrack.inprocess.client import OpenFailed as OpenFailed
+    from keyrack.inprocess.client import OwnClient as OwnClient
+    from keyrack.inprocess.client import open_store as open  # noqa: F401 - for type checkers
 
 __version__ = "0.1.0"
 
@@ -62,15 +63,20 @@ _CLIENT = frozenset(
 """What `keyrack.client` offers; a test compares."""
 
 
-_PRIVATE = {"open": "open_store", "OpenFailed": "OpenFailed", "OwnClient": "OwnClient"}
+_INPROCESS = {
+    "open": "open_store",
+    "AlreadyOpen": "AlreadyOpen",
+    "OpenFailed": "OpenFailed",
+    "OwnClient": "OwnClient",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Return a name of the client, or of a store of one's own."""
     from importlib import import_module
 
-    if name in _PRIVATE:
-        return getattr(import_module("keyrack.private"), _PRIVATE[name])
+    if name in _INPROCESS:
+        return getattr(import_module("keyrack.inprocess.client"), _INPROCESS[name])
     if name in _CLIENT:
         return getattr(import_module("keyrack.client"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

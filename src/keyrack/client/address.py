@@ -8,6 +8,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 if TYPE_CHECKING:
     import ssl
 
+    from keyrack.client.local_service import LocalService
+
 DEFAULT_URL: Final = "http://127.0.0.1:8088"
 _PORTS: Final = {"http": 80, "https": 443}
 _DEFAULT_PORT: Final = 8088
@@ -22,12 +24,15 @@ class Endpoint(NamedTuple):
     root: str = ""
     uds: str | None = None
     tls: ssl.SSLContext | None = None
+    local: LocalService | None = None
+    """The service itself, where it is in this process."""
 
     @property
     def authority(self) -> str:
         """What the Host field says."""
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.uds is not None else f"{host}:{self.port}"
+        has_port = self.uds is None and self.local is None
+        return f"{host}:{self.port}" if has_port else host
 
 
 def address(url: str, uds: str | None = None, tls: ssl.SSLContext | None = None) -> Endpoint:

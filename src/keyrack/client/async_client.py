@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from keyrack.client.config import RequestEvent
+    from keyrack.client.address import Endpoint
+    from keyrack.client.config import Config, RequestEvent
     from keyrack.client.serializers import Serializer
 
 
@@ -34,7 +35,7 @@ class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncServiceCommands):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Endpoint | None = None,
         *,
         token: str | None = None,
         uds: str | None = None,
@@ -62,7 +63,7 @@ class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncServiceCommands):
         )
         self.endpoint = config.address
         """Where it connects to."""
-        super().__init__(AsyncSender(config), KeyCalls(config.requests, config.serializer))
+        super().__init__(_sender(config), KeyCalls(config.requests, config.serializer))
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> AsyncClient:
@@ -90,3 +91,13 @@ class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncServiceCommands):
         The next request opens another.
         """
         await self._sender.close()
+
+
+def _sender(config: Config) -> AsyncSender:
+    if config.address.local is None:
+        return AsyncSender(config)
+    from keyrack.client.local_async_sending import (
+        LocalAsyncSender,
+    )  # for those who open a store of their own
+
+    return LocalAsyncSender(config, config.address.local)

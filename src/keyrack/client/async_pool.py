@@ -282,7 +282,9 @@ async def connect(
     """Open a connection. Raises `Unreachable`."""
     try:
         async with asyncio.timeout(min(deadline - time.monotonic(), connect_timeout)):
-            if address.uds is not None:
+            if address.local is not None:
+                _, protocol = await loop.create_connection(kind, sock=address.local.connect())
+            elif address.uds is not None:
                 _, protocol = await loop.create_unix_connection(kind, address.uds)
             else:
                 _, protocol = await loop.create_connection(

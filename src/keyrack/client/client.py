@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
-    from keyrack.client.config import RequestEvent
+    from keyrack.client.address import Endpoint
+    from keyrack.client.config import Config, RequestEvent
     from keyrack.client.serializers import Serializer
 
 
@@ -34,7 +35,7 @@ class Client(KeyCommands, ManyCommands, ServiceCommands):
 
     def __init__(
         self,
-        url: str | None = None,
+        url: str | Endpoint | None = None,
         *,
         token: str | None = None,
         uds: str | None = None,
@@ -62,7 +63,7 @@ class Client(KeyCommands, ManyCommands, ServiceCommands):
         )
         self.endpoint = config.address
         """Where it connects to."""
-        super().__init__(Sender(config), KeyCalls(config.requests, config.serializer))
+        super().__init__(_sender(config), KeyCalls(config.requests, config.serializer))
 
     @classmethod
     def from_url(cls, url: str, **options: Any) -> Client:
@@ -87,6 +88,14 @@ class Client(KeyCommands, ManyCommands, ServiceCommands):
     def close(self) -> None:
         """Close the connections. The next request opens another."""
         self._sender.pool.close()
+
+
+def _sender(config: Config) -> Sender:
+    if config.address.local is None:
+        return Sender(config)
+    from keyrack.client.local_sending import LocalSender  # for those who open a store of their own
+
+    return LocalSender(config, config.address.local)
 
 
 def from_url(url: str, **options: Any) -> Client:

@@ -59,7 +59,7 @@ class Config(NamedTuple):
 
 
 def configured(
-    url: str | None,
+    url: str | Endpoint | None,
     token: str | None,
     uds: str | None,
     timeout: float,
@@ -81,7 +81,9 @@ def configured(
         if serializer != "auto":
             raise ValueError(f'serializer is "auto" or an object, not {serializer!r}.')
         serializer = AUTO
-    where = address(url or os.environ.get("KEYRACK_URL") or DEFAULT_URL, uds, tls)
+    where = url
+    if not isinstance(where, Endpoint):
+        where = address(where or os.environ.get("KEYRACK_URL") or DEFAULT_URL, uds, tls)
     token = token if token is not None else os.environ.get("KEYRACK_TOKEN")
     requests = Requests(where.authority, where.root, token, prefix)
     return Config(

@@ -199,6 +199,8 @@ def _is_readable(sock: socket.socket) -> bool:
 def _connected(address: Endpoint, seconds: float) -> socket.socket:
     """Open a connection. Raises `Unreachable`."""
     try:
+        if address.local is not None:
+            return address.local.connect()
         if address.uds is not None:
             return _unix(address.uds, seconds)
         sock = socket.create_connection((address.host, address.port), seconds)

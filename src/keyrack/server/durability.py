@@ -29,6 +29,7 @@ from keyrack.engines.embedded.shared_words import open_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from keyrack.engines.embedded.directory import StoreDirectory
     from keyrack.settings import Settings
@@ -114,12 +115,13 @@ class Durability:
         self._is_gone = False
         self._is_unread = False
         self._last_was_taken = False
+        self._engine: EmbeddedEngine | None = None
 
     def start(self) -> None:
         """Fill the store if that is needed, and say what was found. Raises `StoreError`."""
         data = self._kept.data
         try:
-            with contextlib.closing(self._open()) as engine:
+            with self._open() as engine:
                 group_sync = engine.group_sync() if self._kept.strict else None
                 started = start(engine.database, data, self._settings.snapshot_keep, group_sync)
                 if group_sync is not None:
@@ -134,8 +136,14 @@ class Durability:
         for trouble in started.troubles:
             _log.error("%s", trouble)
 
-    def _open(self) -> EmbeddedEngine:
-        return open_store(self._settings, self._directory, self._kept)
+    def use(self, engine: EmbeddedEngine) -> None:
+        """Take snapshots of a store that this very process has open, and leave it open."""
+        self._engine = engine
+
+    def _open(self) -> AbstractContextManager[EmbeddedEngine]:
+        if self._engine is not None:
+            return contextlib.nullcontext(self._engine)
+        return contextlib.closing(open_store(self._settings, self._directory, self._kept))
 
     # While the service runs
 
@@ -145,21 +153,30 @@ class Durability:
 
     def look(self, counters: Counters, become_child: Callable[[], None]) -> None:
         """Have a snapshot taken if it is time; `become_child` lets go of what it has no use for."""
+        work = None if self._child else self.due(counters)
+        if work is not None:
+            self._begin(become_child, work)
+
+    def due(self, counters: Counters) -> Callable[[], None] | None:
+        """Return what is to be done now, None for nothing; `conclude` when it is done.
+
+        What it returns raises `StoreError`, `OSError` or `lmdb.Error` where it cannot be done.
+        """
         now = time.monotonic()
-        if self._child or now < self._rest_until or not self._owns():
-            return
+        if now < self._rest_until or not self._owns():
+            return None
         self._ticket = counters.snapshots.wanted
         if not self._is_present():
-            self._conclude(counters, False)
-            return
+            self.conclude(counters, False)
+            return None
         if self._is_unread:
             self._is_unread = False
-            self._begin(become_child, self._read_newest)
-            return
+            return self._read_newest
         self._look_for_journal()
         wanted = self._ticket > self._answered
         if wanted or now >= self._due or self._words.broken or self._journal_is_long():
-            self._begin(become_child, self._take)
+            return self._take
+        return None
 
     def _owns(self) -> bool:
         """Tell whether the data directory is this service's: it may yet be an earlier one's."""
@@ -260,7 +277,7 @@ class Durability:
                 os._exit(code)
 
     def _take(self, gently: bool = True, damaged: str | None = None) -> None:
-        with contextlib.closing(self._open()) as engine:
+        with self._open() as engine:
             database = engine.database
             changed = database.changed_since_snapshot() or self._words.broken
             if not (changed or damaged is not None):
@@ -288,9 +305,10 @@ class Durability:
         if not pid or pid != self._child:
             return
         self._child = 0
-        self._conclude(counters, status == 0)
+        self.conclude(counters, status == 0)
 
-    def _conclude(self, counters: Counters, taken: bool) -> None:
+    def conclude(self, counters: Counters, taken: bool) -> None:
+        """Note that what was due is done, or could not be."""
         self._last_was_taken = taken
         self._answered = self._ticket
         counters.snapshots.answer(self._ticket, taken)
@@ -313,17 +331,20 @@ class Durability:
         if not self._owns():
             return True  # it is a successor's
         self._last_was_taken = False
-        self._begin(lambda: None, self._end)
+        self._begin(lambda: None, self.end)
         self._wait(counters)
         if not self._last_was_taken:
             _log.error("what was changed since the last snapshot may not be on the disk")
         return self._last_was_taken
 
-    def _end(self) -> None:
-        """Bring what is not there yet to the disk, in a process of its own."""
+    def end(self) -> None:
+        """Bring what is not there yet to the disk, when nobody writes any more.
+
+        Raises `StoreError`, `OSError` or `lmdb.Error`.
+        """
         if not self._kept.strict:
             self._take(gently=False)
-        with contextlib.closing(self._open()) as engine:
+        with self._open() as engine:
             note_end(engine.database, self._kept.data)
 
     def _wait(self, counters: Counters) -> None:

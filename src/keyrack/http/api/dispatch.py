@@ -79,27 +79,32 @@ async def serve(request: Request, resource: Resource, context: Context) -> Reply
     Nothing escapes: a failure is an answer too.
     """
     try:
-        if request.method == b"OPTIONS":
-            return _options(request, resource)
-        route = admitted(request, resource)
-        fields = _ticketed(request, route, context.gate)
-        rights.judge(route.name, request)
-        fields += context.meter(request)
-        if route.body is not None:
-            _refuse_coded(request)
-        if route.writes:
-            _refuse_ignored(request, route)
-        if route.serve is None:
-            codec.parameters(request.query, _known_parameters(route))
-            return None
-        reply = await route.serve(request, context)
-        if fields and isinstance(reply, Answer | Stream):
-            reply = reply._replace(headers=(*reply.headers, *fields))
-        if request.head.idempotency_key is None or type(reply) is not PendingWrite:
-            return reply
-        return _remembered(request, reply, context)
+        return await serve_or_raise(request, resource, context)
     except Exception as error:
         return problems.answer_to(error, request.path)
+
+
+async def serve_or_raise(request: Request, resource: Resource, context: Context) -> Reply | None:
+    """Do what `serve` does, and let failures escape: `Problem` for what is refused."""
+    if request.method == b"OPTIONS":
+        return _options(request, resource)
+    route = admitted(request, resource)
+    fields = _ticketed(request, route, context.gate)
+    rights.judge(route.name, request)
+    fields += context.meter(request)
+    if route.body is not None:
+        _refuse_coded(request)
+    if route.writes:
+        _refuse_ignored(request, route)
+    if route.serve is None:
+        codec.parameters(request.query, _known_parameters(route))
+        return None
+    reply = await route.serve(request, context)
+    if fields and isinstance(reply, Answer | Stream):
+        reply = reply._replace(headers=(*reply.headers, *fields))
+    if request.head.idempotency_key is None or type(reply) is not PendingWrite:
+        return reply
+    return _remembered(request, reply, context)
 
 
 def _options(request: Request, resource: Resource) -> Answer:
