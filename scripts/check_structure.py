@@ -5,7 +5,8 @@
 The rules:
 
 - No import cycle. Imports for types alone and imports inside functions count: a design that needs
-  them is circular too. Only the package's own `__init__` may import on demand what it offers.
+  them is circular too. Only the package's own `__init__` may import on demand what it offers, and
+  say so to type checkers.
 - Packages depend on each other in one direction, as `FORBIDDEN` says.
 - A class has at most 20 attributes and 30 methods. One that needs more gives its reason behind the
   class statement: `class Name:  # structure: why`.
@@ -41,6 +42,10 @@ FORBIDDEN: Final = (
     ("client", "engines"),
     ("client", "http"),
     ("client", "server"),
+    ("client", "inprocess"),
+    ("engines", "inprocess"),
+    ("http", "inprocess"),
+    ("server", "inprocess"),
 )
 """The package on the left does not import the one on the right, at run time or for types."""
 
@@ -86,7 +91,7 @@ def imports_of(module: Module, known: Mapping[str, Module]) -> set[str]:
     """Return the modules of the package that `module` imports, anywhere in it."""
     found: set[str] = set()
     offers = module.is_package and "." not in module.name
-    for node in _top_level(module.tree.body) if offers else ast.walk(module.tree):
+    for node in _at_once(module.tree.body) if offers else ast.walk(module.tree):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -156,6 +161,15 @@ def problems(root: Path) -> list[str]:
         *_private_overrides(classes),
         *_names_used_twice(classes),
     ]
+
+
+def _at_once(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:
+    """Yield what a module runs when it is imported, but for what is for type checkers."""
+    return _top_level([one for one in body if not _is_for_types(one)])
+
+
+def _is_for_types(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
 
 
 def _top_level(body: Iterable[ast.stmt]) -> Iterator[ast.stmt]:

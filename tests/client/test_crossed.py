@@ -28,6 +28,12 @@ KEYS = [f"mine-{number}" for number in range(64)]
 
 
 @pytest.fixture
+def where(url: str) -> str:
+    """Only a service: this is about connections."""
+    return url
+
+
+@pytest.fixture
 def filled(sync: Client) -> None:
     for key in KEYS:
         sync.set(key, key)

@@ -15,6 +15,12 @@ PAGE = Path(__file__).parents[2] / "docs" / "python.md"
 BLOCKS = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture
+def where(url: str) -> str:
+    """A service: the page opens a store of its own itself."""
+    return url
+
+
 @pytest.mark.timeout(120)
 def test_the_examples_for_python_run(
     url: str, sync: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

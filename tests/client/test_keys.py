@@ -13,7 +13,7 @@ import keyrack
 from keyrack import UNCHANGED, Conflict, NotFound, Refused, TooLarge, Unreadable
 
 if TYPE_CHECKING:
-    from client_support import Asked
+    from client_support import Asked, Where
 
     from keyrack import Client
 
@@ -147,8 +147,8 @@ def test_a_value_beyond_the_limit_says_the_limit(client: Asked, key: str) -> Non
     assert client.get(key) == value
 
 
-def test_a_prefix_is_put_before_keys(url: str, sync: Client, key: str) -> None:
-    with keyrack.Client(url, prefix=f"{key}/ü ") as inner:
+def test_a_prefix_is_put_before_keys(where: Where, sync: Client, key: str) -> None:
+    with keyrack.client_of(where, prefix=f"{key}/ü ") as inner:
         inner.set("a", "v")
         assert inner.get("a") == "v"
     assert sync.get(f"{key}/ü a") == "v"

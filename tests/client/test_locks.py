@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_support import Asked, Scripted, answer, read_request
+from client_support import Asked, Scripted, Where, answer, client_of, read_request
 
 from keyrack import AsyncClient, Client, LockHeld, LockLost
 
@@ -50,9 +50,9 @@ def test_a_block_holds_a_lock_and_gives_it_back(sync: Client, key: str) -> None:
         pass
 
 
-def test_an_async_block_does_the_same(url: str, key: str) -> None:
+def test_an_async_block_does_the_same(where: Where, key: str) -> None:
     async def main() -> None:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(where) as client:
             async with client.lock(key) as lock:
                 lock.check()
                 with pytest.raises(LockHeld):
@@ -64,8 +64,8 @@ def test_an_async_block_does_the_same(url: str, key: str) -> None:
 
 
 @pytest.mark.timing
-def test_a_lock_is_waited_for(client: Asked, url: str, key: str) -> None:
-    with Client(url) as other:
+def test_a_lock_is_waited_for(client: Asked, where: Where, key: str) -> None:
+    with client_of(where) as other:
         held = other.lock(key, ttl=30)
         held.acquire()
         timer = threading.Timer(0.5, held.release)
@@ -79,8 +79,8 @@ def test_a_lock_is_waited_for(client: Asked, url: str, key: str) -> None:
 
 
 @pytest.mark.timing
-def test_waiting_for_a_lock_comes_to_an_end(client: Asked, url: str, key: str) -> None:
-    with Client(url) as other, other.lock(key, ttl=30):
+def test_waiting_for_a_lock_comes_to_an_end(client: Asked, where: Where, key: str) -> None:
+    with client_of(where) as other, other.lock(key, ttl=30):
         began = time.monotonic()
         with pytest.raises(LockHeld):
             acquired(client, key, wait=1)
@@ -97,9 +97,9 @@ def test_a_lock_lasts_longer_than_its_ttl_because_it_is_renewed(sync: Client, ke
 
 
 @pytest.mark.timing
-def test_an_async_lock_is_renewed(url: str, key: str) -> None:
+def test_an_async_lock_is_renewed(where: Where, key: str) -> None:
     async def main() -> None:
-        async with AsyncClient(url) as client, client.lock(key, ttl=1.5) as lock:
+        async with AsyncClient(where) as client, client.lock(key, ttl=1.5) as lock:
             await asyncio.sleep(2.5)
             assert lock.held
 
@@ -140,12 +140,12 @@ def test_a_lock_that_is_not_renewed_is_lost_and_its_block_says_so(sync: Client, 
 
 
 def test_a_lock_that_was_taken_away_is_lost_at_the_next_renewal(
-    client: Asked, url: str, key: str
+    client: Asked, where: Where, key: str
 ) -> None:
     lock = acquired(client, key, ttl=30, renew=False)
     client.finished(lock.renew())
     assert lock.held
-    with Client(url) as other:
+    with client_of(where) as other:
         other._send(lock.release_call())
     with pytest.raises(LockLost):
         client.finished(lock.renew())
@@ -163,13 +163,13 @@ def test_what_a_block_raises_comes_before_what_became_of_its_lock(sync: Client, 
 
 
 def test_a_batch_is_refused_when_a_lock_is_not_held_any_more(
-    sync: Client, url: str, key: str
+    sync: Client, where: Where, key: str
 ) -> None:
     def block() -> None:
         with sync.lock(key) as lock, sync.batch() as batch:
             batch.check_lock(lock)
             batch.set(f"{key}/v", "v")
-            with Client(url) as other:
+            with client_of(where) as other:
                 other._send(lock.release_call())
 
     with pytest.raises(LockLost, match="nothing was done"):

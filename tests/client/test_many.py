@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
-from client_support import KINDS, Asked, asked
+from client_support import KINDS, Asked, Where, asked, client_of
 
 import keyrack
 from keyrack import (
@@ -88,18 +88,18 @@ def test_more_bytes_than_a_batch_takes_are_cut(client: Asked, key: str) -> None:
     client.delete_prefix(f"{key}/")
 
 
-def test_a_get_of_many_is_one_moment(url: str, key: str) -> None:
+def test_a_get_of_many_is_one_moment(where: Where, key: str) -> None:
     stop = threading.Event()
 
     def write() -> None:
-        with Client(url) as writer:
+        with client_of(where) as writer:
             number = 0
             while not stop.is_set():
                 number += 1
                 writer.set_many({f"{key}/a": number, f"{key}/b": number})
 
     thread = threading.Thread(target=write)
-    with Client(url) as reader:
+    with client_of(where) as reader:
         reader.set_many({f"{key}/a": 0, f"{key}/b": 0})
         thread.start()
         try:
@@ -111,15 +111,15 @@ def test_a_get_of_many_is_one_moment(url: str, key: str) -> None:
             thread.join()
 
 
-def test_other_serializers_work_in_batches(url: str, key: str) -> None:
-    with Client(url, serializer=SignedPickle(b"sixteen bytes or more"), prefix=key) as client:
+def test_other_serializers_work_in_batches(where: Where, key: str) -> None:
+    with client_of(where, serializer=SignedPickle(b"sixteen bytes or more"), prefix=key) as client:
         client.set_many({"a": {1, 2}, "b": (3,)})
         assert client.get_many(["a", "b"]) == {"a": {1, 2}, "b": (3,)}
 
     class Point(msgspec.Struct):
         x: int
 
-    with Client(url, serializer=Msgspec(Point), prefix=key) as client:
+    with client_of(where, serializer=Msgspec(Point), prefix=key) as client:
         client.set_many({"p": Point(1)})
         assert client.get_many(["p"]) == {"p": Point(1)}
         with client.batch() as batch:
@@ -231,8 +231,8 @@ def test_a_handle_has_nothing_before_its_batch_was_sent(sync: Client, key: str) 
         batch.get(b"\xff")
 
 
-def test_a_prefix_is_before_the_keys_of_batches(url: str, sync: Client, key: str) -> None:
-    with Client(url, prefix=f"{key}/") as inner:
+def test_a_prefix_is_before_the_keys_of_batches(where: Where, sync: Client, key: str) -> None:
+    with client_of(where, prefix=f"{key}/") as inner:
         with inner.batch() as batch:
             batch.set("a", "v")
         assert inner.get_many(["a"]) == {"a": "v"}
@@ -322,8 +322,8 @@ def test_a_prefix_means_itself(client: Asked, key: str, odd: str) -> None:
     assert client.delete_prefix(f"{key}{odd}").deleted == 2
 
 
-def test_a_client_with_a_prefix_sees_only_what_is_below_it(url: str, key: str) -> None:
-    with Client(url, prefix=f"{key}/") as inner, Client(url) as outer:
+def test_a_client_with_a_prefix_sees_only_what_is_below_it(where: Where, key: str) -> None:
+    with client_of(where, prefix=f"{key}/") as inner, client_of(where) as outer:
         outer.set_many({f"{key}/a": 1, f"{key}/b/c": 2, f"{key}x": 3})
         assert [e.key for e in inner.scan()] == ["a", "b/c"]
         assert [i[0] for i in inner.scan(delimiter="/")] == ["a", "b/"]
@@ -391,9 +391,9 @@ def test_an_update_makes_one_value_of_another(client: Asked, key: str) -> None:
     assert 4 < client.get_value(key).ttl <= 5
 
 
-def test_of_updates_at_the_same_time_none_is_lost(url: str, key: str) -> None:
+def test_of_updates_at_the_same_time_none_is_lost(where: Where, key: str) -> None:
     def work() -> None:
-        with Client(url) as client:
+        with client_of(where) as client:
             for _ in range(25):
                 client.update(key, lambda value: (value or 0) + 1, attempts=1000)
 
@@ -402,14 +402,14 @@ def test_of_updates_at_the_same_time_none_is_lost(url: str, key: str) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    with Client(url) as client:
+    with client_of(where) as client:
         assert client.get(key) == 100
 
 
 def test_an_update_that_somebody_is_always_faster_than_is_a_conflict(
-    client: Asked, url: str, key: str
+    client: Asked, where: Where, key: str
 ) -> None:
-    with Client(url) as other:
+    with client_of(where) as other:
 
         def change(value: Any) -> int:
             return other.incr(key)
@@ -422,12 +422,12 @@ def test_an_update_that_somebody_is_always_faster_than_is_a_conflict(
 # Waiting
 
 
-def later(url: str, work: Callable[[Client], Any]) -> threading.Thread:
+def later(where: Where, work: Callable[[Client], Any]) -> threading.Thread:
     """Do something with a client of its own, in a moment."""
 
     def run() -> None:
         time.sleep(0.3)
-        with Client(url) as other:
+        with client_of(where) as other:
             work(other)
 
     thread = threading.Thread(target=run)
@@ -435,14 +435,14 @@ def later(url: str, work: Callable[[Client], Any]) -> threading.Thread:
     return thread
 
 
-def test_waiting_ends_when_the_key_exists(client: Asked, url: str, key: str) -> None:
-    thread = later(url, lambda other: other.set(key, "v"))
+def test_waiting_ends_when_the_key_exists(client: Asked, where: Where, key: str) -> None:
+    thread = later(where, lambda other: other.set(key, "v"))
     assert client.wait(key, timeout=20).data == b"v"
     thread.join()
     assert client.wait(key, timeout=20).data == b"v"
 
 
-def test_waiting_ends_when_the_key_is_gone(client: Asked, url: str, key: str) -> None:
+def test_waiting_ends_when_the_key_is_gone(client: Asked, where: Where, key: str) -> None:
     client.set(key, "v")
 
     def work(other: Client) -> None:
@@ -450,22 +450,22 @@ def test_waiting_ends_when_the_key_is_gone(client: Asked, url: str, key: str) ->
         time.sleep(0.1)
         other.delete(key)
 
-    thread = later(url, work)
+    thread = later(where, work)
     assert client.wait(key, until="gone", timeout=20) is None
     thread.join()
     assert client.wait(key, until="gone", timeout=20) is None
 
 
-def test_waiting_ends_when_the_key_changes(client: Asked, url: str, key: str) -> None:
+def test_waiting_ends_when_the_key_changes(client: Asked, where: Where, key: str) -> None:
     first = client.set(key, "v")
-    thread = later(url, lambda other: other.set(key, "w"))
+    thread = later(where, lambda other: other.set(key, "w"))
     assert client.wait(key, until="changes", timeout=20).data == b"w"
     thread.join()
     assert client.wait(key, until="changes", etag=first, timeout=20).data == b"w"
-    thread = later(url, lambda other: other.delete(key))
+    thread = later(where, lambda other: other.delete(key))
     assert client.wait(key, until="changes", timeout=20) is None
     thread.join()
-    thread = later(url, lambda other: other.set(key, "x"))
+    thread = later(where, lambda other: other.set(key, "x"))
     assert client.wait(key, until="changes", timeout=20).data == b"x"
     thread.join()
 
@@ -526,13 +526,13 @@ def test_a_counter_is_an_object(sync: Client, key: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_lock_guards_a_write_in_the_same_request(kind: str, url: str, key: str) -> None:
-    with asked(kind, url) as client:
+def test_a_lock_guards_a_write_in_the_same_request(kind: str, where: Where, key: str) -> None:
+    with asked(kind, where) as client:
         lock = client.lock(key, ttl=30)
         client.finished(lock.acquire())
         client.set(f"{key}/v", "mine", lock=lock)
         assert client.get(f"{key}/v") == "mine"
-        with Client(url) as other:
+        with client_of(where) as other:
             other._send(lock.release_call())
         with pytest.raises(LockLost):
             client.set(f"{key}/v", "too late", lock=lock)

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.fixture
+def where(url: str) -> str:
+    """Only a service: this is about connections."""
+    return url
+
+
 def in_child(work: Callable[[], None]) -> None:
     """Run something in the child of a fork, and assert that it went well."""
     pid = os.fork()

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from client_support import Scripted, answer, read_request
+from client_support import Scripted, Where, answer, client_of, read_request
 from hypothesis import given
 from hypothesis import strategies as st
 from keyrack_server import Server
@@ -97,20 +97,20 @@ def test_changes_are_told_in_order_with_their_values(sync: Client, key: str) -> 
     assert all(e.synced and e.time for e in events)
 
 
-def test_a_watch_of_several_prefixes_of_a_client_with_a_prefix(url: str, key: str) -> None:
-    with Client(url, prefix=f"{key}/") as client:
+def test_a_watch_of_several_prefixes_of_a_client_with_a_prefix(where: Where, key: str) -> None:
+    with client_of(where, prefix=f"{key}/") as client:
         watch, _ = started(client, "a", "b")
         client.set_many({"a1": 1, "b1": 2, "c1": 3})
         with watch:
             assert [e.key for e in take(watch, 2)] == ["a1", "b1"]
 
 
-def test_a_watch_begins_with_what_comes(url: str, key: str) -> None:
-    with Client(url) as client, client.watch(key) as watch:
+def test_a_watch_begins_with_what_comes(where: Where, key: str) -> None:
+    with client_of(where) as client, client.watch(key) as watch:
         writing = threading.Event()
 
         def write() -> None:
-            with Client(url) as other:
+            with client_of(where) as other:
                 while not writing.wait(0.05):
                     other.set(key, "v")
 
@@ -233,9 +233,9 @@ def test_a_refusal_that_will_stay_ends_a_watch(sync: Client) -> None:
     assert caught.value.kind == "bad-parameter"
 
 
-def test_an_async_watch_goes_on_after_its_task_had_no_patience(url: str, key: str) -> None:
+def test_an_async_watch_goes_on_after_its_task_had_no_patience(where: Where, key: str) -> None:
     async def main() -> None:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(where) as client:
             since = int((await client.info())["revision"])
             async with client.watch(f"{key}/", since=since, values=True) as watch:
                 for number in range(5):
@@ -251,8 +251,8 @@ def test_an_async_watch_goes_on_after_its_task_had_no_patience(url: str, key: st
 
 
 def test_an_async_watch_survives_broken_connections() -> None:
-    async def main(url: str) -> None:
-        async with AsyncClient(url) as client, client.watch(since=0) as watch:
+    async def main(where: Where) -> None:
+        async with AsyncClient(where) as client, client.watch(since=0) as watch:
             revisions: list[int] = []
             async for event in watch:
                 assert isinstance(event, WatchEvent)
@@ -294,9 +294,9 @@ def test_a_mirror_is_a_mapping_that_keeps_itself_up_to_date(sync: Client, key: s
     assert mirror["d"] == 4, "what it holds stays"
 
 
-def test_an_async_mirror_does_the_same(url: str, key: str) -> None:
+def test_an_async_mirror_does_the_same(where: Where, key: str) -> None:
     async def main() -> None:
-        async with AsyncClient(url) as client:
+        async with AsyncClient(where) as client:
             await client.set(f"{key}/a", 1)
             async with client.mirror(f"{key}/") as mirror:
                 await mirror.wait_synced()

@@ -6,12 +6,17 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import uvloop
 
 from keyrack.client import AsyncClient, Client
+from keyrack.client.address import Endpoint
+from keyrack.inprocess.client import LocalClient
+from keyrack.inprocess.store import OwnStore
 
+Where: TypeAlias = str | Endpoint
+"""Where a store is that clients are made for: a URL, or a store in this process."""
 KINDS = ("sync", "asyncio", "uvloop")
 _LOOPS: dict[str, Any] = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
@@ -50,11 +55,18 @@ async def _collected(result: AsyncIterator[Any]) -> list[Any]:
     return [one async for one in result]
 
 
+def client_of(where: Where | None = None, **options: Any) -> Client:
+    """Return a client without an event loop: of a service, or of a store in this process."""
+    if isinstance(where, Endpoint) and isinstance(where.local, OwnStore):
+        return LocalClient(where.local, **options)
+    return Client(where, **options)
+
+
 @contextmanager
 def asked(kind: str, *given: Any, **named: Any) -> Iterator[Asked]:
     """Make a client of a kind, and close it afterwards."""
     if kind == "sync":
-        with Client(*given, **named) as client:
+        with client_of(*given, **named) as client:
             yield Asked(client, None)
         return
     with asyncio.Runner(loop_factory=_LOOPS[kind]) as runner:

@@ -61,6 +61,17 @@ def test_imports_inside_functions_make_a_cycle(problems: Callable[..., list[str]
     assert problems(a="import shop.b\nclass A: ...", b=late) == ["import cycle: shop.a, shop.b"]
 
 
+def test_what_a_package_offers_on_demand_it_may_name_for_type_checkers(
+    problems: Callable[..., list[str]],
+) -> None:
+    typed = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from shop.a import A"
+    assert problems(__init__=typed, a="from shop import x\nclass A: ...") == []
+    eager = typed.replace("if TYPE_CHECKING", "if True")
+    assert problems(__init__=eager, a="from shop import x\nclass A: ...") == [
+        "import cycle: shop, shop.a"
+    ]
+
+
 def test_http_does_not_depend_on_the_server(problems: Callable[..., list[str]]) -> None:
     found = problems(http__in__app="import shop.server.worker", server__in__worker="")
     assert found == ["shop.http.app imports shop.server.worker: http must not depend on server"]

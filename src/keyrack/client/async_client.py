@@ -96,8 +96,7 @@ class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncServiceCommands):
 def _sender(config: Config) -> AsyncSender:
     if config.address.local is None:
         return AsyncSender(config)
-    from keyrack.client.local_async_sending import (
-        LocalAsyncSender,
-    )  # for those who open a store of their own
+    # Not for those who open no store of their own.
+    from keyrack.client.local_async_sending import LocalAsyncSender
 
     return LocalAsyncSender(config, config.address.local)

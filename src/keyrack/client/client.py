@@ -93,7 +93,8 @@ class Client(KeyCommands, ManyCommands, ServiceCommands):
 def _sender(config: Config) -> Sender:
     if config.address.local is None:
         return Sender(config)
-    from keyrack.client.local_sending import LocalSender  # for those who open a store of their own
+    # Not for those who open no store of their own.
+    from keyrack.client.local_sending import LocalSender
 
     return LocalSender(config, config.address.local)
 

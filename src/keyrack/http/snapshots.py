@@ -29,10 +29,11 @@ class Fetched:
     async def pieces(self) -> AsyncGenerator[bytes, None]:
         """Yield the file. It may have to come from the disk, so a thread waits for that."""
         left = self.size
-        while left > 0:
-            piece = await asyncio.to_thread(self._file.read, min(_PIECE, left))
-            left -= len(piece)
-            yield piece
+        with self._file:
+            while left > 0:
+                piece = await asyncio.to_thread(self._file.read, min(_PIECE, left))
+                left -= len(piece)
+                yield piece
 
 
 class Snapshots:

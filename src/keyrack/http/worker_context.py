@@ -62,6 +62,9 @@ class OpenConnection(Holder, Protocol):
     def describe(self) -> ConnectedClient:
         """Say who the client is, and what it waits for."""
 
+    def shutdown(self) -> None:
+        """End what goes on for long, answer what else is under way, then close."""
+
 
 class WorkerContext:
     """A worker's part in the fast lane: its turn, its limits, and the header sections it knows."""

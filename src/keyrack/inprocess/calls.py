@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from typing import TYPE_CHECKING, Final
 
 import lmdb
@@ -47,6 +48,8 @@ _AT_ONCE: Final = frozenset(
 )
 """Routes whose functions await nothing but an engine at hand."""
 _MAX_HEADS: Final = 256
+_repeated: Final = re.compile(rb"\r\nIdempotency-Key: [^\r]*").sub
+"""Takes away what makes a request one that can be sent again: none of these is ever lost."""
 
 _log = logging.getLogger("keyrack.engine")
 
@@ -70,6 +73,7 @@ class CallsAtOnce:
         if resource is None or route is None or route.name not in _AT_ONCE:
             return None
         section, _, body = rest.partition(b"\r\n\r\n")
+        section = _repeated(b"", section)
         try:
             head = self._heads.get(section) or self._read(section)
             if head.prefer:

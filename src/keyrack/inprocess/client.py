@@ -7,25 +7,42 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.client import AsyncClient, Client, KeyrackError
 from keyrack.client.serializers import BINARY, JSON, TEXT
-from keyrack.engines.contract import MAX_KEY_BYTES, Set, StoreError, StoreInUse
+from keyrack.engines.contract import (
+    ANY,
+    MAX_KEY_BYTES,
+    Add,
+    Condition,
+    Delete,
+    Refusal,
+    Result,
+    Set,
+    StoreError,
+    StoreInUse,
+    Why,
+)
 from keyrack.inprocess.store import OwnStore
 from keyrack.settings import SettingsError, load
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from keyrack.client.locks import Lock
 
+_MISSING: Final = Condition(none_match=ANY)
 _PLAIN: Final = frozenset((BINARY, JSON, TEXT))
 _LONGEST_WHOLE_TTL: Final = 3600 * 24 * 365
 """Seconds up to which a TTL of whole seconds is not looked at more closely."""
-_FLAGS: Final = (
+_SMALL: Final = 1 << 62
+_WORDS: Final = (
     ("--data-dir", "path"),
-    ("--memory", "memory="),
-    ("--durability", "durability="),
-    ("--when-full", "when_full="),
+    ("--memory ", "memory="),
+    ("--memory", "memory"),
+    ("--durability ", "durability="),
+    ("--when-full ", "when_full="),
     ("keyrack serve", "keyrack.open"),
 )
+"""What the command line says, and what `open` says."""
 
 
 class OpenFailed(KeyrackError):
@@ -36,17 +53,17 @@ class AlreadyOpen(OpenFailed):
     """Raised when a store could not be opened because another process, or this one, has it."""
 
 
-class OwnClient(Client):
-    """A client of a store in this process. Closing it closes the store.
+class LocalClient(Client):
+    """A client of a store in this process. Any number of threads may share it.
 
-    Any number of threads may share it. The children of a fork may not: each opens a store of its
-    own.
+    The most frequent calls ask the engine at once; what they mean is what they mean elsewhere, and
+    whatever is unusual about one is left to the way that all calls can take.
     """
 
     def __init__(self, store: OwnStore, **options: Any) -> None:
         super().__init__(store.endpoint, token="", **options)
         self._store = store
-        self._options = options
+        self._engine = store.engine
         self._tells = options.get("on_event") is not None
         self._most_bytes = store.most_value_bytes
 
@@ -58,7 +75,7 @@ class OwnClient(Client):
         name = self._requests.key(key)
         if not self._is_plain(key, name):
             return super().get(key, default)
-        record = self._store.ask(self._store.engine.get_now, name)
+        record = self._store.ask(self._engine.get_now, name)
         if record is None:
             return default
         return self._keys.loads(record.value, record.media_type, name)
@@ -79,15 +96,10 @@ class OwnClient(Client):
         Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
         come back equal, and `LockLost` when a `lock` that is given is not held any more.
         """
-        name = self._requests.key(key)
-        bare = if_match is None and if_none_match is None and media_type is None and lock is None
-        if bare and self._is_plain(key, name) and (ttl is None or _is_whole(ttl)):
-            body, kind = self._keys.serializer.dumps(value, name)
-            if kind in _PLAIN and len(body) <= self._most_bytes:
-                operation = Set(name, bytes(body), kind, 0 if ttl is None else int(ttl) * 1000)
-                revision = self._store.ask(self._store.engine.put_now, operation)
-                if revision:
-                    return f'"{revision}"'
+        if if_match is None and if_none_match is None and media_type is None and lock is None:
+            result = self._put(key, value, ttl, None)
+            if isinstance(result, Result):
+                return f'"{result.revision}"'
         return super().set(
             key,
             value,
@@ -98,6 +110,83 @@ class OwnClient(Client):
             lock=lock,
         )
 
+    def add(
+        self,
+        key: str | bytes,
+        value: Any,
+        *,
+        ttl: float | None = None,
+        media_type: str | None = None,
+    ) -> str | None:
+        """Store a value if the key is missing, and return its ETag; None if it is there."""
+        result = None if media_type is not None else self._put(key, value, ttl, _MISSING)
+        if isinstance(result, Refusal) and result.why is Why.CONDITION:
+            return None
+        if isinstance(result, Result):
+            return f'"{result.revision}"'
+        return super().add(key, value, ttl=ttl, media_type=media_type)
+
+    def _put(
+        self, key: str | bytes, value: Any, ttl: float | None, condition: Condition | None
+    ) -> Result | Refusal | None:
+        """Store a value; None where that cannot be done at once."""
+        name = self._requests.key(key)
+        if not (self._is_plain(key, name) and (ttl is None or _is_whole(ttl))):
+            return None
+        body, kind = self._keys.serializer.dumps(value, name)
+        if kind not in _PLAIN or len(body) > self._most_bytes:
+            return None
+        ttl_ms = 0 if ttl is None else int(ttl) * 1000
+        operation = Set(name, bytes(body), kind, ttl_ms, condition)
+        return self._store.ask(self._engine.do_now, operation)
+
+    def delete(self, key: str | bytes, *, if_match: str | None = None) -> bool:
+        """Remove a key, and tell whether it was there."""
+        name = self._requests.key(key)
+        if if_match is None and self._is_plain(key, name):
+            result = self._store.ask(self._engine.do_now, Delete(name))
+            if isinstance(result, Result):
+                return result.existed
+        return super().delete(key, if_match=if_match)
+
+    def incr(
+        self,
+        key: str | bytes,
+        delta: int = 1,
+        *,
+        initial: int = 0,
+        ttl: float | None = None,
+        ttl_if_new: float | None = None,
+        if_match: str | None = None,
+    ) -> int:
+        """Add to a counter, made from `initial` where it is missing, and return its number.
+
+        As `Client.incr`.
+        """
+        name = self._requests.key(key)
+        bare = ttl is None and ttl_if_new is None and if_match is None
+        if bare and self._is_plain(key, name) and _is_small(delta) and _is_small(initial):
+            result = self._store.ask(self._engine.do_now, Add(name, delta, initial))
+            if isinstance(result, Result) and result.number is not None:
+                return result.number
+        return super().incr(
+            key, delta, initial=initial, ttl=ttl, ttl_if_new=ttl_if_new, if_match=if_match
+        )
+
+    def get_many(self, keys: Iterable[str | bytes]) -> dict[Any, Any]:
+        """Return the values of keys, all as of one moment; those that are missing are left out."""
+        asked = list(dict.fromkeys(keys))
+        names = [self._requests.key(key) for key in asked]
+        if not all(map(self._is_plain, asked, names)):
+            return super().get_many(asked)
+        records = self._store.ask(self._engine.get_many_now, names)
+        loads = self._keys.loads
+        return {
+            key: loads(record.value, record.media_type, name)
+            for key, name, record in zip(asked, names, records, strict=True)
+            if record is not None
+        }
+
     def _is_plain(self, key: str | bytes, name: bytes) -> bool:
         """Tell whether a key can be one, and nobody is to be told of what is done with it."""
         return (
@@ -107,9 +196,25 @@ class OwnClient(Client):
             and self._sender.observer is None
         )
 
-    def for_async(self, **options: Any) -> AsyncClient:
-        """Return a client of the same store for event loops, with these options or the same."""
-        return AsyncClient(self._store.endpoint, token="", **{**self._options, **options})
+
+class OwnClient(LocalClient):
+    """The client that a store was opened with. Closing it closes the store.
+
+    The children of a fork may not use it: each opens a store of its own.
+    """
+
+    @property
+    def path(self) -> str:
+        """The directory in memory that the store is in while it is open."""
+        return self._store.path
+
+    def client(self, **options: Any) -> Client:
+        """Return another client of the same store, with options of `Client` like `prefix`."""
+        return LocalClient(self._store, **options)
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        """Return a client of the same store for event loops, with options of `AsyncClient`."""
+        return AsyncClient(self._store.endpoint, token="", **options)
 
     def close(self) -> None:
         """Close the store; where it is kept on a disk, everything is there then."""
@@ -117,8 +222,12 @@ class OwnClient(Client):
         super().close()
 
 
-def _is_whole(ttl: float) -> bool:
-    return ttl.__class__ is int and 0 < ttl < _LONGEST_WHOLE_TTL
+def _is_whole(ttl: object) -> bool:
+    return type(ttl) is int and 0 < ttl < _LONGEST_WHOLE_TTL
+
+
+def _is_small(number: object) -> bool:
+    return type(number) is int and -_SMALL < number < _SMALL
 
 
 def open_store(
@@ -160,6 +269,7 @@ def open_store(
 def _sentence(error: Exception) -> str:
     """Return what went wrong in the words of `open`, which has arguments and no flags."""
     text = str(error)
-    for flag, name in _FLAGS:
+    text = text[:1].upper() + text[1:]
+    for flag, name in _WORDS:
         text = text.replace(flag, name)
-    return text[:1].upper() + text[1:]
+    return text

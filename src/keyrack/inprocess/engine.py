@@ -21,7 +21,7 @@ from keyrack.http import eager
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Outcome, Set, Sweep, Write
+    from keyrack.engines.contract import Operation, Outcome, Record, Result, Sweep, Write
     from keyrack.engines.embedded.durability import DurabilityConfig
 
 A = TypeVar("A")
@@ -50,10 +50,14 @@ class ThreadedEngine(EmbeddedEngine):
         """Have a function called after each commit, in the thread that has made it."""
         self._committed = committed
 
-    def put_now(self, operation: Set) -> int:
-        """Store a value and return its revision, 0 where that is refused."""
+    def do_now(self, operation: Operation) -> Result | Refusal:
+        """Do a single operation."""
         outcome = self.write_here(((operation,),))[0]
-        return 0 if isinstance(outcome, Refusal) else outcome[0].revision
+        return outcome if isinstance(outcome, Refusal) else outcome[0]
+
+    def get_many_now(self, keys: Sequence[bytes]) -> list[Record | None]:
+        """Return the records of keys, all as of one moment."""
+        return eager.at_once(self.get_many(keys))
 
     @property
     def write_now(self) -> Callable[[Sequence[Write]], list[Outcome]]:
@@ -129,4 +133,4 @@ def _let_go(error: BaseException) -> None:
     while linked is not None:
         traceback.clear_frames(linked.__traceback__)
         linked = linked.__context__
-    gc.collect()
+    gc.collect(1)  # what is in cycles was made a moment ago

@@ -57,7 +57,7 @@ class StoreLoop:
         self._counters = counters
         self._looks = looks
         self._loop = uvloop.new_event_loop()
-        self._tick = Tick(self._loop, engine, counters.slot(0))
+        self._tick = Tick(self._loop, engine, counters.slot(0), self._wake)
         self._hub = WatchHub(self._loop, engine, self._interested)
         self._is_watched = False
         self._is_woken = False
@@ -122,11 +122,15 @@ class StoreLoop:
         upkeep.start()
         await self._ending.wait()
         upkeep.stop()
-        for connection in list(self._worker.connections):
-            connection.leave()
+        connections = self._worker.connections
+        for connection in list(connections):
+            connection.shutdown()
         over = self._loop.time() + _LEAVE_SECONDS
-        while self._worker.connections and self._loop.time() < over:
+        while connections:
             await asyncio.sleep(_POLL_SECONDS)
+            if self._loop.time() > over:
+                for connection in list(connections):
+                    connection.cut()
 
     def _adopt(self, sock: socket.socket) -> None:
         self._connecting = self._loop.create_task(
