@@ -7,9 +7,9 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from client_support import client_of
 from keyrack_server.server import ENGINE
 
-import keyrack
 from keyrack import UNCHANGED, Conflict, NotFound, Refused, TooLarge, Unreadable
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ def test_a_value_beyond_the_limit_says_the_limit(client: Asked, key: str) -> Non
 
 
 def test_a_prefix_is_put_before_keys(where: Where, sync: Client, key: str) -> None:
-    with keyrack.client_of(where, prefix=f"{key}/ü ") as inner:
+    with client_of(where, prefix=f"{key}/ü ") as inner:
         inner.set("a", "v")
         assert inner.get("a") == "v"
     assert sync.get(f"{key}/ü a") == "v"

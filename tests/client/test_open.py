@@ -63,16 +63,21 @@ def test_a_store_is_there_until_it_is_closed() -> None:
             ask()
 
 
-def test_no_process_is_started_and_nothing_is_listened_on(store: OwnClient) -> None:
-    store.set("a", 1)
-    assert store.info()["keys"] == 1
-    children = f"/proc/self/task/{os.getpid()}/children"
-    with open(children, encoding="ascii") as file:
-        assert file.read().split() == []
-    mine = {os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors()}
-    with open("/proc/net/tcp", encoding="ascii") as table:
-        listening = {f"socket:[{line.split()[9]}]" for line in table if line.split()[3] == "0A"}
-    assert not mine & listening
+def test_no_process_is_started_and_nothing_is_listened_on() -> None:
+    before = _children()
+    with keyrack.open() as store:
+        store.set("a", 1)
+        assert store.info()["keys"] == 1
+        assert _children() == before
+        mine = {os.readlink(f"/proc/self/fd/{fd}") for fd in _descriptors()}
+        with open("/proc/net/tcp", encoding="ascii") as table:
+            listening = {f"socket:[{line.split()[9]}]" for line in table if line.split()[3] == "0A"}
+        assert not mine & listening
+
+
+def _children() -> list[str]:
+    with open(f"/proc/self/task/{os.getpid()}/children", encoding="ascii") as file:
+        return file.read().split()
 
 
 def _descriptors() -> Iterator[str]:

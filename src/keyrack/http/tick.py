@@ -220,8 +220,9 @@ class Tick:
         observe(counters, _COMMIT, took)
         if took >= self.slow.slow_ns:
             self.slow.commit(writes, outcomes, began, took)
-        first = writes[0][0]
-        if type(first) is Set:
+        write = writes[0]
+        # A line of an import that could not be read is a write of nothing.
+        if write and type(first := write[0]) is Set:
             size = len(first.value)
             counters[_SIZES + size_bucket(size)] += 1
             counters[_SIZES + SIZE_BUCKETS] += size
