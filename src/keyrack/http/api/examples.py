@@ -22,6 +22,7 @@ _TOKEN: Final[dict[str, Any]] = {
     "from": [],
     "created": "2026-11-30T11:39:31Z",
     "created_by": "file:eKpLlxYu",
+    "last_used": None,
     "rotating_until": None,
 }
 _SHOWN: Final = {**_TOKEN, "decides": ["all keys:ci/*"]}
