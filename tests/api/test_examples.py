@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import os
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -218,6 +219,21 @@ def test_the_document_names_its_server_and_what_requests_send() -> None:
     assert len(sent) >= 6
     set_request = document["components"]["schemas"]["SetRequest"]
     assert set_request["properties"]["ttl"]["minimum"] == 0.001
+
+
+def test_the_patterns_of_tags_fit_what_is_answered(fresh: tuple[Server, Path]) -> None:
+    server, _ = fresh
+    put = openapi()["paths"]["/v1/keys/{key}"]["put"]
+    answered = server.ask("PUT", "/v1/keys/tagged?ttl=60", b"v")["ETag"]
+    declared = put["responses"]["201"]["headers"]["ETag"]["schema"]
+    taken = next(one for one in put["parameters"] if one["name"] == "If-Match")["schema"]
+    for schema in (declared, taken):
+        assert re.search(schema["pattern"], answered)
+        assert not re.search(schema["pattern"], answered.strip('"'))
+        assert all(re.search(schema["pattern"], one) for one in schema["examples"])
+    left = server.ask("GET", "/v1/keys/tagged")["Keyrack-TTL"]
+    got = openapi()["paths"]["/v1/keys/{key}"]["get"]["responses"]["200"]["headers"]
+    assert re.search(got["Keyrack-TTL"]["schema"]["pattern"], left)
 
 
 def test_the_least_ttl_of_the_document_is_the_least_that_is_taken(

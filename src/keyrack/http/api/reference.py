@@ -43,6 +43,13 @@ _HEADERS: Final = {
     "Location": "Where it is from now on.",
     "Link": '`rel="next"`: the next page.',
 }
+_SHAPES: Final[dict[str, dict[str, Any]]] = {
+    "ETag": {"pattern": '^"[0-9]{1,19}"$', "examples": ['"1795474670195050"']},
+    "Content-Range": {"examples": ["bytes 1-3/5"]},
+    "Keyrack-TTL": {"pattern": r"^[0-9]+\.[0-9]{3}$", "examples": ["59.991"]},
+    "Location": {"examples": ["/v1/auth/tokens/OjCJjnFw"]},
+    "Link": {"examples": ['</v1/keys?after=config>; rel="next"']},
+}
 
 
 @functools.cache
@@ -184,7 +191,10 @@ def _answer(route: Route, answer: Reaction, schemas: dict[int, Any]) -> dict[str
         described["content"] = {answer.body.media_type: media}
     if answer.headers:
         described["headers"] = {
-            name: {"description": _HEADERS[name], "schema": {"type": "string"}}
+            name: {
+                "description": _HEADERS[name],
+                "schema": {"type": "string", **_SHAPES.get(name, {})},
+            }
             for name in answer.headers
         }
     return described
