@@ -60,7 +60,7 @@ CONSOLE := .delivery/console
 test-console: console-needs $(CONSOLE)/.ready
 	$(CONSOLE)/node_modules/.bin/tsc --project tests/console/tools/tsconfig.json
 	PYTHONPATH=src KEYRACK_TEST_AXE=$(abspath $(CONSOLE))/node_modules/axe-core/axe.min.js \
-	  $(CONSOLE)/venv/bin/python -m pytest tests/console $(ARGS)
+	  $(CONSOLE)/venv/bin/python -m pytest --numprocesses 2 tests/console $(ARGS)
 
 ## vendor: fetch what the console has of other projects anew, and compare it with what is here
 .PHONY: vendor

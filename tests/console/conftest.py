@@ -10,13 +10,16 @@ from urllib.parse import quote
 
 import pytest
 from keyrack_server import Server
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 CHROMIUM = os.environ.get("KEYRACK_TEST_CHROMIUM") or shutil.which("chromium") or ""
 AXE = Path(os.environ.get("KEYRACK_TEST_AXE", "no axe"))
+PATIENCE = 20_000
+"""Milliseconds that something may take to be seen, on a machine that does other things as well."""
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +70,7 @@ def open_tab(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: complain(f"error: {error}"))
         page.on("console", lambda said: said.type in ("error", "warning") and complain(said.text))
         page.on("dialog", lambda dialog: complain(f"dialog: {dialog.message}"))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(PATIENCE)
         page.goto(f"http://127.0.0.1:{port or server.port}{path}{address}")
         return page
 
