@@ -21,7 +21,7 @@ from bench import measure
 from bench.errors import BenchError
 from bench.peers.base import Bench
 from bench.peers.keyrack import Keyrack
-from bench.scenarios import HOT, LOADS, MEANING
+from bench.scenarios import HOT, LOADS, MEANING, TOKEN_MEANING, access_file
 from bench.settings import ROOT, WORKPLACE, Settings
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bench.measure import Sample
 
 _KEYS: Final = 100_000
+MEANINGS: Final = {**MEANING, **TOKEN_MEANING}
 _FIGURES: Final = ("server_cpu_us", "requests_per_second")
 
 
@@ -56,14 +57,14 @@ def main(arguments: list[str]) -> int:
     """Compare and print a table; return 1 when a hot request costs more than `--allow`."""
     given = _parser().parse_args(arguments)
     names = list(LOADS) if given.loads == "all" else given.loads.split(",")
-    unknown = [name for name in names if name not in LOADS]
+    unknown = [name for name in names if name not in MEANINGS]
     if unknown:
-        print(f"bench: unknown {', '.join(unknown)}; known are all, {', '.join(LOADS)}")
+        print(f"bench: unknown {', '.join(unknown)}; known are all, {', '.join(MEANINGS)}")
         return 2
     settings = Settings(keys=_KEYS, rounds=given.rounds, seconds=given.seconds)
     os.sched_setaffinity(0, {settings.client_core})
     try:
-        base = _checked_out(given.base)
+        base = checked_out(given.base)
         samples = _measured(settings, base, names, given.options.split())
     except (BenchError, subprocess.SubprocessError) as error:
         print(f"bench: {error}")
@@ -88,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _checked_out(revision: str) -> Path:
+def checked_out(revision: str) -> Path:
     """Return a work tree of the revision, made at the first time."""
     asked = ["git", "-C", str(ROOT), "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
     found = subprocess.run(asked, capture_output=True, text=True)
@@ -111,6 +112,8 @@ def _measured(
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(prefix="keyrack-bench-") as scratch, ExitStack() as running:
         bench = Bench(settings, Path(scratch))
+        if not TOKEN_MEANING.keys().isdisjoint(names):
+            options = [*options, *access_options(bench)]
         versions = [Version(bench, "base", base, options), Version(bench, "head", ROOT, options)]
         for version in versions:
             running.callback(version.stop)
@@ -126,6 +129,14 @@ def _measured(
                 for one in twice[:2]:
                     print(measure.line(one), flush=True)
     return samples
+
+
+def access_options(bench: Bench) -> list[str]:
+    """Return the flags of a service that knows the tokens of `TOKENS`."""
+    path = bench.scratch / "auth.toml"
+    path.write_text(access_file(), encoding="utf-8")
+    path.chmod(0o600)
+    return ["--auth", str(path)]
 
 
 def _row(name: str, samples: Sequence[Sample]) -> Row:
@@ -150,7 +161,7 @@ def _table(rows: Sequence[Row]) -> str:
     lines = ["", "| load | base, CPU µs | head, CPU µs | CPU, head : base | rate, head : base |"]
     lines.append("|---|---|---|---|---|")
     for name, base, head, cost, rate in rows:
-        lines.append(f"| {MEANING[name]} | {base:.2f} | {head:.2f} | {cost:.3f} | {rate:.3f} |")
+        lines.append(f"| {MEANINGS[name]} | {base:.2f} | {head:.2f} | {cost:.3f} | {rate:.3f} |")
     return "\n".join(lines)
 
 

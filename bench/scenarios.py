@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from bench.load import Load, Request, reads, writes
+from keyrack.access import tokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,3 +91,53 @@ MEANING: Final[Mapping[str, str]] = {
     **{f"get-{name}": f"GET /v1/keys of {size:,} bytes" for name, size in SIZES.items()},
     **{f"put-{name}": f"PUT /v1/keys of {size:,} bytes" for name, size in SIZES.items()},
 }
+
+# Who sends it: the hot requests with a token
+
+
+def _token(token_id: str) -> str:
+    """Return the text of a token that everybody may know: it lets nobody in anywhere else."""
+    body = f"{token_id:0<41}"
+    return tokens.PREFIX + body + tokens.checksum(body)
+
+
+TOKENS: Final[Mapping[str, str]] = {name: _token(f"bench{name[:3]}") for name in (
+    "full", "prefix", "denials",
+)}  # fmt: skip
+"""The text of each token, by what it may do."""
+_RULES: Final = {
+    "full": ("admin", "all keys:*"),
+    "prefix": ("all keys:key*",),
+    "denials": (
+        "all keys:key*",
+        "all keys:other/*",
+        *(f"deny all keys:key:{number}/*" for number in range(3)),
+    ),
+}
+TOKEN_LOADS: Final[Mapping[str, Load]] = {
+    f"{load}-{name}": Load(
+        _with(LOADS[load].read, f"Authorization: Bearer {text}"),
+        _with(LOADS[load].write, f"Authorization: Bearer {text}"),
+        LOADS[load].read_percent,
+    )
+    for load in HOT
+    for name, text in TOKENS.items()
+}
+TOKEN_MEANING: Final[Mapping[str, str]] = {
+    f"{load}-{name}": f"{MEANING[load]}, {told}"
+    for load in HOT
+    for name, told in (
+        ("full", "token with full rights"),
+        ("prefix", "token with one prefix"),
+        ("denials", "token with 5 rules, 3 of them denials"),
+    )
+}
+
+
+def access_file() -> str:
+    """Return the operator's file that lets in these tokens, and, for the preload, everybody."""
+    lines = ["version = 1", 'anonymous = ["read-write"]']
+    for name, text in TOKENS.items():
+        lines += ["[[tokens]]", f'id = "{tokens.id_of(text)}"', f'hash = "{tokens.digest(text)}"']
+        lines += [f'name = "bench {name}"', f"rules = {list(_RULES[name])}"]
+    return "\n".join(lines) + "\n"

@@ -13,7 +13,7 @@ from bench import procstat, wire
 from bench.errors import BenchError
 from bench.load import Load, fill
 from bench.peers.base import Bench, Peer
-from bench.scenarios import LARGE_KEYS, LOADS, SIZES
+from bench.scenarios import LARGE_KEYS, LOADS, SIZES, TOKEN_LOADS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ class Keyrack(Peer):
 
     name = "keyrack"
     title = "Keyrack"
-    loads: ClassVar[Mapping[str, Load]] = LOADS
+    loads: ClassVar[Mapping[str, Load]] = {**LOADS, **TOKEN_LOADS}
 
     def __init__(
         self,

@@ -124,6 +124,23 @@ def test_lines_of_writes_name_their_keys_and_revisions() -> None:
     assert (prefix["query"], prefix["revision"]) == ("prefix=c", deleted["revision"])
 
 
+def test_the_token_of_a_lock_is_its_holder_s_alone() -> None:
+    with Guarded("", "--audit", "all") as service, Client(service.server) as client:
+        field = service.admin.field
+        taken = client.post("/v1/locks/a", {"owner": "me", "ttl": 60}, **field)
+        assert taken.status == 201
+        token = taken.json["token"]
+        checked = {"op": "check", "lock": "a", "token": token}
+        done = client.batch(checked, {"op": "set", "key": "k", "value": "v"}, **field)
+        assert done.status == 200
+        assert client.patch("k", {"a": 1}, **field).status == 409  # no JSON
+        eventually(lambda: len(lines(service)), 3)
+        found = lines(service)
+    assert [line["operation"] for line in found] == ["lock_acquire", "batch", "key_patch"]
+    assert token not in json.dumps(found)
+    assert ["revision" in line for line in found] == [False, True, False]
+
+
 # A file of its own
 
 

@@ -22,6 +22,7 @@ def service() -> Iterator[Guarded]:
     made = Guarded(workers=2)
     made.metered = made.add("read keys:*", rate=Rate(5, 10))  # type: ignore[attr-defined]  # of this test
     made.watcher = made.add("watch keys:*", watches=2)  # type: ignore[attr-defined]  # of this test
+    made.maker = made.add("read keys:*", rate=Rate(0.01, 40))  # type: ignore[attr-defined]  # of this test
     with made as running:
         yield running
 
@@ -46,6 +47,20 @@ def test_a_token_s_rate_counts_over_all_workers(service: Guarded) -> None:
     assert clients[0].get("/get/a", **field).status == 404
     for client in clients:
         client.close()
+
+
+def test_a_ticket_s_requests_count_as_its_token_s(service: Guarded) -> None:
+    with Client(service.server) as client:
+        field = service.maker.field  # type: ignore[attr-defined]  # of this test
+        asked = {"rules": ["read keys:a"]}
+        made = [client.post("/v1/auth/tickets", asked, **field).json["ticket"] for _ in range(3)]
+        statuses = [
+            client.get("/get/a", Authorization=f"Bearer {ticket}").status
+            for ticket in made
+            for _ in range(20)
+        ]
+    assert 30 <= statuses.count(404) <= 40
+    assert statuses[-1] == 429
 
 
 def test_a_token_holds_so_many_watches_at_once(service: Guarded) -> None:

@@ -30,6 +30,11 @@ class Identity(NamedTuple):
         """Return what tells this identity from every other one."""
         return f"{self.source}:{self.id or self.name}"
 
+    @property
+    def meter(self) -> str:
+        """Return whose rate and watches are counted: a ticket's requests are its token's."""
+        return self.id or self.key
+
 
 class Rights:
     """What some rules come to. Shared by everybody who has the same policies and rules."""

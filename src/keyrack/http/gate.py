@@ -107,7 +107,7 @@ class Gate:
         """
         if grant.rate is None or self._meters is None:
             return ()
-        slot = slot_of(grant.identity.key)
+        slot = slot_of(grant.identity.meter)
         found = self._meters.take(slot, grant.rate, time.monotonic_ns())
         fields = _rate_fields(grant.rate, found)
         if not found.allowed:
@@ -123,7 +123,7 @@ class Gate:
         """Count a watch that begins; raise `Problem` for one too many. Returns what ends it."""
         if grant.watches is None or self._meters is None:
             return None
-        meters, worker, slot = self._meters, self._worker, slot_of(grant.identity.key)
+        meters, worker, slot = self._meters, self._worker, slot_of(grant.identity.meter)
         if meters.held(slot) >= grant.watches:
             raise Problem(
                 "rate-limited",

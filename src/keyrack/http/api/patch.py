@@ -51,6 +51,7 @@ async def _patched(request: Request, context: Context, key: bytes, change: Any) 
         operation = await _operation(request, context, key, change)
         outcome = await context.tick.write((operation,))
         if not isinstance(outcome, Refusal):
+            request.note_write((operation,), outcome)
             tag = (b"ETag", etag(outcome[0].revision))
             return Answer(204, (tag, (b"Cache-Control", b"no-store")))
         if outcome.why is not Why.CONDITION:

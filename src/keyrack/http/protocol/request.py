@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from keyrack.engines.contract import Add, Delete, Set, Space
+
 if TYPE_CHECKING:
     from keyrack.access.grant import Grant
     from keyrack.engines.contract import Condition, Outcome, Write
@@ -128,7 +130,22 @@ class Request:
         """When, in ns of the monotonic clock; known only where an access log is kept."""
 
     def note_write(self, write: Write, outcome: Outcome) -> None:
-        """Keep what a write was and came to, for the audit trail."""
+        """Keep what a write was and came to, for the audit trail.
+
+        Not the revision of a lock: it is the token that its holder alone knows.
+        """
         self.write = write
         if isinstance(outcome, tuple):
-            self.revision = max((result.revision for result in outcome), default=0)
+            own = write[len(write) - len(outcome) :]  # without what is remembered
+            self.revision = max(
+                (
+                    result.revision
+                    for operation, result in zip(own, outcome, strict=True)
+                    if isinstance(operation, Set | Delete | Add) and _is_of_key(operation)
+                ),
+                default=0,
+            )
+
+
+def _is_of_key(operation: Set | Delete | Add) -> bool:
+    return isinstance(operation, Add) or operation.space is Space.KEYS
