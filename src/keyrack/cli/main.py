@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ def run(arguments: list[str]) -> int:
             return DONE
         case ["help" | "--help" | "-h"]:
             return _print(_overview())
+        case ["__complete", kind, begun]:
+            return _completed(kind, begun)
         case ["help", *words]:
             return run([*words, "--help"])
     verb, rest = _found(arguments)
@@ -61,6 +64,15 @@ def _run_verb(verb: str, arguments: list[str]) -> int:
         return saying.complain(str(error), MISUSED)
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _completed(kind: str, begun: str) -> int:
+    from keyrack.cli import completing
+
+    # A shell asks while somebody types: nobody reads what is wrong.
+    with contextlib.suppress(Exception):
+        print("\n".join(completing.words(kind, begun)))
+    return DONE
 
 
 def _print(text: str) -> int:

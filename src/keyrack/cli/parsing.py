@@ -7,6 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from keyrack.cli import typos
+from keyrack.cli.spec import CONNECTION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -65,6 +66,8 @@ def _flags_parser(flags: Iterable[Flag]) -> _Parser:
     # and so refuse `set KEY --ttl 5 VALUE`.
     parser = _Parser(add_help=False, allow_abbrev=False)
     parser.add_argument("-h", "--help", action="store_true")
+    # A verb may have a flag of its own by one of these names, as `wait --timeout` is.
+    parser.set_defaults(**{flag.target: None for flag in CONNECTION})
     for flag in flags:
         options: dict[str, Any] = {"dest": flag.target}
         if not flag.takes:

@@ -74,7 +74,13 @@ class Printer:
         for line in shown:
             self.line(line)
 
-    def rows(self, records: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> None:
+    def rows(
+        self,
+        records: Iterable[Mapping[str, Any]],
+        columns: Sequence[Column],
+        *,
+        titled: bool = True,
+    ) -> None:
         """Print many things. What is bare of everything else is the first column."""
         if self.format == "json":
             self._array(records)
@@ -87,7 +93,7 @@ class Printer:
             for record in records:
                 self.bare(str(record[columns[0].member]))
         else:
-            self._table(records, columns)
+            self._table(records, columns, titled)
         flush()
 
     def bare(self, text: str) -> None:
@@ -101,17 +107,18 @@ class Printer:
             between = ",\n "
         write("]\n" if between != "[" else "[]\n")
 
-    def _table(self, records: Iterable[Mapping[str, Any]], columns: Sequence[Column]) -> None:
-        titled = False
+    def _table(
+        self, records: Iterable[Mapping[str, Any]], columns: Sequence[Column], titled: bool
+    ) -> None:
         remaining = iter(records)
-        widths = [len(column.title) for column in columns]
+        widths = [len(column.title) if titled else 0 for column in columns]
         while page := list(itertools.islice(remaining, _PAGE_ROWS)):
             rows = [[cell(record.get(column.member)) for column in columns] for record in page]
             widths = [max(found) for found in zip(widths, *map(_widths, rows), strict=True)]
-            if not titled:
+            if titled:
                 titles = [column.title for column in columns]
                 self.line(self.paint(_laid_out(titles, widths, columns), "dim"))
-                titled = True
+                titled = False
             for row in rows:
                 self.line(self._row(row, widths, columns))
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keyrack.client import Client, wire
-from keyrack.client.calls import ApiCall, json_body, json_response
+from keyrack.client import Client, HistoryGone, json_text, wire
+from keyrack.client.calls import ApiCall, conditions, json_body, json_response
 from keyrack.client.keys import raise_unless_missing
 from keyrack.client.refusals import refused
+from keyrack.client.watching import EventStream
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from keyrack.client.wire import Response
 
-_LONG_SECONDS = 600.0
-"""What an operation may take that the service reads or writes everything for."""
+_CHANGES = frozenset(("set", "delete", "expire", "evict"))
 
 
 class KeyFacts(NamedTuple):
@@ -75,6 +75,48 @@ class Service(Client):
             *whole, rest = (rest + piece).split(b"\n")
             yield from whole
 
+    def events(
+        self, prefixes: Iterable[bytes], since: int, *, values: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        """Yield what happened after a revision, up to now: `event` and what is told of it.
+
+        Raises `HistoryGone` where the history does not reach back.
+        """
+        asked: list[tuple[str, str | bytes]] = [("prefix", self.prefixed(one)) for one in prefixes]
+        asked += [("since", str(since)), *([("values", "true")] if values else [])]
+        fields = b"Accept: text/event-stream\r\n"
+        request = self._requests.request(b"GET", b"/v1/watch" + wire.query(asked), fields)
+        stream = EventStream()
+        for piece in self._sender.stream(request):
+            for message in stream.feed(piece):
+                if message.event == "synced":
+                    return
+                if message.event in _CHANGES:
+                    told = json_text.loads(message.data)
+                    told["key"] = self.without_prefix(told["key"])
+                    yield {"event": message.event, **told}
+
+    def oldest(self) -> int:
+        """Return the revision that the history reaches back to."""
+        try:
+            for _ in self.events((), 1):
+                break
+        except HistoryGone as gone:
+            return int(gone.oldest)
+        return 1
+
+    def revision(self) -> int:
+        """Return the revision of the last change."""
+        _, page = self.json("GET", "/v1/keys", query=[("limit", "1")])
+        return int(page["revision"])
+
+    def patch_text(self, key: bytes, text: bytes, if_match: str | None) -> str:
+        """Apply a merge patch as it was written, and return the key's ETag."""
+        fields = b"Content-Type: application/merge-patch+json\r\n" + conditions(if_match, None)
+        target = b"/v1/keys/" + wire.key_path(self._requests.key(key))
+        data = self._requests.request(b"PATCH", target, fields, text)
+        return self._send(ApiCall("patch", data, _read_etag, False))
+
     def exchange(self, method: str, path: str, body: str | None = None) -> Response:
         """Return an answer as it came, whatever it is. The body is sent as JSON."""
         fields = b"" if body is None else b"Content-Type: application/json\r\n"
@@ -87,17 +129,9 @@ class Service(Client):
         data = self._requests.request(b"GET", path.encode("ascii"))
         return self._send(ApiCall("text", data, _read_text, True))
 
-    def on_lock(self, name: bytes) -> str:
+    def path_of_lock(self, name: bytes) -> str:
         """Return the path of a lock."""
         return "/v1/locks/" + wire.key_path(self._requests.key(name)).decode("ascii")
-
-    def on_counter(self, key: bytes) -> str:
-        """Return the path of a counter."""
-        return "/v1/counters/" + wire.key_path(self._requests.key(key)).decode("ascii")
-
-    def on_key(self, key: bytes) -> str:
-        """Return the path of a key."""
-        return "/v1/keys/" + wire.key_path(self._requests.key(key)).decode("ascii")
 
     def prefixed(self, prefix: bytes) -> bytes:
         """Return a prefix with this client's own before it."""
@@ -133,6 +167,12 @@ def _read_json(answer: Response) -> tuple[int, Any]:
 
 def _read_anything(answer: Response) -> Response:
     return answer
+
+
+def _read_etag(answer: Response) -> str:
+    if not 200 <= answer.status < 300:
+        raise refused(answer)
+    return answer.field(b"ETag") or ""
 
 
 def _read_body(answer: Response) -> bytes:

@@ -92,16 +92,18 @@ def _conditions(given: argparse.Namespace) -> dict[str, Any]:
 
 
 def _value(given: argparse.Namespace) -> bytes:
-    text: str | None = given.value
-    if text is not None and given.literal:
-        return os.fsencode(text)
+    if given.value is not None and given.literal:
+        return os.fsencode(given.value)
+    return data_of(given.value)
+
+
+def data_of(text: str | None) -> bytes:
+    """Return what a word stands for: itself, standard input (`-` or nothing), or `@FILE`."""
     if text is None or text == "-":
         if sys.stdin.isatty():
-            saying.say("The value is read from this terminal; end it with Ctrl-D.")
+            saying.say("What comes now is read from this terminal; end it with Ctrl-D.")
         return sys.stdin.buffer.read()
-    if text.startswith("@"):
-        return file_of(text[1:])
-    return os.fsencode(text)
+    return file_of(text[1:]) if text.startswith("@") else os.fsencode(text)
 
 
 def file_of(path: str) -> bytes:

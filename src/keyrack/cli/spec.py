@@ -103,7 +103,9 @@ class Command(NamedTuple):
     def every_flag(self) -> tuple[Flag, ...]:
         """Return its own flags and those that it shares with others."""
         shared = (_format_flag(self.formats, self.terminal), *COMMON) if self.formats else ()
-        return (*self.flags, *shared, *(CONNECTION if self.asks else ()))
+        shared = (*shared, *(CONNECTION if self.asks else ()))
+        own = {flag.name for flag in self.flags}
+        return (*self.flags, *(flag for flag in shared if flag.name not in own))
 
 
 def _format_flag(formats: tuple[str, ...], terminal: str) -> Flag:

@@ -1,0 +1,1 @@
+"""`keyrack context`: services by name. Each verb is a module."""
