@@ -76,9 +76,10 @@ class _State:
             return file.read().decode()
         return None
 
-    def note(self, key: str) -> None:
-        """Keep the key."""
-        with contextlib.suppress(OSError):
+    def note(self, part: bytes) -> None:
+        """Keep the last key of lines that are done; one that cannot be read is told elsewhere."""
+        with contextlib.suppress(OSError, Misused):
+            key = places.key_of(part.rsplit(b"\n", 2)[-2])
             os.makedirs(os.path.dirname(self._path), mode=0o700, exist_ok=True)
             with open(self._path, "wb") as file:
                 file.write(key.encode())
@@ -136,7 +137,7 @@ def _to_service(
             report["copied"] += found["imported"]
             report["failed"] += found["failed"]
             report["errors"] += [error["detail"] for error in found["errors"]]
-            state.note(places.key_of(part.rsplit(b"\n", 2)[-2]))
+            state.note(part)
 
 
 def _parts(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -160,7 +161,7 @@ def _to_file(
             file.write(piece)
             file.flush()
             report["copied"] += piece.count(b"\n")
-            state.note(places.key_of(piece.rsplit(b"\n", 2)[-2]))
+            state.note(piece)
         os.fsync(file.fileno())
     os.replace(part, path)
 

@@ -53,7 +53,9 @@ def run(given: argparse.Namespace) -> int:
     def question(service: Service) -> int:
         printer = Printer(given, "table" if given.long else "raw", "table")
         columns = listing.LONG if given.long else listing.SHORT
-        printer.rows(map(listing.record, _found(service, given)), columns, titled=given.long)
+        printer.rows(
+            map(listing.record, _found(service, given)), columns, titled=given.long, bare="key"
+        )
         return DONE
 
     return asking.ask(given, question)

@@ -25,8 +25,8 @@ _PATIENCE_SECONDS: Final = 10.0
 COMMAND = Command(
     "Run a command while a lock is held, and end with its exit code. The lock is renewed as long "
     "as the command runs, and given back when it has ended. When it is lost, the command is told "
-    "to end, and killed after 10 seconds. KEYRACK_TOKEN_FENCE is the fencing token: each holder's is "
-    "higher than that of the one before. Without a command the lock is taken for --ttl and its "
+    "to end, and killed after 10 seconds. KEYRACK_TOKEN_FENCE is the fencing token: each holder's "
+    "is higher than that of the one before. Without a command the lock is taken for --ttl and its "
     "token printed; `keyrack unlock` gives it back.",
     arguments=(Argument("NAME", "the lock", kind=kinds.key),),
     flags=(
@@ -89,9 +89,8 @@ def _locked(service: Service, given: argparse.Namespace) -> int:
         lock.acquire()
     except LockHeld as error:
         left = f" for {error.ttl:.0f} s at most" if math.isfinite(error.ttl) else ""
-        return saying.complain(
-            f"{saying.harmless(error.owner)} holds {shown_key(given.name)}{left}.", NOT_GOT
-        )
+        sentence = f"The lock {shown_key(given.name)} is held by {error.owner}{left}."
+        return saying.complain(sentence, NOT_GOT)
     known = {
         "lock": given.name.decode("utf-8", "surrogateescape"),
         "token": str(lock.token),

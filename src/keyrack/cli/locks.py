@@ -18,7 +18,6 @@ _COLUMNS: Final = (
     Column("NAME", "name"),
     Column("OWNER", "owner"),
     Column("TTL", "ttl", right=True),
-    Column("TOKEN", "token"),
 )
 COMMAND = Command(
     "Show which locks are held, by whom, and for how long yet.",

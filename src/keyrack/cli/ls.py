@@ -66,7 +66,7 @@ def _listed(service: Service, given: argparse.Namespace) -> int:
     printer = Printer(given, "table" if given.long else "raw", "table")
     columns = listing.LONG if given.long else listing.SHORT
     found = map(listing.record, _items(service, given, prefix))
-    printer.rows(found, columns, titled=given.long)
+    printer.rows(found, columns, titled=given.long, bare="key")
     return DONE
 
 

@@ -80,8 +80,9 @@ class Printer:
         columns: Sequence[Column],
         *,
         titled: bool = True,
+        bare: str = "",
     ) -> None:
-        """Print many things. What is bare of everything else is the first column."""
+        """Print many things. `bare` is the member that is printed alone, else the first column."""
         if self.format == "json":
             self._array(records)
         elif self.format == "jsonl":
@@ -91,7 +92,7 @@ class Printer:
                     flush()
         elif self.format == "raw":
             for record in records:
-                self.bare(str(record[columns[0].member]))
+                self.bare(str(record[bare or columns[0].member]))
         else:
             self._table(records, columns, titled)
         flush()

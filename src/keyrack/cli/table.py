@@ -40,7 +40,7 @@ VERBS: Final = {
     "diff": ("diff", _MANY, "Show what is different between places or moments"),
     "watch": ("watch", _CHANGES, "Print what changes, or run a command for it"),
     "replay": ("replay", _CHANGES, "Tell what happened, up to now"),
-    "run": ("run", _PROGRAMS, "Run a program with its environment from keys"),
+    "run": ("run_", _PROGRAMS, "Run a program with its environment from keys"),
     "render": ("render", _PROGRAMS, "Write files from templates that name keys"),
     "lock": ("lock", _PROGRAMS, "Run a command while a lock is held"),
     "unlock": ("unlock", _PROGRAMS, "Give a lock back"),
