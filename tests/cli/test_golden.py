@@ -36,8 +36,8 @@ AUTH = (
     'hash = "sha256:' + "0" * 64 + '"\n'
 )
 OTHER_FORMATS = {"serve": "it logs, as JSON where nobody sits at a terminal"}
-ELSEWHERE = {"doctor", "slow", "hot", "big", "clients"}
-"""Verbs that have a file of tests of their own, with what they print: test_observing.py."""
+ELSEWHERE = {"doctor", "slow", "hot", "big", "clients", "top", "bench"}
+"""Verbs that print another thing each time: test_observing.py and test_load.py have them."""
 
 
 class Case(NamedTuple):

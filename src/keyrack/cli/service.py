@@ -129,6 +129,13 @@ class Service(Client):
         data = self._requests.request(b"GET", path.encode("ascii"))
         return self._send(ApiCall("text", data, _read_text, True))
 
+    def load_request(self, key: bytes, value: bytes | None) -> bytes:
+        """Return the bytes of a request that stores a value, or reads the key for None."""
+        name = self._requests.key(key)
+        return (
+            self._requests.get(name) if value is None else self._requests.put(name, b"", b"", value)
+        )
+
     def path_of_lock(self, name: bytes) -> str:
         """Return the path of a lock."""
         return "/v1/locks/" + wire.key_path(self._requests.key(name)).decode("ascii")

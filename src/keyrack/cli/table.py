@@ -53,6 +53,8 @@ VERBS: Final = {
     "hot": ("hot", _SERVICE, "Show which keys are asked for most"),
     "big": ("big", _SERVICE, "Show what fills the memory"),
     "clients": ("clients", _SERVICE, "Show who is connected, or end a connection"),
+    "top": ("top", _SERVICE, "Show what a service does now"),
+    "bench": ("bench", _SERVICE, "Load a service, and say how long requests took"),
     "info": ("info", _SERVICE, "Show what runs, and how full it is"),
     "limits": ("limits", _SERVICE, "Show every limit that is enforced"),
     "open": ("open_", _SERVICE, "Open the console in a browser"),
