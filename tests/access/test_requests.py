@@ -37,6 +37,7 @@ REQUESTS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     "counter": ("POST", "/v1/counters/app/n", b"{}", JSON),
     "lock_acquire": ("POST", "/v1/locks/app/l", b'{"owner":"o","ttl":0.001}', JSON),
     "lock_release": ("DELETE", "/v1/locks/app/free?token=1", None, {}),
+    "lease_release": ("DELETE", "/v1/leases/app/free?token=1", None, {}),
     "locks_list": ("GET", "/v1/locks?prefix=app/", None, {}),
     "lock_show": ("GET", "/v1/locks/app/free", None, {}),
     "watch": ("GET", "/v1/watch?prefix=app/open/", None, {}),
@@ -80,7 +81,7 @@ _ANY = {
     "info", "limits", "batch", "locks_list", "auth_self", "auth_check", "auth_ticket_create",
 }  # fmt: skip
 _READS = {"get", "key_get", "keys_list", "lock_show", "watch", "key_events", "export"}
-_WRITES = {"set", "key_put", "key_delete", "key_patch", "keys_delete", "import"}
+_WRITES = {"set", "key_put", "key_delete", "key_patch", "keys_delete", "import", "lease_release"}
 # Who may do what. Whoever is not named may do nothing but what is open.
 MAY = {
     "admin": set(ROUTES),
@@ -530,3 +531,16 @@ def test_wrong_credentials_do_not_push_others_out_of_memory(cast: Cast, app: Who
             wrong = {"Authorization": f"Bearer {tokens.new().text}", "X_N": str(n)}
             assert client.get("/v1/keys/app/k", **wrong).status in (401, 429)
         assert client.get("/v1/keys/app/k", **app.field).status in (200, 404)
+
+
+def test_a_lease_is_for_those_who_may_store_the_key(client: Client, cast: Cast) -> None:
+    offers = {"Prefer": "recompute=15"}
+    denied = client.get("/v1/keys/app/leased", **offers, **cast.reader.field)
+    assert (denied.status, denied.get("Keyrack-Recompute")) == (404, None)
+    given = client.get("/v1/keys/app/leased", **offers, **cast.app.field)
+    assert (given.status, given.get("Keyrack-Recompute") is not None) == (404, True)
+    assert client.get("/v1/keys/app/leased", **offers, **cast.reader.field)["Retry-After"] == "1"
+    token = given["Keyrack-Recompute"].split('"')[1]
+    target = f"/v1/leases/app/leased?token={token}"
+    assert client.delete(target, **cast.reader.field).status == 403
+    assert client.delete(target, **cast.app.field).status == 204

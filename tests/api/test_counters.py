@@ -189,3 +189,16 @@ def test_no_addition_is_lost_between_workers(pair: Server, key: str) -> None:
         thread.join()
     with Client(pair) as client:
         assert client.shown(key) == "600"
+
+
+def test_a_counter_gets_its_end_when_it_is_made(client: Client, key: str) -> None:
+    target = f"/v1/counters/{key}"
+    assert client.post(target, {"ttl_if_new": 100}).status == 200
+    left = float(client.get(f"/v1/keys/{key}")["Keyrack-TTL"])
+    assert 90 < left <= 100
+    assert client.post(target, {"ttl_if_new": 1000}).status == 200
+    assert float(client.get(f"/v1/keys/{key}")["Keyrack-TTL"]) <= left
+    assert client.post(target, {"ttl": 5, "ttl_if_new": 5}).status == 400
+    added = client.batch({"op": "add", "key": f"{key}b", "ttl_if_new": 100})
+    assert added.status == 200
+    assert 90 < float(client.get(f"/v1/keys/{key}b")["Keyrack-TTL"]) <= 100

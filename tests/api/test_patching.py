@@ -1,4 +1,4 @@
-"""`PATCH /v1/keys/{key}`: JSON Merge Patch."""
+"""`PATCH /v1/keys/{key}`: JSON Merge Patch, and another end."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keyrack_server import request
 from keyrack.http.api.patch import merge
 
 if TYPE_CHECKING:
-    from keyrack_server import Server
+    from keyrack_server import Answer, Server
 
 # RFC 7396, appendix A: original, patch, result.
 APPENDIX_A = (
@@ -246,6 +246,105 @@ def test_one_patch_that_lost_a_race_is_done_without_another_request(
             first.send(request("PATCH", f"/v1/keys/{key}", b'{"a":1}', **kind))
             second.send(request("PATCH", f"/v1/keys/{key}", b'{"b":1}', **kind))
             assert first.answer().status == second.answer().status == 204
+
+
+# Another end
+
+
+def touch(client: Client, key: str, query: str, **fields: str) -> Answer:
+    return client.ask("PATCH", f"/v1/keys/{quoted(key)}?{query}", **fields)
+
+
+@pytest.mark.parametrize("key_name", ["a/b", "a\nb", "\u00e9/", "%"])
+def test_any_key_gets_another_end(client: Client, key_name: str) -> None:
+    revision = client.put(key_name, b"v")
+    answer = touch(client, key_name, "ttl=100")
+    assert (answer.status, answer.body, answer["ETag"]) == (204, b"", f'"{revision}"')
+    found = client.get(f"/v1/keys/{quoted(key_name)}")
+    assert (found.body, found["ETag"]) == (b"v", f'"{revision}"')
+    assert 99 < float(found["Keyrack-TTL"]) <= 100
+    assert touch(client, key_name, "ttl=none").status == 204
+    assert client.get(f"/v1/keys/{quoted(key_name)}").get("Keyrack-TTL") is None
+
+
+def test_another_end_depends_on_conditions(client: Client, key: str) -> None:
+    assert touch(client, key, "ttl=100").status == 404
+    revision = client.put(key)
+    assert touch(client, key, "ttl=100", If_Match='"1"').status == 412
+    assert touch(client, key, "ttl=100", If_None_Match="*").status == 412
+    assert client.get(f"/v1/keys/{key}").get("Keyrack-TTL") is None
+    assert touch(client, key, "ttl=100", If_Match=f'"{revision}"').status == 204
+
+
+@pytest.mark.parametrize("query", ["ttl=0", "ttl=-1", "ttl=", "ttl=null", "tll=1", "ttl=1&ttl=2"])
+def test_an_end_that_is_none_is_refused(client: Client, key: str, query: str) -> None:
+    client.put(key)
+    assert touch(client, key, query).status == 400
+    assert client.get(f"/v1/keys/{key}").get("Keyrack-TTL") is None
+
+
+def test_a_patch_changes_one_of_both(client: Client, key: str) -> None:
+    json_put(client, key, "{}")
+    answer = client.ask(
+        "PATCH",
+        f"/v1/keys/{key}?ttl=5",
+        b'{"a":1}',
+        Content_Type="application/merge-patch+json",
+    )
+    assert answer.status == 400
+    assert client.get(f"/v1/keys/{key}").body == b"{}"
+
+
+# Once, however often it is sent
+
+
+def test_a_repeated_patch_is_done_once(client: Client, key: str) -> None:
+    revision = json_put(client, key, '{"n":1}')
+    fields = {"Idempotency_Key": f"patch-{key}", "If_Match": f'"{revision}"'}
+    first = client.patch(key, {"n": 2}, **fields)
+    assert first.status == 204
+    # It is told of the first time, whatever the key has become, and changes nothing.
+    json_put(client, key, '{"n":3}')
+    second = client.patch(key, {"n": 2}, **fields)
+    assert (second.status, second["ETag"]) == (204, first["ETag"])
+    client.delete(f"/v1/keys/{key}")
+    assert client.patch(key, {"n": 2}, **fields)["ETag"] == first["ETag"]
+    assert client.get(f"/v1/keys/{key}").status == 404
+    assert client.patch(key, {"n": 4}, **fields).status == 422
+
+
+def test_a_patch_that_was_refused_is_tried_again(client: Client, key: str) -> None:
+    fields = {"Idempotency_Key": f"again-{key}"}
+    assert client.patch(key, {"n": 2}, **fields).status == 404
+    json_put(client, key, "{}")
+    assert client.patch(key, {"n": 2}, **fields).status == 204
+
+
+def test_a_repeated_touch_is_done_once(client: Client, key: str) -> None:
+    client.put(key)
+    fields = {"Idempotency_Key": f"touch-{key}"}
+    assert touch(client, key, "ttl=100", **fields).status == 204
+    touch(client, key, "ttl=none")
+    assert touch(client, key, "ttl=100", **fields).status == 204
+    assert client.get(f"/v1/keys/{key}").get("Keyrack-TTL") is None
+
+
+def test_patches_that_race_under_a_name_of_their_own_are_all_done(
+    pair: Server, two: list[Client], key: str
+) -> None:
+    json_put(two[0], key, "{}")
+
+    def work(client: Client, who: str) -> None:
+        for number in range(20):
+            name = f"{key}{who}{number}"
+            assert client.patch(key, {name: number}, Idempotency_Key=name).status == 204
+
+    threads = [threading.Thread(target=work, args=item) for item in zip(two, "ab", strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(two[0].get(f"/v1/keys/{key}").json) == 40
 
 
 objects = st.recursive(

@@ -547,7 +547,7 @@ def test_a_counter_can_get_its_ttl_when_it_is_made_and_keep_it(client: Asked, ke
     client.touch(key, 20)
     assert client.incr(key, 3, ttl_if_new=50) == 5
     assert 19 < client.get_value(key).ttl <= 20
-    with pytest.raises(ValueError, match="neither"):
+    with pytest.raises(ValueError, match="not both"):
         client.incr(key, ttl_if_new=5, ttl=5)
     with pytest.raises(Conflict):
         client.incr(f"{key}/missing", if_match="*")

@@ -107,9 +107,26 @@ def test_a_journal_of_version_1_is_read(kept: KeptStore) -> None:
 def test_another_version_is_refused_with_a_sentence(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "VERSION", 4)
-    with pytest.raises(StoreFormatUnknown, match=r"has the format 3, and this version .* reads 4"):
+    monkeypatch.setattr(journal, "VERSION", 5)
+    with pytest.raises(StoreFormatUnknown, match=r"has the format 4, and this version .* reads 5"):
         journal.JournalReader(kept.data, 1)
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_journal_from_before_stale_copies_is_read(kept: KeptStore, version: int) -> None:
+    put(kept.engine, b"k", b"v")
+    before = contents(kept.engine)
+    path, payloads = path_of(kept), [changes.pack(found) for found in entries(kept)]
+    first = kept.engine.database.position().sequence
+    header = journal.JournalHeader(1, first, b"12345678", version=version)
+    head = journal._HEADER.pack(b"keyrack journal\n", version, 1, 1, header.first, header.salt)
+    kept.close()
+    with open(path, "wb") as file:
+        file.write(head + journal._digest(head))
+        file.write(journal.pack_entry(header, header.first, header.first - 1, payloads[0]))
+    forget_memory(kept)
+    kept.open()
+    assert contents(kept.engine) == before
 
 
 # What is in it

@@ -52,21 +52,27 @@ class Model:
         self.by_key = by_key
         self.now = 0
         self.held: dict[bytes, Record] = {}
+        self.copies: dict[bytes, Record] = {}
         self.changes: list[tuple[int, Change, bytes, int]] = []
 
     def get(self, key: bytes) -> Record | None:
         record = self.held.get(key)
         return None if record is None or 0 < record.expires_at <= self.now else record
 
+    def get_stale(self, key: bytes) -> Record | None:
+        record = self.held.get(key) or self.copies.get(key)
+        end = record and (record.stale_until or record.expires_at)
+        return None if end and end <= self.now else record
+
     def write(self, write: Write) -> Outcome:
         """Try it on a copy of everything, and keep the copy only if nothing was refused."""
-        kept = self.revision, dict(self.held), list(self.changes)
+        kept = self.revision, dict(self.held), dict(self.copies), list(self.changes)
         results = []
         for index, operation in enumerate(write):
             present = self.get(operation.key)
             condition = operation.condition or Condition()
             if not condition.holds(revision_of(present)):
-                self.revision, self.held, self.changes = kept
+                self.revision, self.held, self.copies, self.changes = kept
                 stored = revision_of(self.get(operation.key))
                 return Refusal(Why.CONDITION, index, stored)
             results.append(self._do(operation, existed=present is not None))
@@ -75,25 +81,39 @@ class Model:
     def _do(self, operation: Operation, existed: bool) -> Result:
         if operation.key in self.held and not existed:
             self._end(Change.EXPIRE, operation.key)
+        self.copies.pop(operation.key, None)
         if isinstance(operation, Set):
             revision = self._log(Change.SET, operation.key)
             ends = self.now + operation.ttl_ms if operation.ttl_ms else 0
+            stale = ends and operation.stale_ms and ends + operation.stale_ms
             value, media_type = operation.value, operation.media_type
-            self.held[operation.key] = Record(value, media_type, revision, ends)
+            record = Record(value, media_type, revision, ends, stale, stale and self.now)
+            self.held[operation.key] = record
             return Result(revision, existed)
         return Result(self._end(Change.DELETE, operation.key) if existed else 0, existed)
 
     def sweep(self, limit: int) -> Sweep:
-        due = sorted(
-            (r.expires_at, 0 if self.by_key else r.revision, key)
-            for key, r in self.held.items()
-            if r.expires_at
-        )
-        ended = [entry for entry in due[:limit] if entry[0] <= self.now]
-        for _, _, key in ended:
-            self._end(Change.EXPIRE, key)
-        left = due[len(ended) :]
-        return Sweep(len(ended), left[0][0] if left else None)
+        """Keys that end become copies, or go; copies go without an event. One after the other."""
+        swept = 0
+        while swept < limit and (due := self._due()) and due[0][1] <= self.now:
+            key = due[0][3]
+            record = self.copies.pop(key, None)
+            if record is None:
+                record = self.held[key]
+                self._end(Change.EXPIRE, key)
+                if record.stale_until > self.now:
+                    self.copies[key] = record
+            swept += 1
+        ends = [end for _, end, _, _ in self._due()]
+        return Sweep(swept, min(ends, default=None))
+
+    def _due(self) -> list[tuple[bool, int, int, bytes]]:
+        """What is to end, in the order in which it is swept."""
+        ends = [(False, r.expires_at, key, r) for key, r in self.held.items() if r.expires_at]
+        ends += [(self.by_key, r.stale_until, key, r) for key, r in self.copies.items()]
+        due = sorted((c, end, 0 if self.by_key else r.revision, key) for c, end, key, r in ends)
+        over = [one for one in due if one[1] <= self.now]
+        return over + [one for one in due if one[1] > self.now]
 
     def _end(self, change: Change, key: bytes) -> int:
         del self.held[key]
@@ -145,7 +165,9 @@ class EngineAgainstModel(RuleBasedStateMachine):
         size = draw.draw(st.sampled_from([0, 1, 40, 3000, 10_000]))
         media_type = draw.draw(st.sampled_from([TEXT, JSON, BINARY, "odd/one"]))
         ttl = draw.draw(st.sampled_from([0, 0, 1, 2, 5, 50]))
-        return Set(key, b"%d" % size * (size // 5), media_type, ttl, condition)
+        stale = draw.draw(st.sampled_from([0, 1, 5, 50])) if ttl else 0
+        value = b"%d" % size * (size // 5)
+        return Set(key, value, media_type, ttl, condition, stale_ms=stale)
 
     @rule(data=st.data())
     def one_operation(self, data: st.DataObject) -> None:
@@ -185,12 +207,14 @@ class EngineAgainstModel(RuleBasedStateMachine):
         assert self.world.engine.now() == self.model.now
         for key in KEYS:
             assert self.world.engine.get(key) == self.model.get(key)
+            assert self.world.engine.get_stale(key) == self.model.get_stale(key)
 
     @invariant()
     def the_counts_are_the_models(self) -> None:
         usage, held = self.world.engine.usage(), self.model.held
         assert (usage.keys, usage.revision) == (len(held), self.model.revision)
         assert usage.keys_with_ttl == sum(1 for record in held.values() if record.expires_at)
+        assert usage.stale_copies == len(self.model.copies)
         assert usage.events == len(self.model.changes)
 
 

@@ -66,6 +66,50 @@ def test_what_is_packed_without_its_value_is_unpacked(
     assert wire.with_end(raw, another) == wire.pack_long(revision, size, media_type, another)
 
 
+ends = st.integers(1, 2**64 - 1)
+
+
+@examples(100)
+@given(numbers, st.binary(max_size=5000), media_types, ends, ends, numbers)
+@example(2**64 - 1, b"", "a" * MAX_MEDIA_TYPE_BYTES, 2**64 - 1, 2**64 - 1, 2**64 - 1)
+def test_a_record_says_until_when_a_stale_copy_is_kept(
+    revision: int, value: bytes, media_type: str, at: int, until: int, stored: int
+) -> None:
+    record = Record(value, media_type, revision, at, until, stored)
+    raw = wire.pack(revision, value, media_type, at, until, stored)
+    copy = wire.as_copy(raw)
+    assert wire.unpack(raw) == wire.unpack(copy) == record
+    assert wire.ends(raw) == wire.ends(copy) == (at, until, stored)
+    assert (wire.expires_at(raw), wire.due_at(raw)) == (at, at)
+    assert (wire.expires_at(copy), wire.due_at(copy)) == (at, until)
+    assert (wire.is_copy(raw), wire.is_copy(copy)) == (False, True)
+    assert wire.keeps_copy(raw)
+    assert wire.keeps_copy(copy)
+    for one in (raw, copy):
+        assert not wire.is_plain(one)
+        assert not wire.is_long(one)
+        long = wire.without_value(one)
+        assert wire.is_long(long)
+        assert wire.size(long) == len(value)
+        assert wire.with_value(long, value) == one
+        assert wire.with_end(one, 0) == wire.pack(revision, value, media_type)
+        assert wire.with_end(one, 7, 8, 9) == wire.pack(revision, value, media_type, 7, 8, 9)
+    head = Record(b"", media_type, revision, at, until, stored)
+    assert wire.unpack_long(wire.without_value(copy)) == (head, len(value))
+
+
+@examples(50)
+@given(numbers, st.binary(max_size=50), media_types, numbers)
+def test_a_value_leaves_its_record_and_comes_back(
+    revision: int, value: bytes, media_type: str, expires_at: int
+) -> None:
+    raw = wire.pack(revision, value, media_type, expires_at)
+    long = wire.pack_long(revision, len(value), media_type, expires_at)
+    assert (wire.without_value(raw), wire.with_value(long, value)) == (long, raw)
+    assert not wire.keeps_copy(raw)
+    assert wire.due_at(raw) == expires_at
+
+
 @examples(100)
 @given(numbers, st.binary(max_size=50), media_types, numbers, numbers)
 def test_a_record_gets_another_end(
@@ -104,6 +148,32 @@ VERSION_2 = [
     ("0000000000000001 7e 0000000000002000 7f 03 612f62", Record(b"", "a/b", 1)),
     ("0000000000000001 fe 0000000000000003 0000000000002000 01", Record(b"", JSON, 1, 3)),
 ]
+
+
+VERSION_3 = [
+    (
+        "0000000000000001 fd 0000000000000002 0000000000000003 0000000000000004 00 76",
+        Record(b"v", TEXT, 1, 2, 3, 4),
+    ),
+    (
+        "0000000000000001 fc 0000000000000002 0000000000000003 0000000000000000 7f 03 612f62 76",
+        Record(b"v", "a/b", 1, 2, 3),
+    ),
+]
+
+
+@pytest.mark.parametrize(("stored", "record"), VERSION_3)
+def test_a_record_stored_by_version_3_is_read(stored: str, record: Record) -> None:
+    assert wire.unpack(bytes.fromhex(stored)) == record
+    packed = wire.pack(
+        record.revision,
+        record.value,
+        record.media_type,
+        record.expires_at,
+        record.stale_until,
+        record.stored_at,
+    )
+    assert bytes.fromhex(stored) in (packed, wire.as_copy(packed))
 
 
 @pytest.mark.parametrize(("stored", "record"), VERSION_2)

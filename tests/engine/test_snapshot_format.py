@@ -66,16 +66,16 @@ def test_what_was_written_is_read(small: Path) -> None:
     assert snapshot.verify(str(small)) == (HEADER, SUMMARY._replace(changes=4))
 
 
-def test_the_bytes_of_version_2_stay_as_they_are(small: Path) -> None:
+def test_the_bytes_of_version_3_stay_as_they_are(small: Path) -> None:
     data = small.read_bytes()
     assert data[:48] == (
-        b"keyrack snapshot" + b"\0\0\0\2" + b"\0\0\0\0" + b"\0\0\0\0\0\0\0\7" + HEADER.directory
+        b"keyrack snapshot" + b"\0\0\0\3" + b"\0\0\0\0" + b"\0\0\0\0\0\0\0\7" + HEADER.directory
     )
     first = data[64 : 64 + 8]
     assert first == b"\1\0\0\0" + (7 + 1 + 6 + 7 + 4 + 6 + 7 + 8).to_bytes(4, "big")
     assert data[72:86] == b"\0" + b"\0\1" + b"\0\0\0\6" + b"a" + b"record"
     assert sha256(data).hexdigest() == (
-        "ec44d877f0eead49d5d77193ed636028ce02f1abaeba495967a7ce0e5a9311af"
+        "f178ea94304136fb4b85efeb4c1f9922f66e52c00d225ffe3dd86d54de0c17af"
     )
 
 
@@ -148,21 +148,22 @@ def test_blocks_cannot_be_left_out_repeated_moved_or_exchanged(tmp_path: Path, b
             snapshot.verify(str(big))
 
 
-def test_a_snapshot_of_version_1_which_has_no_tokens_is_read(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_snapshot_of_an_earlier_version_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
-    monkeypatch.setattr(snapshot, "VERSION", 1)
+    monkeypatch.setattr(snapshot, "VERSION", version)
     earlier = written(tmp_path / "earlier", SMALL)
     monkeypatch.undo()
-    assert earlier.read_bytes()[16:20] == b"\0\0\0\1"
+    assert earlier.read_bytes()[16:20] == bytes((0, 0, 0, version))
     assert read(earlier) == [(RECORDS, change) for change in SMALL]
 
 
 def test_another_version_is_refused_with_a_sentence(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "VERSION", 3)
-    with pytest.raises(StoreFormatUnknown, match=r"has the format 2, and this version .* reads 3"):
+    monkeypatch.setattr(snapshot, "VERSION", 4)
+    with pytest.raises(StoreFormatUnknown, match=r"has the format 3, and this version .* reads 4"):
         snapshot.verify(str(small))
 
 

@@ -47,6 +47,8 @@ def test_the_functions_take_as_many_arguments_of_each_operation_as_are_named() -
     [
         Set(b"k", b"v"),
         Set(b"k", bytes(100_000), "odd/type", 5, SAME),
+        Set(b"k", b"v", ttl_ms=5, stale_ms=6),
+        Set(b"k", bytes(100_000), "odd/type", 5, SAME, stale_ms=6),
         Set(b"k", b"v", "odd/type", KEEP_END, SAME, Space.LOCKS),
         Delete(b"k", SAME),
         Get(b"k", SAME),

@@ -136,10 +136,25 @@ def test_another_number_of_shards_is_refused(shards: str) -> None:
     run(look())
 
 
+def test_a_store_from_before_stale_copies_is_used_and_marked(server: str) -> None:
+    meta = Layout(b"", 1).meta
+
+    async def look() -> None:
+        async with opened(server) as engine:
+            await done(engine, Set(b"k", b"v"))
+        alone().server.ask("HSET", meta, "format", "1")
+        async with opened(server) as engine:
+            record = await engine.get(b"k")
+            assert record is not None
+        assert alone().server.ask("HGET", meta, "format") == b"2"
+
+    run(look())
+
+
 def test_an_unknown_format_is_refused(server: str) -> None:
     async def look() -> None:
         alone().server.ask("HSET", Layout(b"", 1).meta, "format", "9")
-        with pytest.raises(StoreFormatUnknown, match=r"format 9.* knows format 1"):
+        with pytest.raises(StoreFormatUnknown, match=r"format 9.* knows format 2"):
             async with opened(server):
                 pass
 

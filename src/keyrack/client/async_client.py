@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keyrack.client.address import options_of
+from keyrack.client.async_cache_commands import AsyncCacheCommands
 from keyrack.client.async_commands import AsyncServiceCommands
 from keyrack.client.async_key_commands import AsyncKeyCommands
 from keyrack.client.async_many_commands import AsyncManyCommands
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from keyrack.client.serializers import Serializer
 
 
-class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncServiceCommands):
+class AsyncClient(AsyncKeyCommands, AsyncManyCommands, AsyncCacheCommands, AsyncServiceCommands):
     """Talks to the service at a URL, or at a Unix socket.
 
     `url` and `token` come from KEYRACK_URL and KEYRACK_TOKEN where they are not given. `timeout` is

@@ -32,14 +32,20 @@ class AsyncKeyCommands(AsyncCommands):
         return await self._send(self._keys.get(key, default))
 
     async def get_value(
-        self, key: str | bytes, *, if_none_match: str | None = None, wait: float | None = None
+        self,
+        key: str | bytes,
+        *,
+        if_none_match: str | None = None,
+        wait: float | None = None,
+        max_stale: float | None = None,
     ) -> Value | Unchanged | None:
         """Return a key's value as it is stored, or None when the key is missing.
 
         `UNCHANGED` when it is at the ETag `if_none_match`. With `wait` the answer comes when it
-        differs from that, or after so many seconds.
+        differs from that, or after so many seconds. With `max_stale` a value will do that ended so
+        many seconds ago, if it is kept; its TTL is 0.
         """
-        return await self._send(self._keys.get_value(key, if_none_match, wait))
+        return await self._send(self._keys.get_value(key, if_none_match, wait, max_stale))
 
     async def set(
         self,
@@ -47,6 +53,7 @@ class AsyncKeyCommands(AsyncCommands):
         value: Any,
         *,
         ttl: float | None = None,
+        stale: float | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str | None = None,
@@ -54,6 +61,7 @@ class AsyncKeyCommands(AsyncCommands):
     ) -> str:
         """Store a value and return its ETag. `ttl` is in seconds, to the millisecond.
 
+        For `stale` seconds after its end it is kept for those who take stale values.
         Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
         come back equal, and `LockLost` when a `lock` that is given is not held any more.
         """
@@ -64,6 +72,7 @@ class AsyncKeyCommands(AsyncCommands):
                 key,
                 value,
                 ttl=ttl,
+                stale=stale,
                 if_match=if_match,
                 if_none_match=if_none_match,
                 media_type=media_type,
@@ -74,6 +83,7 @@ class AsyncKeyCommands(AsyncCommands):
                 key,
                 value,
                 ttl=ttl,
+                stale=stale,
                 if_match=if_match,
                 if_none_match=if_none_match,
                 media_type=media_type,
@@ -116,12 +126,15 @@ class AsyncKeyCommands(AsyncCommands):
         return await self._send(self._keys.patch(key, merge, if_match))
 
     async def touch(self, key: str | bytes, ttl: float) -> bool:
-        """Give a key another TTL, in seconds, and tell whether it is there. The ETag stays."""
-        return await self._send(batching.touch(self._keys, key, ttl))
+        """Give a key another TTL, in seconds, and tell whether it is there. The ETag stays.
+
+        Its stale copy, if one is kept, is kept for as long after the new end.
+        """
+        return await self._send(self._keys.touch(key, ttl))
 
     async def persist(self, key: str | bytes) -> bool:
         """Let a key have no end, and tell whether it is there. The ETag stays."""
-        return await self._send(batching.touch(self._keys, key, None))
+        return await self._send(self._keys.touch(key, None))
 
     async def incr(
         self,
@@ -136,16 +149,14 @@ class AsyncKeyCommands(AsyncCommands):
         """Add to a counter, made from `initial` where it is missing, and return its number.
 
         With `ttl` it gets that TTL, with `ttl_if_new` only when it is made; else it keeps what it
-        has. It counts once, however often
-        the request had to be sent. Raises `Refused` for what is no number of 64 bits, and
-        `Conflict` when `if_match` does not hold; `*` asks that the key is there.
+        has. It counts once, however often the request had to be sent. Raises `Refused` for what is
+        no number of 64 bits, and `Conflict` when `if_match` does not hold; `*` asks that the key is
+        there.
         """
-        if ttl_if_new is not None:
-            if ttl is not None or if_match is not None:
-                raise ValueError("ttl_if_new goes with neither ttl nor if_match.")
-            counting = many.incr_with_end(self._requests, key, delta, initial, ttl_if_new)
-            return await self._sender.run(counting)
-        return await self._send(many.incr(self._requests, key, delta, initial, ttl, if_match))
+        if ttl_if_new is not None and ttl is not None:
+            raise ValueError("A counter takes ttl or ttl_if_new, not both.")
+        call = many.incr(self._requests, key, delta, initial, ttl, if_match, ttl_if_new)
+        return await self._send(call)
 
     async def update(
         self,

@@ -86,12 +86,15 @@ class Operations:
         value: Any,
         *,
         ttl: float | None = None,
+        stale: float | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str | None = None,
     ) -> Handle:
         """Store a value. A condition that does not hold refuses the batch."""
         members = _conditions(if_match, if_none_match) | _ttl(ttl)
+        if stale is not None:
+            members["stale"] = float(ttl_text(stale))
         name = self._keys.requests.key(key)
         raw = _value(*self._keys.serializer.dumps(value, name), media_type, members)
         return self._add("set", key, members, raw, writes=True)
@@ -232,24 +235,6 @@ def loaded(keys: KeyCalls, shown: dict[str, Any], key: bytes) -> Any:
     return keys.loads(json_text.dumps(value), media_type, key)
 
 
-def touch(keys: KeyCalls, key: str | bytes, ttl: float | None) -> ApiCall[bool]:
-    """Return the call that gives a key another TTL, or none, and tells whether it was there."""
-    operations = Operations(keys)
-    operations.touch(key, ttl)
-    call = operations.call()
-
-    def read(response: Response) -> bool:
-        try:
-            call.read(response)
-        except BatchRefused as error:
-            if error.reason != "missing":
-                raise
-            return False
-        return True
-
-    return ApiCall("touch", call.data, read, call.repeatable)
-
-
 def set_locked(
     keys: KeyCalls,
     lock: Lease,
@@ -257,6 +242,7 @@ def set_locked(
     value: Any,
     *,
     ttl: float | None,
+    stale: float | None,
     if_match: str | None,
     if_none_match: str | None,
     media_type: str | None,
@@ -268,6 +254,7 @@ def set_locked(
         key,
         value,
         ttl=ttl,
+        stale=stale,
         if_match=if_match,
         if_none_match=if_none_match,
         media_type=media_type,

@@ -118,6 +118,16 @@ def ttl_text(ttl: float) -> str:
     return str(ttl) if ttl.__class__ is int else f"{ttl:.3f}"
 
 
+def ends_query(ttl: float | None, stale: float | None) -> bytes:
+    """Return the query of a write that says when a key ends, and its stale copy."""
+    if ttl is None:
+        if stale is not None:
+            raise ValueError("stale= needs ttl=: what does not end is never stale.")
+        return b""
+    query = b"?ttl=" + ttl_text(ttl).encode()
+    return query + b"&stale=" + ttl_text(stale).encode() if stale else query
+
+
 def quoted_etag(etag: str) -> str:
     """Return an ETag as a field has it: a bare revision gets its quotes."""
     return f'"{etag}"' if etag.isdigit() else etag

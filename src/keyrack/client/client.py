@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from keyrack.client.address import options_of
+from keyrack.client.cache_commands import CacheCommands
 from keyrack.client.commands import ServiceCommands
 from keyrack.client.config import configured
 from keyrack.client.key_commands import KeyCommands
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from keyrack.client.serializers import Serializer
 
 
-class Client(KeyCommands, ManyCommands, ServiceCommands):
+class Client(KeyCommands, ManyCommands, CacheCommands, ServiceCommands):
     """Talks to the service at a URL, or at a Unix socket.
 
     `url` and `token` come from KEYRACK_URL and KEYRACK_TOKEN where they are not given. `timeout` is

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.client import chance, wire
-from keyrack.client.calls import ApiCall, conditions, ttl_text
+from keyrack.client.calls import ApiCall, conditions, ends_query, ttl_text
 from keyrack.client.errors import ProtocolError
 from keyrack.client.refusals import MISSING, refused
 from keyrack.client.serializers import AUTO, BINARY, JSON, TEXT
@@ -83,12 +83,18 @@ class KeyCalls:
         return self.serializer.loads(data, media_type, key)
 
     def get_value(
-        self, key: str | bytes, if_none_match: str | None, wait: float | None
+        self,
+        key: str | bytes,
+        if_none_match: str | None,
+        wait: float | None,
+        max_stale: float | None = None,
     ) -> ApiCall[Value | Unchanged | None]:
         """Read a key as it is stored; with `wait`, once it differs from `if_none_match`."""
         fields = conditions(None, if_none_match)
         if wait is not None:
             fields += b"Prefer: wait=%d\r\n" % max(0, round(wait))
+        if max_stale is not None:
+            fields += b"Cache-Control: max-stale=%d\r\n" % max(0, round(max_stale))
         data = self.requests.on_key(b"GET", self.requests.key(key), fields)
         return ApiCall("get", data, _read_value, True, wait or 0.0)
 
@@ -98,6 +104,7 @@ class KeyCalls:
         value: Any,
         *,
         ttl: float | None = None,
+        stale: float | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str | None = None,
@@ -107,7 +114,7 @@ class KeyCalls:
         repeatable = not fields
         if _is_revision(if_match):
             fields, repeatable = fields + _remembered(), True
-        data = self._put(key, value, ttl, fields, media_type)
+        data = self._put(key, value, ttl, fields, media_type, stale)
         return ApiCall("set", data, _read_etag, repeatable)
 
     def add(
@@ -131,6 +138,7 @@ class KeyCalls:
         ttl: float | None,
         fields: bytes,
         media_type: str | None,
+        stale: float | None = None,
     ) -> bytes:
         name = self.requests.key(key)
         body, kind = self.serializer.dumps(value, name)
@@ -138,7 +146,7 @@ class KeyCalls:
             kind = media_type
         if kind:
             fields += _FIELDS.get(kind) or wire.field("Content-Type", kind)
-        query = b"" if ttl is None else b"?ttl=" + ttl_text(ttl).encode()
+        query = b"" if ttl is None and stale is None else ends_query(ttl, stale)
         return self.requests.put(name, query, fields, body)
 
     def delete(self, key: str | bytes, if_match: str | None) -> ApiCall[bool]:
@@ -148,7 +156,7 @@ class KeyCalls:
         if _is_revision(if_match):
             fields, repeatable = fields + _remembered(), True
         data = self.requests.on_key(b"DELETE", self.requests.key(key), fields)
-        return ApiCall("delete", data, _read_deleted, repeatable)
+        return ApiCall("delete", data, _read_done, repeatable)
 
     def patch(
         self, key: str | bytes, merge: Mapping[str, Any], if_match: str | None
@@ -157,11 +165,20 @@ class KeyCalls:
         import json  # only for those that speak JSON
 
         fields = b"Content-Type: application/merge-patch+json\r\n" + conditions(if_match, None)
+        if if_match is not None:
+            # Without a condition a merge patch that is applied twice leaves what it leaves once.
+            fields += _remembered()
         body = json.dumps(merge, separators=(",", ":"), allow_nan=False).encode()
         target = b"/v1/keys/" + wire.key_path(self.requests.key(key))
         data = self.requests.request(b"PATCH", target, fields, body)
-        # A merge patch that is applied twice leaves what it leaves once, but for the ETag.
-        return ApiCall("patch", data, _read_etag, if_match is None)
+        return ApiCall("patch", data, _read_etag, True)
+
+    def touch(self, key: str | bytes, ttl: float | None) -> ApiCall[bool]:
+        """Give a key another TTL, or none, and tell whether it was there."""
+        target = b"/v1/keys/" + wire.key_path(self.requests.key(key))
+        query = b"?ttl=" + (b"none" if ttl is None else ttl_text(ttl).encode())
+        data = self.requests.request(b"PATCH", target + query)
+        return ApiCall("touch", data, _read_done, True)
 
 
 def _is_revision(tag: str | None) -> bool:
@@ -202,7 +219,7 @@ def _read_etag_if_held(answer: Response) -> str | None:
     return None if answer.status == 412 else _read_etag(answer)
 
 
-def _read_deleted(answer: Response) -> bool:
+def _read_done(answer: Response) -> bool:
     if answer.status in (200, 204):
         return True
     raise_unless_missing(answer)

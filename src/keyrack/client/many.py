@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from keyrack.client import chance, wire
 from keyrack.client.batching import MOST_OPERATIONS, Operations, loaded
 from keyrack.client.calls import ApiCall, conditions, json_body, json_response, ttl_text
-from keyrack.client.errors import Conflict, ProtocolError, Refused, TooLarge
+from keyrack.client.errors import ProtocolError, Refused, TooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -286,33 +286,16 @@ def incr(
     initial: int,
     ttl: float | None,
     if_match: str | None = None,
-    if_none_match: str | None = None,
+    ttl_if_new: float | None = None,
 ) -> ApiCall[int]:
     """Add to a counter, and return its number."""
     asked: dict[str, Any] = {"delta": str(delta), "initial": str(initial)}
     if ttl is not None:
         asked["ttl"] = float(ttl_text(ttl))
+    if ttl_if_new is not None:
+        asked["ttl_if_new"] = float(ttl_text(ttl_if_new))
     path = b"/v1/counters/" + wire.key_path(requests.key(key))
     fields = b"Content-Type: application/json\r\nIdempotency-Key: %b\r\n" % chance.new_id()
-    fields += conditions(if_match, if_none_match)
+    fields += conditions(if_match, None)
     data = requests.request(b"POST", path, fields, json_body(asked))
     return ApiCall("incr", data, lambda response: int(_member(response, "value")), True)
-
-
-def incr_with_end(
-    requests: Requests, key: str | bytes, delta: int, initial: int, ttl: float
-) -> Steps[int]:
-    """Add to a counter that gets its TTL when it is made, and keeps it then."""
-    while True:
-        number: int
-        try:
-            number = yield incr(requests, key, delta, initial, None, if_match="*")
-        except Conflict:
-            pass
-        else:
-            return number
-        try:
-            number = yield incr(requests, key, delta, initial, ttl, if_none_match="*")
-        except Conflict:
-            continue  # somebody else has made it meanwhile
-        return number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from keyrack.client import batching, many
+from keyrack.client import many
 
 if TYPE_CHECKING:
     from keyrack.client.calls import ApiCall
@@ -65,7 +65,7 @@ class PipelineCalls:
 
     def touch(self, key: str | bytes, ttl: float) -> None:
         """Give a key another TTL."""
-        self.calls.append(batching.touch(self._keys, key, ttl))
+        self.calls.append(self._keys.touch(key, ttl))
 
     def incr(
         self, key: str | bytes, delta: int = 1, *, initial: int = 0, ttl: float | None = None

@@ -56,9 +56,9 @@ def update(
         after = change(before)
         left = None if stored is None else stored.ttl
         kept = left if isinstance(ttl, Keep) else ttl
-        condition = {"if_none_match": "*"} if stored is None else {"if_match": stored.etag}
+        match, none_match = (None, "*") if stored is None else (stored.etag, None)
         try:
-            yield keys.set(key, after, ttl=kept, **condition)
+            yield keys.set(key, after, ttl=kept, if_match=match, if_none_match=none_match)
         except Conflict as error:
             conflict = error
         else:

@@ -29,6 +29,12 @@ MAX_TTL_MS: Final = 3650 * 24 * 3600 * 1000
 
 KEEP_END: Final = -1
 """In place of a TTL: the end that the key has, none for a new key."""
+KEEP_STALE: Final = -1
+"""For how long a stale copy is kept: as long as it would have been, after whatever end."""
+LEASE: Final = b"\xff"
+"""What the name of a lock begins with that is the lease to recompute a key: no text does. The key
+follows. A lease ends when its key is deleted; one older than its key's revision is void."""
+MAX_LEASED_KEY_BYTES: Final = MAX_KEY_BYTES - len(LEASE)
 
 TEXT: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
@@ -43,6 +49,10 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     revision: int
     expires_at: int = 0
     """When it ends, in ms of the store's clock; 0 means never."""
+    stale_until: int = 0
+    """When the stale copy goes that is kept of it after its end; 0 where none is kept."""
+    stored_at: int = 0
+    """When its value was stored; known only where a stale copy is kept, 0 otherwise."""
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -74,9 +84,13 @@ class Condition(msgspec.Struct, frozen=True, gc=False):
 
     match: frozenset[int] | None = None
     none_match: frozenset[int] | None = None
+    newest: int | None = None
+    """With it: the key is missing, or at no revision that is greater."""
 
     def holds(self, revision: int | None) -> bool:
         """Tell whether a key now at `revision` (`None` when it is missing) may be acted on."""
+        if self.newest is not None and revision is not None and revision > self.newest:
+            return False
         if self.match is not None and not _names(self.match, revision):
             return False
         return self.none_match is None or not _names(self.none_match, revision)
@@ -106,7 +120,9 @@ class Space(enum.IntEnum):
 class Set(msgspec.Struct, frozen=True, gc=False):
     """Store a value. Without a TTL the key does not end: an earlier TTL is cleared.
 
-    With `KEEP_END` in its place the key ends when it would have ended, to the millisecond.
+    With `KEEP_END` in its place the key ends when it would have ended, to the millisecond, and so
+    does its stale copy. With a TTL and `stale_ms` a stale copy is kept for so long after the end,
+    for `get_stale` alone: for everybody else the key is missing.
     """
 
     key: bytes
@@ -115,10 +131,12 @@ class Set(msgspec.Struct, frozen=True, gc=False):
     ttl_ms: int = 0
     condition: Condition | None = None
     space: Space = Space.KEYS
+    stale_ms: int = 0
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):
-    """Remove a key. A key that is missing is no failure: the result says that it was."""
+    """Remove a key, its stale copy and its lease. A key that is missing is no failure: the result
+    says that it was."""
 
     key: bytes
     condition: Condition | None = None
@@ -135,8 +153,9 @@ class Get(msgspec.Struct, frozen=True, gc=False):
 class Add(msgspec.Struct, frozen=True, gc=False):
     """Add to the number that a key holds as decimal text; a missing key starts at `initial`.
 
-    With `ttl_ms` the key gets this TTL, without one it keeps what it has. Refused with
-    `Why.NUMBER` where the value is no number of 64 bits, `Why.OVERFLOW` where the sum is none.
+    With `ttl_ms` the key gets this TTL, without one it keeps what it has; with `new_ttl_ms` it gets
+    this one where it was missing. Refused with `Why.NUMBER` where the value is no number of 64
+    bits, `Why.OVERFLOW` where the sum is none.
     """
 
     key: bytes
@@ -144,15 +163,20 @@ class Add(msgspec.Struct, frozen=True, gc=False):
     initial: int = 0
     ttl_ms: int = 0
     condition: Condition | None = None
+    new_ttl_ms: int = 0
 
 
 class Touch(msgspec.Struct, frozen=True, gc=False):
-    """Give a key another TTL (0: none). Value and revision stay. Refused where it is missing."""
+    """Give a key another TTL (0: none). Value and revision stay. Refused where it is missing.
+
+    A stale copy is kept for `stale_ms` after the new end; without a TTL none is kept.
+    """
 
     key: bytes
     ttl_ms: int
     condition: Condition | None = None
     space: Space = Space.KEYS
+    stale_ms: int = KEEP_STALE
 
 
 class Check(msgspec.Struct, frozen=True, gc=False):
@@ -168,12 +192,13 @@ class Remember(msgspec.Struct, frozen=True, gc=False):
 
     The outcome is kept in the same commit as what it tells of, so a write that carries a name is
     done once however often it is sent. Another `fingerprint` is refused with `Why.REUSED`. An
-    outcome of `Why.FULL` is not kept.
+    outcome of `Why.FULL` is not kept, nor with `only_done` any refusal.
     """
 
     key: bytes
     fingerprint: bytes
     ttl_ms: int
+    only_done: bool = False
 
 
 Operation: TypeAlias = Set | Delete | Get | Add | Touch | Check | Remember
@@ -288,6 +313,7 @@ class Sweep(msgspec.Struct, frozen=True, gc=False):
     """What one round of expiry did."""
 
     expired: int
+    """How many keys ended, and stale copies with them."""
     next_due: int | None
     """When the next key ends, in ms of the store's clock; None when none has a TTL."""
 
@@ -316,6 +342,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """How many locks are held, ended ones that are not yet removed included; None: not known."""
     disk_failed: bool = False
     """Writes are refused, because what was written last may not be on the disk."""
+    stale_copies: int = 0
+    """How many keys that have ended are kept as stale copies; they are none of `keys`."""
 
 
 class WhenFull(enum.Enum):
@@ -402,6 +430,17 @@ class Engine(Protocol):
     async def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over. O(log keys)."""
 
+    async def get_stale(self, key: bytes) -> Record | None:
+        """Return the record, be it over, as long as a stale copy of it is kept. O(log keys)."""
+
+    async def stale_copies(
+        self, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return keys under a prefix of which there is only a stale copy, and where to go on.
+
+        In the order of their bytes; few or none of them do not mean that there are no more.
+        """
+
     async def token(self, key: bytes) -> bytes | None:
         """Return a value of `Space.TOKENS`."""
 
@@ -428,7 +467,7 @@ class Engine(Protocol):
     ) -> Page:
         """Return a page of the locks that are held, in order of their names.
 
-        The records are what `lock_of` returns.
+        The records are what `lock_of` returns. Leases are locks, and come last.
         """
 
     async def scan(

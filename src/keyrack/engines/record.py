@@ -11,6 +11,14 @@ Where the low bits are 126 the value is elsewhere, and what follows is
     size       8 bytes, big-endian: the value's length
     media type 1 byte as the low bits above; after 127 again a length and that many bytes
 
+Where the low bits are 125 a stale copy of the record is kept when its time is over, and where they
+are 124 it is one by now: the event of its end is written, and nobody sees it who does not ask for
+it. There is always a TTL then, and behind it
+
+    until      8 bytes, big-endian, ms of the store's clock: when the stale copy goes
+    stored     8 bytes, big-endian, likewise: when the value was stored, 0 where that is not known
+    tag        1 byte: the low bits that the record would have otherwise, and what follows those
+
 A short value of a common type costs nine bytes on top of itself, which is what keeps a store of
 small values small.
 """
@@ -18,11 +26,11 @@ small values small.
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from keyrack.engines.contract import BINARY, JSON, MAX_MEDIA_TYPE_BYTES, TEXT, Record
 
-# The order is part of the format: only ever append, up to 125 entries.
+# The order is part of the format: only ever append, up to 124 entries.
 _MEDIA_TYPES: Final = (
     TEXT,
     JSON,
@@ -47,14 +55,21 @@ _CODES: Final = {name: code for code, name in enumerate(_MEDIA_TYPES)}
 _INLINE: Final = 127
 _LONG: Final = 126
 _TTL: Final = 0x80
-MOST_HEAD: Final = 17 + 1 + MAX_MEDIA_TYPE_BYTES
+_STALE: Final = 125 | _TTL
+_COPY: Final = 124 | _TTL
+_STALE_TAGS: Final = (_STALE, _COPY)
+_STALE_HEAD: Final = 33
+"""Where the tag is that a record with a stale copy would have otherwise."""
+MOST_HEAD: Final = _STALE_HEAD + 1 + 1 + MAX_MEDIA_TYPE_BYTES
 """The most bytes of a record besides its value."""
 
 _HEAD: Final = Struct(">QB")
 _HEAD_TTL: Final = Struct(">QBQ")
+_HEAD_STALE: Final = Struct(">QBQQQB")
 _SIZE: Final = Struct(">QB")
 _pack_head: Final = _HEAD.pack
 _pack_head_ttl: Final = _HEAD_TTL.pack
+_pack_head_stale: Final = _HEAD_STALE.pack
 _unpack_head: Final = _HEAD.unpack_from
 _unpack_head_ttl: Final = _HEAD_TTL.unpack_from
 
@@ -63,16 +78,41 @@ class Elsewhere(Exception):
     """Raised for a record whose value is not in it: `unpack_long` says where."""
 
 
-def pack(revision: int, value: bytes, media_type: str = TEXT, expires_at: int = 0) -> bytes:
+class Ends(NamedTuple):
+    """When a record ends, and its stale copy: all in ms of the store's clock, 0 for never."""
+
+    expires_at: int = 0
+    stale_until: int = 0
+    """When the stale copy goes; 0 where none is kept."""
+    stored_at: int = 0
+    """When the value was stored; known only where a stale copy is kept."""
+
+
+def pack(
+    revision: int,
+    value: bytes,
+    media_type: str = TEXT,
+    expires_at: int = 0,
+    stale_until: int = 0,
+    stored_at: int = 0,
+) -> bytes:
     """Return the bytes that are stored for a record. `media_type` is ASCII, at most 255 bytes."""
     code = _CODES.get(media_type, _INLINE)
     if code != _INLINE and not expires_at:
         return _pack_head(revision, code) + value
-    head = _pack_head_ttl(revision, code | _TTL, expires_at) if expires_at else b""
+    head = _head(revision, code, expires_at, stale_until, stored_at)
     if code != _INLINE:
         return head + value
     name = media_type.encode("ascii")
-    return b"%b%c%b%b" % (head or _pack_head(revision, code), len(name), name, value)
+    return b"%b%c%b%b" % (head, len(name), name, value)
+
+
+def _head(revision: int, code: int, expires_at: int, stale_until: int, stored_at: int) -> bytes:
+    if stale_until:
+        return _pack_head_stale(revision, _STALE, expires_at, stale_until, stored_at, code)
+    if expires_at:
+        return _pack_head_ttl(revision, code | _TTL, expires_at)
+    return _pack_head(revision, code)
 
 
 def pack_rest(value: bytes, media_type: str = TEXT) -> bytes:
@@ -84,18 +124,25 @@ def pack_rest(value: bytes, media_type: str = TEXT) -> bytes:
     return b"%c%c%b%b" % (code, len(name), name, value)
 
 
-def pack_long(revision: int, size: int, media_type: str = TEXT, expires_at: int = 0) -> bytes:
+def pack_long(
+    revision: int,
+    size: int,
+    media_type: str = TEXT,
+    expires_at: int = 0,
+    stale_until: int = 0,
+    stored_at: int = 0,
+) -> bytes:
     """Return the bytes that are stored for a record whose value, of `size` bytes, is elsewhere."""
+    head = _head(revision, _LONG, expires_at, stale_until, stored_at)
+    return head + _long_rest(size, media_type)
+
+
+def _long_rest(size: int, media_type: str) -> bytes:
     code = _CODES.get(media_type, _INLINE)
-    head = (
-        _pack_head_ttl(revision, _LONG | _TTL, expires_at)
-        if expires_at
-        else _pack_head(revision, _LONG)
-    )
     if code != _INLINE:
-        return head + _SIZE.pack(size, code)
+        return _SIZE.pack(size, code)
     name = media_type.encode("ascii")
-    return b"%b%b%c%b" % (head, _SIZE.pack(size, code), len(name), name)
+    return b"%b%c%b" % (_SIZE.pack(size, code), len(name), name)
 
 
 def unpack(raw: bytes) -> Record:
@@ -106,27 +153,32 @@ def unpack(raw: bytes) -> Record:
     return _unpack_rare(raw)
 
 
-def unpack_long(raw: bytes) -> tuple[Record, int]:
-    """Return the record that `pack_long` made these bytes of, without value, and its size."""
-    start = 17 if raw[8] & _TTL else 9
-    size, code = _SIZE.unpack_from(raw, start)
-    start += _SIZE.size
-    name = _MEDIA_TYPES[code] if code != _INLINE else raw[start + 1 :].decode("ascii")
-    return Record(b"", name, revision(raw), expires_at(raw)), size
-
-
 def _unpack_rare(raw: bytes) -> Record:
-    revision, tag = _unpack_head(raw)
-    start, expires_at = 9, 0
-    if tag & _TTL:
-        start, expires_at = 17, _unpack_head_ttl(raw)[2]
-    code = tag & ~_TTL
+    code, start = _code(raw)
     if code == _LONG:
         raise Elsewhere
     if code != _INLINE:
-        return Record(raw[start:], _MEDIA_TYPES[code], revision, expires_at)
+        return Record(raw[start:], _MEDIA_TYPES[code], revision(raw), *ends(raw))
     end = start + 1 + raw[start]
-    return Record(raw[end:], raw[start + 1 : end].decode("ascii"), revision, expires_at)
+    name = raw[start + 1 : end].decode("ascii")
+    return Record(raw[end:], name, revision(raw), *ends(raw))
+
+
+def unpack_long(raw: bytes) -> tuple[Record, int]:
+    """Return the record that `pack_long` made these bytes of, without value, and its size."""
+    _, start = _code(raw)
+    size, code = _SIZE.unpack_from(raw, start)
+    start += _SIZE.size
+    name = _MEDIA_TYPES[code] if code != _INLINE else raw[start + 1 :].decode("ascii")
+    return Record(b"", name, revision(raw), *ends(raw)), size
+
+
+def _code(raw: bytes) -> tuple[int, int]:
+    """Return what names the media type, or says that the value is elsewhere, and what follows."""
+    tag = raw[8]
+    if tag in _STALE_TAGS:
+        return raw[_STALE_HEAD], _STALE_HEAD + 1
+    return (tag & ~_TTL, 17) if tag & _TTL else (tag, 9)
 
 
 def is_plain(raw: bytes) -> bool:
@@ -136,21 +188,39 @@ def is_plain(raw: bytes) -> bool:
 
 def is_long(raw: bytes) -> bool:
     """Tell whether the record's value is elsewhere."""
-    return raw[8] & ~_TTL == _LONG
+    return _code(raw)[0] == _LONG
 
 
 def size(raw: bytes) -> int:
     """Return about how many bytes the record takes, its value included wherever that is."""
-    return unpack_long(raw)[1] if raw[8] & ~_TTL == _LONG else len(raw)
+    return unpack_long(raw)[1] if is_long(raw) else len(raw)
 
 
-def with_end(raw: bytes, expires_at: int) -> bytes:
+def with_end(raw: bytes, expires_at: int, stale_until: int = 0, stored_at: int = 0) -> bytes:
     """Return the bytes of the same record with another end, 0 for none."""
-    rest = raw[17 if raw[8] & _TTL else 9 :]
-    code = raw[8] & ~_TTL
-    if expires_at:
-        return _pack_head_ttl(revision(raw), code | _TTL, expires_at) + rest
-    return _pack_head(revision(raw), code) + rest
+    code, start = _code(raw)
+    return _head(revision(raw), code, expires_at, stale_until, stored_at) + raw[start:]
+
+
+def with_value(raw: bytes, value: bytes) -> bytes:
+    """Return the bytes of the same record with its value in it, which was elsewhere."""
+    return _with_rest(raw, pack_rest(value, unpack_long(raw)[0].media_type))
+
+
+def without_value(raw: bytes) -> bytes:
+    """Return the bytes of the same record with its value elsewhere, which was in it."""
+    record = unpack(raw)
+    rest = _long_rest(len(record.value), record.media_type)
+    return _with_rest(raw, bytes((_LONG,)) + rest)
+
+
+def _with_rest(raw: bytes, rest: bytes) -> bytes:
+    """Return a record with other bytes from its tag on, the end apart; `rest` is as of no end."""
+    if raw[8] in _STALE_TAGS:
+        return raw[:_STALE_HEAD] + rest
+    if raw[8] & _TTL:
+        return b"%b%c%b%b" % (raw[:8], rest[0] | _TTL, raw[9:17], rest[1:])
+    return raw[:8] + rest
 
 
 def has_ttl(raw: bytes) -> bool:
@@ -161,6 +231,33 @@ def has_ttl(raw: bytes) -> bool:
 def expires_at(raw: bytes) -> int:
     """Return when the record ends, 0 for never, without unpacking the rest."""
     return _unpack_head_ttl(raw)[2] if raw[8] & _TTL else 0
+
+
+def ends(raw: bytes) -> Ends:
+    """Return all that is known of when the record ends."""
+    if raw[8] in _STALE_TAGS:
+        return Ends(*_HEAD_STALE.unpack_from(raw)[2:5])
+    return Ends(expires_at(raw))
+
+
+def keeps_copy(raw: bytes) -> bool:
+    """Tell whether a stale copy is kept when the record's time is over, or it is one."""
+    return raw[8] in _STALE_TAGS
+
+
+def is_copy(raw: bytes) -> bool:
+    """Tell whether the record is a stale copy, the event of its end written."""
+    return raw[8] == _COPY
+
+
+def as_copy(raw: bytes) -> bytes:
+    """Return the bytes of the stale copy of a record that keeps one."""
+    return b"%b%c%b" % (raw[:8], _COPY, raw[9:])
+
+
+def due_at(raw: bytes) -> int:
+    """Return when something is to be done with the record, 0 for never: it ends, or its copy."""
+    return ends(raw).stale_until if raw[8] == _COPY else expires_at(raw)
 
 
 def revision(raw: bytes) -> int:

@@ -28,9 +28,11 @@ from keyrack.shared.counters import (
     CLOCK_STEPS,
     EXPIRED,
     LANES,
+    LEASES,
     OPEN_CONNECTIONS,
     SIZE_BUCKETS,
     SLOW,
+    STALE_SERVED,
     STARTS,
     TURNED_AWAY,
     WAITING,
@@ -114,6 +116,7 @@ class Metrics(Collector):
         yield self._latency()
         yield from self._histograms()
         yield from self._hits_and_writes()
+        yield from self._stale()
         yield from self._workers()
         yield from self._clients()
         yield from self._processes()
@@ -231,6 +234,23 @@ class Metrics(Collector):
         yield CounterMetricFamily(
             "keyrack_keys_expired", "Keys removed because their time was over.", total(EXPIRED)
         )
+
+    def _stale(self) -> Iterator[Metric]:
+        total = self._counters.total
+        yield CounterMetricFamily(
+            "keyrack_stale_served",
+            "Values served after their time to those who take them.",
+            total(STALE_SERVED),
+        )
+        family = CounterMetricFamily(
+            "keyrack_recompute_leases",
+            "Leases to recompute a key: granted; collapsed, as somebody else had it; filled; lost "
+            "before that; returned.",
+            labels=("outcome",),
+        )
+        for outcome, word in LEASES.items():
+            family.add_metric((outcome,), total(word))
+        yield family
 
     def _clients(self) -> Iterator[Metric]:
         total = self._counters.total
@@ -390,6 +410,7 @@ class Metrics(Collector):
         for name, value, text in (
             ("keys", usage.keys, "Keys, ended ones that are not yet removed included."),
             ("keys_with_ttl", usage.keys_with_ttl, "Keys that have a TTL."),
+            ("stale_copies", usage.stale_copies, "Stale copies of keys that have ended."),
             ("events", usage.events, "Events kept in the log."),
             ("store_limit_bytes", usage.limit, "The store's memory limit."),
             ("store_used_bytes", usage.used, "Memory in use: records, indexes, events."),

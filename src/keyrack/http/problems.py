@@ -235,6 +235,12 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "The key is not in the state that If-Match or If-None-Match asked for. The ETag of this "
         "answer is its present one; without an ETag the key is missing.",
     ),
+    "lease-lost": ProblemKind(
+        412,
+        "The lease to recompute the key was lost",
+        "Its time was over, it was given back, or the key was written or deleted since it was "
+        "given: what was computed may be older than what is there. Read the key again.",
+    ),
     "too-large": ProblemKind(
         413,
         "The body or the value is too large",

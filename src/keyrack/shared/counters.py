@@ -78,6 +78,10 @@ _PID: Final = 18
 CLOCK_STEPS: Final = 20
 SLOW: Final = 19
 """Requests that the slow log was told of."""
+STALE_SERVED: Final = 22
+"""Values that were served although their time was over, to those who take such."""
+LEASES: Final = {"granted": 23, "collapsed": 24, "filled": 25, "lost": 26, "returned": 27}
+"""What came of reads that offer to recompute a key, and of the leases that they were given."""
 _LATENCY: Final = 32
 """Where the histograms begin: as many other words may be in front of them."""
 _LATENCY_WORDS: Final = BUCKETS + 1

@@ -43,6 +43,7 @@ class EmbeddedAudit:
         self._oldest = self._revision + 1
         self._latest: dict[tuple[Space, bytes], tuple[int, Change]] = {}
         self._seen: set[int] = set()
+        self._copies = 0
 
     def problems(self) -> list[str]:
         """Return what is wrong, the first twenty things at most."""
@@ -91,8 +92,9 @@ class EmbeddedAudit:
             yield f"the key {key!r} has {len(key)} bytes"
         if record.expires_at:
             number = due_number(key, record.revision, space)
-            if self._txn.get(due_entry(record.expires_at, number, space), self._expiry) != key:
-                yield f"{key!r} ends at {record.expires_at}, and the expiry index does not know"
+            due = wire.due_at(raw)
+            if self._txn.get(due_entry(due, number, space), self._expiry) != key:
+                yield f"{key!r} ends at {due}, and the expiry index does not know"
         if space not in _MAKES:
             return
         if record.revision > self._revision:
@@ -100,9 +102,18 @@ class EmbeddedAudit:
         if record.revision in self._seen:
             yield f"revision {record.revision} was given twice"
         self._seen.add(record.revision)
+        if wire.is_copy(raw):
+            yield from self._copy_problems(key)
+            return
         event = self._latest.pop((space, key), None)
         if record.revision >= self._oldest and event != (record.revision, _MAKES[space]):
             yield f"{key!r} has revision {record.revision}, and its last event is {event}"
+
+    def _copy_problems(self, key: bytes) -> Iterator[str]:
+        self._copies += 1
+        event = self._latest.pop((Space.KEYS, key), None)
+        if event is not None and event[1] is not Change.EXPIRE:
+            yield f"{key!r} is a stale copy, and its last event is {event}"
 
     def _record(self, space: Space, key: bytes, raw: bytes) -> Record:
         if not wire.is_long(raw):
@@ -126,6 +137,10 @@ class EmbeddedAudit:
             if found != said:
                 yield f"records of {space.name} take {found} bytes, and the store says {said}"
 
+        if self._copies != self._txn.stale_copies():
+            said = self._txn.stale_copies()
+            yield f"{self._copies} records are stale copies, and the store says {said}"
+
     def _index_problems(self) -> Iterator[str]:
         for entry, key in self._txn.cursor(self._expiry):
             try:
@@ -134,7 +149,7 @@ class EmbeddedAudit:
                 agrees = (
                     raw is not None
                     and due_number(key, wire.revision(raw), space) == number
-                    and wire.expires_at(raw) == ends
+                    and wire.due_at(raw) == ends
                 )
             except _UNREADABLE:
                 yield f"the entry {entry!r} of the expiry index cannot be read"

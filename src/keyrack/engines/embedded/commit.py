@@ -11,6 +11,9 @@ import msgspec
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
     KEEP_END,
+    KEEP_STALE,
+    LEASE,
+    MAX_LEASED_KEY_BYTES,
     TEXT,
     Add,
     Change,
@@ -43,7 +46,10 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.events import EventLog
 
 Step: TypeAlias = Result | Refusal
+_Ends: TypeAlias = tuple[int, int, int]
+"""When a record ends, when its stale copy goes, when it was stored; see `record.Ends`."""
 
+_NEVER: Final = (0, 0, 0)
 _KEYS: Final = Space.KEYS
 _EVICT: Final = Change.EVICT
 _NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})").fullmatch
@@ -114,6 +120,7 @@ class Commit:
         "_log",
         "_size",
         "_undo",
+        "copied",
         "draft",
         "evicted",
         "now",
@@ -134,6 +141,8 @@ class Commit:
         self._undo: _Undo | None = None
         last, self._events, self._size = self.txn.state()
         self.evicted = 0
+        self.copied: list[bytes] = []
+        """Keys that have ended, and of which there is a stale copy now."""
         self.now = database.now()
         self.draft = Draft(last)
 
@@ -210,7 +219,8 @@ class Commit:
                 continue
             self.txn.put(key, old, self.txn.database.spaces[space])
             if wire.has_ttl(old):
-                entry = due_entry(wire.expires_at(old), wire.revision(old), space)
+                self.txn.copies += wire.is_copy(old)
+                entry = due_entry(wire.due_at(old), wire.revision(old), space)
                 self.txn.put(entry, key, self.txn.database.expiry)
 
     def _once(self, name: Remember, write: Write) -> Outcome:
@@ -225,6 +235,8 @@ class Commit:
         if full is not None:
             return full
         outcome = self.apply(write)
+        if isinstance(outcome, Refusal) and name.only_done:
+            return outcome
         if isinstance(outcome, Refusal):
             kept = _encode_outcome((name.fingerprint, None, outcome))
         else:
@@ -246,13 +258,13 @@ class Commit:
             if refusal is not None:
                 return refusal
         if space is Space.LOCKS:
-            more = bytes_taken(key, _packed(operation, 0, self.now))
+            more = bytes_taken(key, _packed(operation, 0, (self.now, 0, 0)))
             full = _beyond_share(self.txn, space, Why.LOCKS_FULL, more)
             if full is not None:
                 return full
         draft = self.draft
         revision = draft.set(key) if space is _KEYS else self._note(_SET_CHANGE, key, space)
-        ends = self._end_of(key, space) if ttl == KEEP_END else self.now + ttl if ttl else 0
+        ends = self._ends(operation) if ttl else _NEVER
         old = self.txn.replace(
             key, _packed(operation, revision, ends), self.txn.database.spaces[space]
         )
@@ -263,9 +275,19 @@ class Commit:
             revision, existed = self.let_go_first(operation, old, revision, ends)
         if len(operation.value) > LONGEST_WHOLE:
             self._store_long(space, revision, operation.value)
-        if ends:
-            self.txn.put(due_entry(ends, revision, space), key, self.txn.database.expiry)
+        if ends[0]:
+            self.txn.put(due_entry(ends[0], revision, space), key, self.txn.database.expiry)
         return Result(revision, existed)
+
+    def _ends(self, operation: Set) -> _Ends:
+        """Return when a record is to end that is set with a TTL, or keeps the end it has."""
+        if operation.ttl_ms == KEEP_END:
+            raw = self._present(operation.key, operation.space)
+            expires_at, stale_until, _ = _NEVER if raw is None else wire.ends(raw)
+        else:
+            expires_at = self.now + operation.ttl_ms
+            stale_until = expires_at + operation.stale_ms if operation.stale_ms else 0
+        return expires_at, stale_until, self.now if stale_until else 0
 
     def _store_long(self, space: Space, number: int, value: bytes) -> None:
         self._pieces.store(space, number, value)
@@ -273,12 +295,12 @@ class Commit:
             self._undo.made.append((space, number))
 
     def let_go_first(
-        self, operation: Set, old: bytes, revision: int, ends: int
+        self, operation: Set, old: bytes, revision: int, ends: _Ends
     ) -> tuple[int, bool]:
         """Let go of the record that was replaced; return the new revision, and if it existed."""
         key, space = operation.key, operation.space
         existed = self._let_go(old, space)
-        if not existed:
+        if not existed and not wire.is_copy(old):
             # It had ended and was still there: that is an event of its own, and comes first.
             revision = self._end_first(key, space, revision)
             self.txn.put(key, _packed(operation, revision, ends), self.txn.database.spaces[space])
@@ -295,15 +317,24 @@ class Commit:
             refusal = self._refused(key, operation.condition, space)
             if refusal is not None:
                 return refusal
+        if space is _KEYS:
+            self._end_lease(key)
         old = self.txn.pop(key, self.txn.database.spaces[space])
         if old is None:
             return Result(0, existed=False)
         if self._undo is not None:
             self._undo.changes.append((key, space, old))
         if not wire.is_plain(old) and not self._let_go(old, space):
-            self._note(_EXPIRE_CHANGE, key, space)
+            if not wire.is_copy(old):
+                self._note(_EXPIRE_CHANGE, key, space)
             return Result(0, existed=False)
         return Result(self._note(_DELETE_CHANGE, key, space), existed=True)
+
+    def _end_lease(self, key: bytes) -> None:
+        """End the lease of a key: whoever recomputes it has begun before it was deleted."""
+        locks = self.txn.database.spaces[Space.LOCKS]
+        if len(key) <= MAX_LEASED_KEY_BYTES and self.txn.get(LEASE + key, locks) is not None:
+            self._delete(Delete(LEASE + key, space=Space.LOCKS))
 
     def _get(self, operation: Get) -> Step:
         raw = self._present(operation.key, _KEYS)
@@ -328,8 +359,12 @@ class Commit:
         if not _LEAST <= number <= _MOST:
             return Refusal(Why.OVERFLOW, revision=record.revision if record else None)
         media_type = TEXT if record is None else record.media_type
-        ttl = operation.ttl_ms or KEEP_END
-        step = self._set(Set(operation.key, b"%d" % number, media_type, ttl))
+        ttl, stale = operation.ttl_ms or KEEP_END, 0
+        if record is None:
+            ttl = operation.new_ttl_ms or operation.ttl_ms
+        elif record.stale_until:
+            stale = record.stale_until - record.expires_at
+        step = self._set(Set(operation.key, b"%d" % number, media_type, ttl, stale_ms=stale))
         if isinstance(step, Refusal):
             return step
         return Result(step.revision, step.existed, number=number)
@@ -345,10 +380,16 @@ class Commit:
             return Refusal(Why.MISSING)
         revision = wire.revision(raw)
         ends = self.now + operation.ttl_ms if operation.ttl_ms else 0
+        before = wire.ends(raw)
+        stale = operation.stale_ms
+        if stale == KEEP_STALE:
+            stale = before.stale_until - before.expires_at if before.stale_until else 0
+        stale_until = ends + stale if ends and stale else 0
         self._unindex(raw, space)
         if self._undo is not None:
             self._undo.changes.append((key, space, raw))
-        self.txn.put(key, wire.with_end(raw, ends), self.txn.database.spaces[space])
+        touched = wire.with_end(raw, ends, stale_until, before.stored_at)
+        self.txn.put(key, touched, self.txn.database.spaces[space])
         if ends:
             self.txn.put(due_entry(ends, revision, space), key, self.txn.database.expiry)
         return Result(revision, existed=True)
@@ -363,9 +404,27 @@ class Commit:
         """Remove the record that an entry of the expiry index names, with its event."""
         _, number, space = read_due(entry)
         raw = self.txn.pop(key, self.txn.database.spaces[space])
+        if raw is not None and wire.keeps_copy(raw) and self._keep_copy(key, raw):
+            return
         if raw is not None and wire.is_long(raw):
             self._pieces.drop(space, number)
-        self._note(_EXPIRE_CHANGE, key, space)
+        if raw is None or not wire.is_copy(raw):
+            self._note(_EXPIRE_CHANGE, key, space)
+
+    def _keep_copy(self, key: bytes, raw: bytes) -> bool:
+        """Put the stale copy of a record that has ended in its place, if its time is not over."""
+        if wire.is_copy(raw):
+            self.txn.copies -= 1
+            return False
+        until = wire.ends(raw).stale_until
+        if until <= self.now:
+            return False
+        self.txn.put(key, wire.as_copy(raw), self.txn.database.spaces[_KEYS])
+        self.txn.put(due_entry(until, wire.revision(raw)), key, self.txn.database.expiry)
+        self.txn.copies += 1
+        self._note(_EXPIRE_CHANGE, key, _KEYS)
+        self.copied.append(key)
+        return True
 
     def evict(self, gone: list[tuple[bytes, bytes]]) -> None:
         """Note that keys (with their records) were evicted, and take away what depended on them."""
@@ -374,7 +433,7 @@ class Commit:
             if wire.is_plain(raw) or self._let_go(raw, _KEYS):
                 self.evicted += 1
                 note(_EVICT, key)
-            else:
+            elif not wire.is_copy(raw):
                 note(Change.EXPIRE, key)
 
     # Helpers
@@ -385,10 +444,6 @@ class Commit:
         if raw is None or (wire.has_ttl(raw) and wire.expires_at(raw) <= self.now):
             return None
         return raw
-
-    def _end_of(self, key: bytes, space: Space) -> int:
-        raw = self._present(key, space)
-        return 0 if raw is None else wire.expires_at(raw)
 
     def _revision(self, operation: Operation) -> int | None:
         """Return the present revision of an operation's key, None when it is missing."""
@@ -421,11 +476,12 @@ class Commit:
 
     def _unindex(self, raw: bytes, space: Space) -> bool:
         """Take a record's end out of the index; say whether the record still counted."""
-        ends = wire.expires_at(raw)
-        if not ends:
+        due = wire.due_at(raw)
+        if not due:
             return True
-        self.txn.pop(due_entry(ends, wire.revision(raw), space), self.txn.database.expiry)
-        return ends > self.now
+        self.txn.copies -= wire.is_copy(raw)
+        self.txn.pop(due_entry(due, wire.revision(raw), space), self.txn.database.expiry)
+        return wire.expires_at(raw) > self.now
 
     def _note(self, changes: dict[Space, Change], key: bytes, space: Space) -> int:
         """Note the event that a change has in its space, and return the revision."""
@@ -472,7 +528,7 @@ def set_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
             continue
         draft.set_all(unnoted)
         unnoted.clear()
-        outcomes.append((Result(*commit.let_go_first(operation, old, revision, 0)),))
+        outcomes.append((Result(*commit.let_go_first(operation, old, revision, _NEVER)),))
         revision = draft.last
     draft.set_all(unnoted)
     return outcomes
@@ -495,11 +551,11 @@ def are_plain(writes: Sequence[Write]) -> bool:
     return True
 
 
-def _packed(operation: Set, revision: int, ends: int) -> bytes:
+def _packed(operation: Set, revision: int, ends: _Ends) -> bytes:
     value = operation.value
     if len(value) > LONGEST_WHOLE:
-        return wire.pack_long(revision, len(value), operation.media_type, ends)
-    return wire.pack(revision, value, operation.media_type, ends)
+        return wire.pack_long(revision, len(value), operation.media_type, *ends)
+    return wire.pack(revision, value, operation.media_type, *ends)
 
 
 def number_of(value: bytes) -> int | None:

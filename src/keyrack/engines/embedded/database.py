@@ -4,7 +4,7 @@ The trees, which LMDB calls databases: one of records for each space (`records`,
 `answers`, `tokens`), `expiry` (end and revision of a record to its key), `pieces` (long values, see
 `pieces`), `events` (see `eventlog`), and the unnamed one, which holds notes: the format, the
 clock's anchor, the state (last revision, number and bytes of the events), how many keys were
-evicted, where the journal is.
+evicted, how many stale copies there are, where the journal is.
 
 LMDB's own transactions do not leave this module. There are four kinds of transaction, and which one
 is right follows from what is to be done:
@@ -44,15 +44,17 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Why
 
-FORMAT: Final = b"keyrack 2"
-_EARLIER_FORMAT: Final = b"keyrack 1"
-"""Long values stood in their records. Those are read; new ones are made in pieces."""
+FORMAT: Final = b"keyrack 3"
+_EARLIER_FORMATS: Final = (b"keyrack 1", b"keyrack 2")
+"""In the first one long values stood in their records. Those are read; new ones are made in pieces.
+In both there were no stale copies."""
 
 _FORMAT_NOTE: Final = b"keyrack:format"
 _ANCHOR_NOTE: Final = b"keyrack:anchor"
 _STATE_NOTE: Final = b"keyrack:state"
 _STATE: Final = Struct(">QQQ")
 _EVICTED_NOTE: Final = b"keyrack:evicted"
+_COPIES_NOTE: Final = b"keyrack:copies"
 _POSITION_NOTE: Final = b"keyrack:journal"
 _TAKEN_NOTE: Final = b"keyrack:taken"
 _TAKEN: Final = Struct(">QQ")
@@ -226,6 +228,10 @@ class ReadTransaction:
         """Return how many keys were evicted; a note of its own, for stores that began without."""
         return int.from_bytes(self.note(_EVICTED_NOTE) or b"", "big")
 
+    def stale_copies(self) -> int:
+        """Return how many of the keys' records are stale copies."""
+        return int.from_bytes(self.note(_COPIES_NOTE) or b"", "big")
+
     def taken(self, tree: Tree) -> int:
         """Return how many bytes the records of a tree that is counted take."""
         return self._read_taken()[tree.counted]
@@ -276,6 +282,10 @@ class Maintenance(ReadTransaction):
         """Add to the number of keys that were evicted."""
         self.put_note(_EVICTED_NOTE, (self.evicted() + keys).to_bytes(8, "big"))
 
+    def put_stale_copies(self, number: int) -> None:
+        """Write how many of the keys' records are stale copies."""
+        self.put_note(_COPIES_NOTE, number.to_bytes(8, "big"))
+
     def put_taken(self, taken: list[int]) -> None:
         """Write how many bytes locks and answers take."""
         self.put_note(_TAKEN_NOTE, _TAKEN.pack(*taken))
@@ -309,7 +319,7 @@ class WriteTransaction(Maintenance):
     It also counts the bytes of locks and answers, whatever way they come and go.
     """
 
-    __slots__ = ("_change_log", "_changes", "_taken")
+    __slots__ = ("_change_log", "_changes", "_taken", "copies")
 
     def __init__(
         self, database: Database, raw: lmdb.Transaction[bytes], change_log: ChangeLog | None
@@ -320,12 +330,16 @@ class WriteTransaction(Maintenance):
         self._changes: dict[tuple[int, bytes], bytes | None] | None
         self._changes = None if change_log is None else {}
         self._taken: list[int] | None = None
+        self.copies = 0
+        """How many stale copies there are more by it: whoever makes or removes one counts."""
 
     def commit(self) -> None:
         """End it, and have what was changed. Raises `JournalFailed`, and nothing is changed then.
 
         `lmdb.MapFullError` is raised before as well as here.
         """
+        if self.copies:
+            self.put_stale_copies(max(0, self.stale_copies() + self.copies))
         if self._taken is not None:
             self.put_taken(self._taken)
         if self._change_log is None or self._changes is None:
@@ -398,7 +412,7 @@ class WriteTransaction(Maintenance):
         old = self._raw.pop(key, tree.handle)
         if self._changes is not None and old is not None and tree.place >= 0:
             self._changes[tree.place, key] = None
-        if tree.counted >= 0:
+        if tree.counted >= 0 and old is not None:
             self._count(tree, -bytes_taken(key, old))
         return old
 
@@ -506,7 +520,7 @@ class Database:
             found = txn.note(_FORMAT_NOTE)
             if found is None:
                 return _make(txn, self._steady)
-            if found == _EARLIER_FORMAT:
+            if found in _EARLIER_FORMATS:
                 txn.put_note(_FORMAT_NOTE, FORMAT)
             elif found != FORMAT:
                 raise StoreFormatUnknown(
@@ -670,6 +684,7 @@ class Database:
             txn.drop((*self.spaces, self.expiry, self.pieces, self.events))
             txn.put_state(txn.state()[0], 0, 0)
             txn.put_taken([0, 0])
+            txn.put_stale_copies(0)
 
     @property
     def share(self) -> int:
@@ -698,11 +713,12 @@ class Database:
         with self.read() as txn:
             revision, events, _ = txn.state()
             live = self.pages(txn)
-            keys = txn.entries(self.spaces[Space.KEYS])
+            copies = txn.stale_copies()
+            keys = txn.entries(self.spaces[Space.KEYS]) - copies
             # Locks and answers have a TTL, every one of them.
             locks = txn.entries(self.spaces[Space.LOCKS])
             others = locks + txn.entries(self.spaces[Space.ANSWERS])
-            keys_with_ttl = txn.entries(self.expiry) - others
+            keys_with_ttl = txn.entries(self.expiry) - others - copies
             taken = self._env.info()["last_pgno"] + 1
             evicted = txn.evicted()
             kept = RESERVE + max(0, self.log_pages - txn.pages(self.events))
@@ -722,6 +738,7 @@ class Database:
             evicted=evicted,
             locks=locks,
             disk_failed=self.words.broken == 1,
+            stale_copies=copies,
         )
 
 

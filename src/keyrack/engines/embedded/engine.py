@@ -94,8 +94,8 @@ class EmbeddedEngine:
             accesses = frequency.AccessFrequency(directory, limit)
             self.evictor = Evictor(self.database, self.log, accesses)
         self._writer = StoreWriter(self.database, self.log, self.evictor)
-        self._upkeep = EngineUpkeep(self.database, self.log, steady)
         self._frequency = self.evictor.frequency if self.evictor else None
+        self._upkeep = EngineUpkeep(self.database, self.log, steady, self._frequency)
         self._reads = StoreReads(self.database, self._frequency)
         self.get_now = self._reads.get
         """`get` as a plain function, for the most frequent request of all."""
@@ -154,6 +154,16 @@ class EmbeddedEngine:
     async def lock_of(self, name: bytes) -> Record | None:
         """Return who holds a lock: the value is the owner, the revision the fencing token."""
         return self._reads.record_of(name, Space.LOCKS)
+
+    async def get_stale(self, key: bytes) -> Record | None:
+        """Return the record, be it over, as long as a stale copy of it is kept."""
+        return self._reads.get_stale(key)
+
+    async def stale_copies(
+        self, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return keys under a prefix of which there is only a stale copy, and where to go on."""
+        return self._reads.stale_copies(prefix, after, limit)
 
     async def token(self, key: bytes) -> bytes | None:
         """Return a value of `Space.TOKENS`."""

@@ -67,7 +67,7 @@ class Pieces:
         if not wire.is_long(raw):
             record = wire.unpack(raw)
             start, end = bounds(span, len(record.value))
-            return Part(_cut(record, record.value[start:end]), start, len(record.value))
+            return Part(_with_value(record, record.value[start:end]), start, len(record.value))
         head, size = wire.unpack_long(raw)
         start, end = bounds(span, size)
         first = start // PIECE
@@ -76,7 +76,7 @@ class Pieces:
                 return Part(head, start, size)
             held = b"".join(islice(cursor.iternext(False), max(0, -(-end // PIECE) - first)))
         offset = first * PIECE
-        return Part(_cut(head, held[start - offset : end - offset]), start, size)
+        return Part(_with_value(head, held[start - offset : end - offset]), start, size)
 
     def record(self, space: Space, raw: bytes) -> Record:
         """Return a record with its value."""
@@ -85,14 +85,13 @@ class Pieces:
         except wire.Elsewhere:
             head, size = wire.unpack_long(raw)
             value = self.read(space, head.revision, size)
-            return Record(value, head.media_type, head.revision, head.expires_at)
+            return _with_value(head, value)
 
     def whole(self, space: Space, raw: bytes) -> bytes:
         """Return the bytes of a record as they are with the value in it, however long that is."""
         if not wire.is_long(raw):
             return raw
-        record = self.record(space, raw)
-        return wire.pack(record.revision, record.value, record.media_type, record.expires_at)
+        return wire.with_value(raw, self.record(space, raw).value)
 
     def numbers(self) -> Iterator[tuple[int, int, int]]:
         """Yield part, number and length of each value that has pieces, in order."""
@@ -108,8 +107,9 @@ class Pieces:
             yield *present, length
 
 
-def _cut(record: Record, value: bytes) -> Record:
-    return Record(value, record.media_type, record.revision, record.expires_at)
+def _with_value(record: Record, value: bytes) -> Record:
+    ends = record.expires_at, record.stale_until, record.stored_at
+    return Record(value, record.media_type, record.revision, *ends)
 
 
 class PieceWriter(Pieces):

@@ -50,6 +50,27 @@ class StoreReads:
             raw = self._live(txn, key, space)
             return None if raw is None else Pieces(txn).record(space, raw)
 
+    def get_stale(self, key: bytes) -> Record | None:
+        """Return a record, be it over, as long as a stale copy of it is kept."""
+        now = self._database.now()
+        with self._database.read() as txn:
+            raw = txn.get(key, self._database.spaces[Space.KEYS])
+            if raw is None or 0 < max(wire.ends(raw)[:2]) <= now:
+                return None
+            record = Pieces(txn).record(Space.KEYS, raw)
+        if self._frequency is not None:
+            self._frequency.record_access(key)
+        return record
+
+    def stale_copies(
+        self, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return keys under a prefix of which there is only a stale copy, and where to go on."""
+        database = self._database
+        with database.read() as txn, txn.cursor(database.spaces[Space.KEYS]) as cursor:
+            scan = Scan(cursor, Pieces(txn), prefix, after, False, b"", database.now())
+            return scan.stale_copies(limit)
+
     def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         """Return what `get` returns for each key."""
         with self._database.read() as txn:

@@ -128,6 +128,24 @@ class Scan:
             self._found = self._next()
         return found, key
 
+    def stale_copies(self, limit: int) -> tuple[list[bytes], bytes | None]:
+        """Return keys of which only a stale copy is left, and the one to go on after, if any."""
+        found: list[bytes] = []
+        key = b""
+        for _ in range(_MOST_STEPS):
+            if not self._found:
+                return found, None
+            key = self._cursor.key()
+            if not key.startswith(self._prefix):
+                return found, None
+            raw = self._cursor.value()
+            if wire.keeps_copy(raw) and wire.expires_at(raw) <= self._now:
+                found.append(key)
+            self._found = self._next()
+            if len(found) == limit:
+                break
+        return found, key
+
     def _next(self) -> bool:
         return self._cursor.prev() if self._reverse else self._cursor.next()
 

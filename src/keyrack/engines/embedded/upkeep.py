@@ -13,13 +13,14 @@ import lmdb
 
 from keyrack.engines.contract import Sweep
 from keyrack.engines.embedded.commit import Commit, read_due
-from keyrack.engines.embedded.memory import pages_of_removals
+from keyrack.engines.embedded.memory import PAGES_A_TTL, pages_of_removals
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.events import EventLog
+    from keyrack.engines.embedded.eviction.frequency import AccessFrequency
 
 _SWEEP_LEASE_NS: Final = 200_000_000
 _STEP_NS: Final = 300_000
@@ -28,13 +29,28 @@ _REMOVALS_A_COMMIT: Final = 32
 """Bounds what a step's commit claims of memory and holds of the write lock, whatever the clock."""
 
 
+def _pages_of_ends(ends: int) -> int:
+    """Return how many pages a commit takes at most in which so many records end.
+
+    One that ends is removed, or takes its place in the expiry index again, as a stale copy.
+    """
+    return pages_of_removals(ends) + ends * PAGES_A_TTL
+
+
 class EngineUpkeep:
     """One process's part in the upkeep of a database and its event log."""
 
-    def __init__(self, database: Database, log: EventLog, steady: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        steady: Callable[[], int],
+        frequency: AccessFrequency | None = None,
+    ) -> None:
         self._database = database
         self._log = log
         self._steady = steady
+        self._frequency = frequency
 
     def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys whose time is over, each with its event.
@@ -88,18 +104,22 @@ class EngineUpkeep:
     def _sweep(self, limit: int, stop: int) -> int:
         expired = 0
         with (
-            Commit(self._database, self._log, pages_of_removals(limit), grows=False) as commit,
+            Commit(self._database, self._log, _pages_of_ends(limit), grows=False) as commit,
             commit.txn.deleting(self._database.expiry) as cursor,
         ):
             cursor.first()
             while expired < limit and (entry := cursor.key()):
                 if read_due(entry)[0] > commit.now:
                     break
-                commit.expire(entry, cursor.value())
+                key = cursor.value()
                 cursor.delete()
+                commit.expire(entry, key)
                 expired += 1
                 if self._steady() >= stop:
                     break  # looked at for each key: one may be a value of hundreds of pieces
+        if self._frequency is not None:
+            # What nobody asks for as a stale copy goes before any key does.
+            self._frequency.forget(commit.copied)
         return expired
 
     def _trim(self, limit: int, stop: int) -> int:

@@ -21,6 +21,7 @@ from keyrack.engines.contract import (
     Remember,
     Result,
     Set,
+    Space,
     Touch,
     Why,
 )
@@ -34,10 +35,11 @@ if TYPE_CHECKING:
 
 OPERATIONS: Final = {
     "s": ("what", "key", "ttl", "rest"),
+    "S": ("what", "key", "ttl", "stale", "rest"),
     "d": ("what", "key"),
     "g": ("what", "key"),
-    "a": ("what", "key", "delta", "initial", "ttl"),
-    "t": ("what", "key", "ttl"),
+    "a": ("what", "key", "delta", "initial", "ttl", "new_ttl"),
+    "t": ("what", "key", "ttl", "stale"),
     "c": ("what", "key"),
     "r": ("what", "name", "fingerprint", "ttl"),
 }
@@ -48,6 +50,8 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "remove": ("seen", "*"),
     "read": ("*",),
     "sizes": ("*",),
+    "fresh": ("*",),
+    "copies": ("prefix",),
     "tokens": (),
     "scan": ("prefix", "after", "limit", "backwards", "delimiter", "most_bytes"),
     "count": ("prefix", "after", "steps"),
@@ -72,6 +76,7 @@ _MOST_REVISION: Final = (1 << 64) - 1
 _COUNT: Final = Struct(">H")
 _MOST_NAMED: Final = 65_535
 _SET: Final = {space: b"s" + kind for space, kind in KINDS.items()}
+_SET_STALE: Final = b"S" + KINDS[Space.KEYS]
 _DELETE: Final = {space: b"d" + kind for space, kind in KINDS.items()}
 _TOUCH: Final = {space: b"t" + kind for space, kind in KINDS.items()}
 _CHECK: Final = {space: b"c" + kind for space, kind in KINDS.items()}
@@ -88,7 +93,7 @@ def arguments_of(write: Write) -> tuple[int, list[bytes]]:
         if type(operation) is Set:
             if len(operation.value) > LONG:
                 return _long_set(operation)
-            if operation.condition is None:
+            if operation.condition is None and not operation.stale_ms:
                 return _plain_set(operation)
         arguments = _ARGUMENTS[type(operation)](operation)
         return len(arguments), [encode_arguments(arguments)]
@@ -109,8 +114,9 @@ def _long_set(operation: Set) -> tuple[int, list[bytes]]:
     """What `_set` and `encode_arguments` make of it, the value in a piece of its own."""
     before = wire.pack_rest(b"", operation.media_type)
     size = len(before) + len(operation.value)
-    head = b"%b$%d\r\n%b" % (encode_arguments(_set_head(operation)), size, before)
-    return 4, [head, operation.value, b"\r\n"]
+    arguments = _set_head(operation)
+    head = b"%b$%d\r\n%b" % (encode_arguments(arguments), size, before)
+    return len(arguments) + 1, [head, operation.value, b"\r\n"]
 
 
 def _plain_set(operation: Set) -> tuple[int, list[bytes]]:
@@ -134,10 +140,11 @@ def _set(operation: Set) -> list[bytes]:
 
 
 def _set_head(operation: Set) -> list[bytes]:
-    what = _SET[operation.space]
-    if operation.condition is not None:
-        what += condition_of(operation.condition)
-    return [what, operation.key, b"%d" % operation.ttl_ms]
+    condition = condition_of(operation.condition)
+    if operation.stale_ms and operation.ttl_ms > 0:
+        times = b"%d" % operation.ttl_ms, b"%d" % operation.stale_ms
+        return [_SET_STALE + condition, operation.key, *times]
+    return [_SET[operation.space] + condition, operation.key, b"%d" % operation.ttl_ms]
 
 
 def _delete(operation: Delete) -> list[bytes]:
@@ -155,12 +162,13 @@ def _add(operation: Add) -> list[bytes]:
         b"%d" % operation.delta,
         b"%d" % operation.initial,
         b"%d" % operation.ttl_ms,
+        b"%d" % operation.new_ttl_ms,
     ]
 
 
 def _touch(operation: Touch) -> list[bytes]:
     what = _TOUCH[operation.space] + condition_of(operation.condition)
-    return [what, operation.key, b"%d" % operation.ttl_ms]
+    return [what, operation.key, b"%d" % operation.ttl_ms, b"%d" % operation.stale_ms]
 
 
 def _check(operation: Check) -> list[bytes]:
@@ -168,7 +176,8 @@ def _check(operation: Check) -> list[bytes]:
 
 
 def _remember(operation: Remember) -> list[bytes]:
-    return [b"ra", operation.key, operation.fingerprint, b"%d" % operation.ttl_ms]
+    what = b"rd" if operation.only_done else b"ra"
+    return [what, operation.key, operation.fingerprint, b"%d" % operation.ttl_ms]
 
 
 _ARGUMENTS: Final[dict[type, Callable[[Operation], list[bytes]]]] = {
@@ -184,9 +193,12 @@ _ARGUMENTS: Final[dict[type, Callable[[Operation], list[bytes]]]] = {
 
 def condition_of(condition: Condition | None) -> bytes:
     """Return a condition as it follows an operation's letters; nothing when there is none."""
-    if condition is None or (condition.match is None and condition.none_match is None):
+    if condition is None:
         return b""
-    return _named(condition.match) + _named(condition.none_match)
+    newest = b"" if condition.newest is None else b"<" + condition.newest.to_bytes(8, "big")
+    if condition.match is None and condition.none_match is None and not newest:
+        return b""
+    return newest + _named(condition.match) + _named(condition.none_match)
 
 
 def _named(revisions: frozenset[int] | None) -> bytes:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
 from keyrack.engines.valkey.events import unpack as unpack_events
-from keyrack.engines.valkey.layout import ENDS, EVENTS, INDEX, KINDS
+from keyrack.engines.valkey.layout import COPIES, ENDS, EVENTS, INDEX, KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,10 @@ class _Shard:
     """Everything that one shard holds."""
 
     def __init__(self, state: list[int]) -> None:
-        _, self.revision, self.gone, self.counted, self.keys, _ = state
+        _, self.revision, self.gone, self.counted, self.keys, *_ = state
         self.index: set[bytes] = set()
         self.ends: dict[Space, dict[bytes, int]] = {}
+        self.copies: dict[bytes, int] = {}
         self.records: dict[Space, dict[bytes, bytes]] = {}
         self.log: list[tuple[int, bytes]] = []
 
@@ -61,6 +62,8 @@ class Audit:
         for space, letter in ENDS.items():
             flat = await self._ask(number, b"ZRANGE", base + letter, b"0", b"-1", b"WITHSCORES")
             shard.ends[space] = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+        flat = await self._ask(number, b"ZRANGE", base + COPIES, b"0", b"-1", b"WITHSCORES")
+        shard.copies = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
         for space in (Space.KEYS, Space.LOCKS):
             shard.records[space] = await self._records(number, base + KINDS[space])
         for number_of, entry in await self._ask(number, b"XRANGE", base + EVENTS, b"-", b"+"):
@@ -134,6 +137,12 @@ class Audit:
         if record.revision in seen:
             yield f"revision {record.revision} was given twice"
         seen.add(record.revision)
+        if wire.is_copy(raw):
+            if shard.copies.get(key) != record.stale_until:
+                yield f"{key!r} is a stale copy, and the index of those does not know"
+            if key in shard.index or key in shard.ends[space]:
+                yield f"{key!r} is a stale copy, and an index of keys names it"
+            return
         if shard.ends[space].get(key, 0) != record.expires_at:
             yield f"{key!r} ends at {record.expires_at}, and the expiry index does not know"
         if space is Space.KEYS and key not in shard.index:
@@ -145,6 +154,11 @@ class Audit:
         for key in sorted(shard.index - records.keys()):
             if not 0 < shard.ends[Space.KEYS].get(key, 0) <= self._now:
                 yield f"the index names {key!r}, and there is no such record"
+        for key, end in shard.copies.items():
+            if end > self._now and key not in records:
+                yield f"{key!r} has a stale copy until {end}, and there is no such record"
+            elif key in records and not wire.is_copy(records[key]):
+                yield f"{key!r} is no stale copy, and the index of those names it"
         for space, ends in shard.ends.items():
             for key, end in ends.items():
                 if end > self._now and key not in shard.records[space]:
@@ -157,6 +171,10 @@ def _event_problems(
     shard: _Shard, space: Space, key: bytes, raw: bytes, event: Event | None
 ) -> Iterator[str]:
     revision = wire.revision(raw)
+    if wire.is_copy(raw):
+        if event is not None and event.change is not Change.EXPIRE:
+            yield f"{key!r} is a stale copy, and its last event is {event}"
+        return
     if revision <= shard.gone:
         return
     if event is None or (event.revision, event.change) != (revision, _MAKES[space]):

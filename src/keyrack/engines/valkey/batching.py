@@ -113,7 +113,7 @@ class ReadBatcher:
             raise StoreError(
                 "A record in Valkey cannot be read: somebody else changed it."
             ) from None
-        return self._clock.unless_over(record)
+        return self._clock.unless_gone(record)
 
     def _send(self) -> None:
         if not self._waiting:

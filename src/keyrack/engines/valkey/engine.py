@@ -30,6 +30,7 @@ from keyrack.engines.valkey.batching import ReadBatcher, WriteBatcher
 from keyrack.engines.valkey.calls import Calls
 from keyrack.engines.valkey.clock import StoreClock
 from keyrack.engines.valkey.events import EventReader
+from keyrack.engines.valkey.freshness import Freshness
 from keyrack.engines.valkey.layout import KINDS, Layout, slot_of
 from keyrack.engines.valkey.notices import Notices
 from keyrack.engines.valkey.pages import Lists
@@ -107,6 +108,7 @@ class ValkeyEngine:
         lenient = options.may_evict
         self.calls = Calls(servers, self.layout, self._clock, self._login.timeout, lenient)
         self._reads = ReadBatcher(self.calls)
+        self._fresh = Freshness(self.calls)
         self.writes = WriteBatcher(self.calls, writers, options.wait)
         self._events = EventReader(self.calls, self._notice)
         self._lists = Lists(self.calls, self._events.closed)
@@ -132,6 +134,7 @@ class ValkeyEngine:
 
     def _changed(self) -> None:
         """A server was found, perhaps another one, and perhaps with other data."""
+        self._clock.forget_bounds()
         self._notice()
         if self.store.id:
             self._notices.renew()
@@ -166,8 +169,24 @@ class ValkeyEngine:
 
     async def get(self, key: bytes) -> Record | None:
         """Return the record, or None when the key is missing or its time is over."""
+        record = await self.get_stale(key)
+        if record is not None and record.stale_until:
+            return (await self._fresh.of([key], [record]))[0]
+        return record
+
+    async def get_stale(self, key: bytes) -> Record | None:
+        """Return the record, be it over, as long as a stale copy of it is kept."""
         shard = self.layout.shard_of(key)
         return await self._reads.read(shard, self.layout.records[shard] + key)
+
+    async def stale_copies(
+        self, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return keys under a prefix of which there is only a stale copy, and where to go on.
+
+        The names of all stale copies are looked at for it.
+        """
+        return await self._lists.stale_copies(prefix, after, limit)
 
     async def get_part(self, key: bytes, span: Span) -> Part | None:
         """Return a part of a value, None when the key is missing. The server sends all of it."""
@@ -175,9 +194,8 @@ class ValkeyEngine:
         if record is None:
             return None
         start, end = bounds(span, len(record.value))
-        part = Record(
-            record.value[start:end], record.media_type, record.revision, record.expires_at
-        )
+        ends = record.expires_at, record.stale_until, record.stored_at
+        part = Record(record.value[start:end], record.media_type, record.revision, *ends)
         return Part(part, start, len(record.value))
 
     async def lock_of(self, name: bytes) -> Record | None:
@@ -198,7 +216,10 @@ class ValkeyEngine:
         )
         for some, records in zip(shards.values(), await asyncio.gather(*asked), strict=True):
             found.update(zip(some, records, strict=True))
-        return [found[key] for key in keys]
+        records = [found[key] for key in keys]
+        if any(record is not None and record.stale_until for record in records):
+            return await self._fresh.of(keys, records)
+        return records
 
     async def token(self, key: bytes) -> bytes | None:
         """Return a value of `Space.TOKENS`."""

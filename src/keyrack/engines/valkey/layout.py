@@ -13,7 +13,7 @@ import binascii
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import Space
+from keyrack.engines.contract import LEASE, Space
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 SLOTS: Final = 16384
 CLUSTER_SHARDS: Final = 64
 MAX_SHARDS: Final = 1024
-FORMAT: Final = 1
+FORMAT: Final = 2
+EARLIER_FORMAT: Final = 1
+"""There were no stale copies; everything else is the same."""
 
 STATE: Final = b"s"
 NEVER: Final = b"-"
@@ -34,6 +36,7 @@ MOVING: Final = "KEYRACKMOVING"
 META: Final = b"{meta}m"
 """A hash: format, number of shards, the store's id. Its slot does not depend on any of them."""
 INDEX: Final = b"i"
+COPIES: Final = b"v"
 EVENTS: Final = b"e"
 CHANNEL: Final = b"n"
 KINDS: Final = {Space.KEYS: b"k", Space.LOCKS: b"l", Space.ANSWERS: b"a", Space.TOKENS: b"t"}
@@ -77,9 +80,10 @@ class Layout:
         self.meta = prefix + META
 
     def shard_of(self, key: bytes) -> int:
-        """Return the shard of a user's key or a lock's name."""
+        """Return the shard of a user's key or a lock's name; a lease is where its key is."""
         if self.shards == 1:
             return 0
+        key = key.removeprefix(LEASE)
         return binascii.crc_hqx(tagged(key), 0) % self.shards
 
     def by_shard(self, keys: Iterable[bytes]) -> dict[int, list[bytes]]:

@@ -3,7 +3,7 @@
 --
 -- A shard's keys have a name in common up to one letter, and a slot through the tag in it:
 --   s          state: last revision, number of events, revision up to which events are gone,
---              number of the shard, number of shards; in a cluster also how many of i, e, x, y, z
+--              number of the shard, number of shards; in a cluster also how many of i, e, x, y, z, v
 --              there are
 --   k..KEY     a user's record (engines/record.py), with an expiry of Valkey's own
 --   l..NAME    a lock's record; likewise
@@ -11,6 +11,8 @@
 --   i          sorted set of all keys, score 0: the order of lists
 --   x, y       sorted sets of the keys and locks that end, scored with their end (ms)
 --   z          in a cluster: the same for remembered outcomes
+--   v          sorted set of the keys of which there is only a stale copy, scored with its end; they
+--              are in none of i and x
 --   e          stream of events: one entry for each call, its id the revision of its last event
 --   w          who sweeps
 --   n          not a key: the channel on which changes are told
@@ -52,6 +54,10 @@ local STATE_SIZE = 28
 local KEEP = '-1' -- in place of a TTL: the end that the key has
 local MOST_STEPS = 5000
 local SHORT = 4096
+local STALE, COPY = 253, 252 -- tags of records that keep a stale copy, and of such copies
+local STALE_HEAD = 33 -- bytes of such a record in front of the tag that it would have otherwise
+local HEAD = 25 -- bytes that say when a record ends, and its stale copy
+local LEASE = '\255' -- what the names of locks begin with that are leases of keys
 local HEADS = {} -- heads of events, by change and size of the key: few, and made for each write
 
 -- While a library is loaded nothing is there but `register_function`: the rest is bound later.
@@ -71,7 +77,7 @@ end
 
 local function parts_of(shard)
   local base = shard.base
-  return call('EXISTS', base .. 'i', base .. 'e', base .. 'x', base .. 'y', base .. 'z')
+  return call('EXISTS', base .. 'i', base .. 'e', base .. 'x', base .. 'y', base .. 'z', base .. 'v')
 end
 
 local function make_sure_of_all_parts(shard, state)
@@ -187,27 +193,53 @@ local function any_ends(shard, kind)
   return known
 end
 
+-- Whether there is any stale copy: most stores have none.
+local function any_copies(shard)
+  if shard.copies == nil then shard.copies = call('EXISTS', shard.base .. 'v') == 1 end
+  return shard.copies
+end
+
+local function is_copy(head)
+  return byte(head, 9) == COPY
+end
+
+-- When the stale copy of a record goes, 0 where none is kept; and when the record was stored.
+local function stale_until(head)
+  local tag = byte(head, 9)
+  if tag ~= STALE and tag ~= COPY then return 0 end
+  return (unpack_struct('>I8', head, 18))
+end
+
+local function stored_at(raw)
+  if stale_until(raw) == 0 then return 0 end
+  return (unpack_struct('>I8', raw, 26))
+end
+
 -- Whether a record that is not here must be somewhere.
 local function is_elsewhere(shard, kind, key)
   if not shard.wary then return false end
+  if kind == 'k' and any_copies(shard) then
+    local copy = call('ZSCORE', shard.base .. 'v', key)
+    if copy and tonumber(copy) > shard.now then return true end
+  end
   local score = call('ZSCORE', shard.base .. NAMED[kind], key)
   if not score or kind == 'k' then return score ~= false end
   return tonumber(score) > shard.now
 end
 
--- The beginning of a record that counts (nil: there is none), whether one was there that ended, and
--- whether there must be one that is not here.
+-- The beginning of a record that counts (nil: there is none), whether one was there that ended ('copy':
+-- and is a stale copy by now), and whether there must be one that is not here.
 local function look(shard, kind, key)
   local draft = shard.drafts and shard.order[1] and shard.drafts[kind .. key]
-  if draft then return draft.raw and sub(draft.raw, 1, 17) or nil, false end
-  local head = call('GETRANGE', shard.base .. kind .. key, 0, 16)
+  if draft then return draft.raw and sub(draft.raw, 1, HEAD) or nil, false end
+  local head = call('GETRANGE', shard.base .. kind .. key, 0, HEAD - 1)
   if head == '' then
     local ends = any_ends(shard, kind) and call('ZSCORE', shard.base .. ENDS[kind], key)
     if ends and (not shard.wary or tonumber(ends) <= shard.now) then return nil, true end
     return nil, false, is_elsewhere(shard, kind, key)
   end
   local ends = end_of(head)
-  if ends > 0 and ends <= shard.now then return nil, true end
+  if ends > 0 and ends <= shard.now then return nil, is_copy(head) and 'copy' or true end
   return head, false
 end
 
@@ -217,22 +249,26 @@ local function whole(shard, kind, key)
   return call('GET', shard.base .. kind .. key)
 end
 
-local function compose(revision, ends, rest)
+-- `stale` is when its stale copy goes, 0 where none is kept; `stored` is asked for only then.
+local function compose(revision, ends, rest, stale, stored)
+  if stale and stale > 0 then
+    return pack('>I8BI8I8I8', revision, STALE, ends, stale, stored) .. rest
+  end
   if ends == 0 then return pack('>I8', revision) .. rest end
   return pack('>I8BI8', revision, byte(rest, 1) + 128, ends) .. sub(rest, 2)
 end
 
-local function draft_of(shard, kind, key, raw, ends)
+local function draft_of(shard, kind, key, raw, ends, stale)
   local name = kind .. key
   if not shard.drafts[name] then shard.order[#shard.order + 1] = name end
-  shard.drafts[name] = {raw = raw, ends = ends}
+  shard.drafts[name] = {raw = raw, ends = ends, stale = stale}
 end
 
-local function put(shard, kind, key, raw, ends, existed)
-  if shard.drafts then return draft_of(shard, kind, key, raw, ends) end
+local function put(shard, kind, key, raw, ends, existed, stale)
+  if shard.drafts then return draft_of(shard, kind, key, raw, ends, stale) end
   if ends > 0 then
     if shard.native then
-      call('SET', shard.base .. kind .. key, raw, 'PXAT', ends - 1)
+      call('SET', shard.base .. kind .. key, raw, 'PXAT', math.max(ends, stale or 0) - 1)
     else
       call('SET', shard.base .. kind .. key, raw)
     end
@@ -244,20 +280,26 @@ local function put(shard, kind, key, raw, ends, existed)
     call('SET', shard.base .. kind .. key, raw)
     if any_ends(shard, kind) then call('ZREM', shard.base .. ENDS[kind], key) end
   end
-  if kind == 'k' and not existed then call('ZADD', shard.base .. 'i', '0', key) end
+  if kind == 'k' and not existed then
+    call('ZADD', shard.base .. 'i', '0', key)
+    if any_copies(shard) then call('ZREM', shard.base .. 'v', key) end
+  end
   if kind == 't' and not existed then call('ZADD', shard.base .. 'u', NEVER_ENDS, key) end
 end
 
 local function drop(shard, kind, key)
   if shard.drafts then return draft_of(shard, kind, key, nil, 0) end
   call('UNLINK', shard.base .. kind .. key)
-  if kind == 'k' then call('ZREM', shard.base .. 'i', key) end
+  if kind == 'k' then
+    call('ZREM', shard.base .. 'i', key)
+    if any_copies(shard) then call('ZREM', shard.base .. 'v', key) end
+  end
   if kind == 't' then call('ZREM', shard.base .. 'u', key) end
   if any_ends(shard, kind) then call('ZREM', shard.base .. ENDS[kind], key) end
 end
 
 -- Conditions: twice (match, none-match) `-` for not given, `*` for any, or `=`, a count of 2 bytes
--- and so many revisions of 8 bytes.
+-- and so many revisions of 8 bytes. `<` and the greatest revision may be in front of them.
 
 local function names(condition, at, revision)
   local mark = byte(condition, at)
@@ -274,6 +316,12 @@ local function holds(shard, condition, head)
   local revision = head and sub(head, 1, 8)
   if head and shard.drafts and unpack_struct('>I8', head) > shard.before then
     revision = '' -- set in this write: there is no revision yet that anybody could have named
+  end
+  if byte(condition, 1) == 60 then
+    if head and revision ~= '' and unpack_struct('>I8', head) > (unpack_struct('>I8', condition, 2)) then
+      return false
+    end
+    condition = sub(condition, 10)
   end
   local at, found = 2, nil
   if byte(condition, 1) ~= 45 then
@@ -329,13 +377,13 @@ local function end_after(shard, ttl)
   return ttl > 0 and shard.now + ttl or 0
 end
 
-local function set_it(shard, kind, key, ends, rest, head, ended)
+local function set_it(shard, kind, key, ends, rest, head, ended, stale)
   local revision = 0
   if SETS[kind] then
-    if ended then note(shard, EXPIRES[kind], key) end
+    if ended == true then note(shard, EXPIRES[kind], key) end
     revision = note(shard, SETS[kind], key)
   end
-  put(shard, kind, key, compose(revision, ends, rest), ends, head ~= nil)
+  put(shard, kind, key, compose(revision, ends, rest, stale, shard.now), ends, head ~= nil, stale)
   return revision * 2 + (head and 1 or 0)
 end
 
@@ -343,23 +391,50 @@ end
 local function rest_of(raw)
   local tag = byte(raw, 9)
   if tag < 128 then return sub(raw, 9) end
+  if tag == STALE or tag == COPY then return sub(raw, STALE_HEAD + 1) end
   return char(tag - 128) .. sub(raw, 18)
+end
+
+-- When the stale copy goes of a record that ends at `ends` from now on.
+local function stale_after(ends, stale_ms)
+  return ends > 0 and stale_ms > 0 and ends + stale_ms or 0
+end
+
+local function stale_ms_of(head)
+  local stale = stale_until(head)
+  return stale > 0 and stale - end_of(head) or 0
+end
+
+-- Whoever recomputes a key has begun before it is deleted.
+local function end_lease(shard, key)
+  if not any_ends(shard, 'l') then return end
+  local name = LEASE .. key
+  if look(shard, 'l', name) then
+    drop(shard, 'l', name)
+    note(shard, UNLOCK, name)
+  end
 end
 
 local OPERATIONS = {
   s = function(shard, kind, key, head, ended, args, at)
-    local ttl, ends = args[at], 0
+    local ttl, ends, stale = args[at], 0, 0
     if ttl ~= KEEP then
       ends = end_after(shard, tonumber(ttl))
     elseif head then
-      ends = end_of(head)
+      ends, stale = end_of(head), stale_until(head)
     end
-    return set_it(shard, kind, key, ends, args[at + 1], head, ended)
+    return set_it(shard, kind, key, ends, args[at + 1], head, ended, stale)
+  end,
+  S = function(shard, kind, key, head, ended, args, at)
+    local ends = end_after(shard, tonumber(args[at]))
+    local stale = stale_after(ends, tonumber(args[at + 1]))
+    return set_it(shard, kind, key, ends, args[at + 2], head, ended, stale)
   end,
   d = function(shard, kind, key, head, ended)
+    if kind == 'k' then end_lease(shard, key) end
     if ended then
       drop(shard, kind, key)
-      if EXPIRES[kind] then note(shard, EXPIRES[kind], key) end
+      if ended == true and EXPIRES[kind] then note(shard, EXPIRES[kind], key) end
       return 0
     end
     if not head then return 0 end
@@ -371,7 +446,8 @@ local OPERATIONS = {
   end,
   a = function(shard, kind, key, head, ended, args, at)
     local before, tag_and_type, ttl = args[at + 1], '\0', tonumber(args[at + 2])
-    local ends = end_after(shard, ttl)
+    local new_ttl = tonumber(args[at + 3])
+    local ends, stale = end_after(shard, (not head and new_ttl > 0) and new_ttl or ttl), 0
     if head then
       local raw = whole(shard, kind, key)
       local rest = rest_of(raw)
@@ -379,17 +455,20 @@ local OPERATIONS = {
       tag_and_type, before = sub(rest, 1, begins - 1), sub(rest, begins)
       if not is_number(before) then return nil, 'number' end
       if ttl == 0 then ends = end_of(head) end
+      stale = stale_after(ends, stale_ms_of(raw))
     end
     local number = sum(before, args[at])
     if not number then return nil, 'overflow' end
-    return {set_it(shard, kind, key, ends, tag_and_type .. number, head, ended), number}
+    return {set_it(shard, kind, key, ends, tag_and_type .. number, head, ended, stale), number}
   end,
   t = function(shard, kind, key, head, _, args, at)
     if not head then return nil, 'missing' end
     local raw, ttl = whole(shard, kind, key), tonumber(args[at])
     local revision = unpack_struct('>I8', raw)
-    local ends = end_after(shard, ttl)
-    put(shard, kind, key, compose(revision, ends, rest_of(raw)), ends, true)
+    local ends, stale_ms = end_after(shard, ttl), tonumber(args[at + 1])
+    if stale_ms < 0 then stale_ms = stale_ms_of(raw) end
+    local stale = stale_after(ends, stale_ms)
+    put(shard, kind, key, compose(revision, ends, rest_of(raw), stale, stored_at(raw)), ends, true, stale)
     return revision * 2 + 1
   end,
   c = function(_, _, _, head) return head and 1 or 0 end
@@ -399,8 +478,9 @@ local ARGUMENTS = {
   s = 4, -- what, key, ttl, rest
   d = 2, -- what, key
   g = 2, -- what, key
-  a = 5, -- what, key, delta, initial, ttl
-  t = 3, -- what, key, ttl
+  S = 5, -- what, key, ttl, stale, rest
+  a = 6, -- what, key, delta, initial, ttl, new_ttl
+  t = 4, -- what, key, ttl, stale
   c = 2, -- what, key
   r = 4, -- what, name, fingerprint, ttl
 }
@@ -464,7 +544,12 @@ local function set_plainly(shard, key, ttl, rest)
     old = call('SET', name, raw, 'GET')
   end
   local had_end = old and end_of(old) or 0
-  local again = had_end > 0 and had_end <= shard.now
+  local again, copied = had_end > 0 and had_end <= shard.now, false
+  if again and is_copy(old) then
+    again, copied = false, true
+    call('ZADD', shard.index, '0', key)
+    call('ZREM', shard.base .. 'v', key)
+  end
   if not old and call('ZADD', shard.index, '0', key) == 0 then
     again = any_ends(shard, 'k') and call('ZSCORE', shard.base .. 'x', key)
     if shard.wary and not (again and tonumber(again) <= shard.now) then
@@ -472,6 +557,8 @@ local function set_plainly(shard, key, ttl, rest)
       forget(shard, shard.count - 1, before)
       return refusal('moving', 0)
     end
+  elseif not old and any_copies(shard) then
+    call('ZREM', shard.base .. 'v', key) -- Valkey has removed it itself, at its end
   end
   if again then
     forget(shard, shard.count - 1, before)
@@ -483,7 +570,7 @@ local function set_plainly(shard, key, ttl, rest)
   elseif had_end > 0 then
     call('ZREM', shard.base .. 'x', key)
   end
-  return revision * 2 + (old and 1 or 0)
+  return revision * 2 + (old and not copied and 1 or 0)
 end
 
 local function write_one(shard, args, at)
@@ -503,7 +590,7 @@ local function write_drafts(shard)
   for _, name in ipairs(order) do
     local draft, kind, key = drafts[name], sub(name, 1, 1), sub(name, 2)
     if draft.raw then
-      put(shard, kind, key, draft.raw, draft.ends, false)
+      put(shard, kind, key, draft.raw, draft.ends, false, draft.stale)
     else
       drop(shard, kind, key)
     end
@@ -554,7 +641,9 @@ local function write_once(shard, args, at, count)
     return cmsgpack.unpack(sub(kept, 4 + size))
   end
   local outcome = write_some(shard, args, at + 4, count - 1)
-  if type(outcome) == 'table' and outcome[1] == 'moving' then return outcome end
+  if type(outcome) == 'table' and type(outcome[1]) == 'string' then
+    if args[at] == 'rd' or outcome[1] == 'moving' then return outcome end
+  end
   local kept = '\0' .. pack('>I2', #fingerprint) .. fingerprint .. cmsgpack.pack(outcome)
   set_it(shard, 'a', key, end_after(shard, ttl), kept)
   if shard.spread then name_answer(shard, key, ttl) end
@@ -730,16 +819,33 @@ end
 
 local function next_due(shard)
   local due = nil
-  for _, ends in pairs(ENDS) do
+  for _, ends in ipairs({'x', 'y', 'v'}) do
     local first = call('ZRANGE', shard.base .. ends, 0, 0, 'WITHSCORES')
     if first[2] and (not due or tonumber(first[2]) < due) then due = tonumber(first[2]) end
   end
   return due or false
 end
 
+-- What has ended and is to be kept as a stale copy: its names and its tag change, and nothing else.
+local function keep_copy(shard, key)
+  local name = shard.base .. 'k' .. key
+  local head = call('GETRANGE', name, 0, HEAD - 1)
+  local stale = head ~= '' and not is_copy(head) and stale_until(head) or 0
+  if stale <= shard.now then return false end
+  call('SETRANGE', name, 8, char(COPY))
+  call('ZREM', shard.index, key)
+  call('ZREM', shard.base .. 'x', key)
+  call('ZADD', shard.base .. 'v', stale, key)
+  return true
+end
+
 local function ended(shard, kind, limit)
   return call('ZRANGEBYSCORE', shard.base .. ENDS[kind], '-inf', shard.now,
     'WITHSCORES', 'LIMIT', 0, limit)
+end
+
+local function over_copies(shard, limit)
+  return call('ZRANGEBYSCORE', shard.base .. 'v', '-inf', shard.now, 'WITHSCORES', 'LIMIT', 0, limit)
 end
 
 -- `seen` is a revision that all of this is to be above, `me` who sweeps, `lease_ms` for how long the
@@ -760,11 +866,20 @@ local function sweep(keys, args)
     local page = ended(shard, kind, limit - removed)
     for i = 1, #page, 2 do
       shard.ending[kind] = true
-      drop(shard, kind, page[i])
+      if kind == 'l' or not keep_copy(shard, page[i]) then drop(shard, kind, page[i]) end
       note(shard, EXPIRES[kind], page[i])
       removed = removed + 1
     end
     if removed >= limit then break end
+  end
+  if removed < limit then
+    local copies = over_copies(shard, limit - removed)
+    for i = 1, #copies, 2 do
+      local head = call('GETRANGE', shard.records .. copies[i], 0, HEAD - 1)
+      if head ~= '' and is_copy(head) then call('UNLINK', shard.records .. copies[i]) end
+      call('ZREM', shard.base .. 'v', copies[i])
+      removed = removed + 1
+    end
   end
   finish(shard)
   due = next_due(shard)
@@ -792,6 +907,8 @@ local function due(keys, args)
     local page = ended(shard, kind, tonumber(limit))
     for i = 2, #page, 2 do reply[#reply + 1] = tonumber(page[i]) end
   end
+  local copies = over_copies(shard, tonumber(limit))
+  for i = 2, #copies, 2 do reply[#reply + 1] = tonumber(copies[i]) end
   return reply
 end
 
@@ -964,11 +1081,40 @@ local function events_of(keys, args)
   return reply
 end
 
--- Reply: clock, last revision, revision up to which events are gone, events, keys, keys that end.
+-- Reply: keys that begin with a prefix and of which there is a stale copy, or may be when their end
+-- is noted.
+local function copies(keys, args)
+  local shard = open(keys, args)
+  local prefix = unpack(args, 4)
+  local reply = {}
+  local function take(names)
+    for _, key in ipairs(names) do
+      if sub(key, 1, #prefix) == prefix then reply[#reply + 1] = key end
+    end
+  end
+  take(call('ZRANGE', shard.base .. 'v', '0', '-1'))
+  take(call('ZRANGEBYSCORE', shard.base .. 'x', '-inf', shard.now))
+  return reply
+end
+
+-- Arguments are keys. Reply: for each 1 where its time is not over, else 0.
+local function fresh(keys, args)
+  local shard, reply = open(keys, args), {}
+  for i = 4, #args do
+    local head, _, elsewhere = look(shard, 'k', args[i])
+    if elsewhere then error({err = 'KEYRACKMOVING a record of the shard is not here'}) end
+    reply[i - 3] = head and 1 or 0
+  end
+  return reply
+end
+
+-- Reply: clock, last revision, revision up to which events are gone, events, keys, keys that end, stale
+-- copies.
 local function state(keys, args)
   local shard = open(keys, args)
   return {shard.now, shard.last, shard.gone, shard.events,
-    call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x')}
+    call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x'),
+    call('ZCARD', shard.base .. 'v')}
 end
 
 -- Takes no arguments. Reply: names and records of the tokens, in turn.
@@ -1011,4 +1157,8 @@ redis.register_function{function_name = 'keyrack_count_@', callback = count, fla
 redis.register_function{function_name = 'keyrack_due_@', callback = due, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_log_@', callback = log, flags = {'no-writes'}}
 redis.register_function{function_name = 'keyrack_sizes_@', callback = sizes, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_fresh_@', callback = fresh, flags = {'no-writes'}}
+redis.register_function{
+  function_name = 'keyrack_copies_@', callback = copies, flags = {'no-writes'}
+}
 redis.register_function{function_name = 'keyrack_state_@', callback = state, flags = {'no-writes'}}

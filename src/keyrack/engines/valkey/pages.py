@@ -76,6 +76,19 @@ class Lists:
             if name.startswith(prefix) and (after is None or name > after)
         )
 
+    async def stale_copies(
+        self, prefix: bytes, after: bytes | None, limit: int
+    ) -> tuple[list[bytes], bytes | None]:
+        """Return keys under a prefix of which there is only a stale copy, and where to go on."""
+        names = [
+            name
+            for names in await self._calls.each("copies", prefix)
+            for name in names
+            if after is None or name > after
+        ]
+        found = sorted(names)[:limit]
+        return found, found[-1] if len(names) > limit else None
+
     async def count(
         self, prefix: bytes, after: bytes | None, steps: int
     ) -> tuple[int, bytes | None]:

@@ -14,7 +14,7 @@ from libvalkey import ReplyError
 
 from keyrack.engines.contract import StoreAway, StoreError, StoreFormatUnknown, Usage
 from keyrack.engines.valkey.address import shown
-from keyrack.engines.valkey.layout import FORMAT, slot_of
+from keyrack.engines.valkey.layout import EARLIER_FORMAT, FORMAT, slot_of
 from keyrack.engines.valkey.resp import Call, encode
 from keyrack.engines.valkey.servers import information
 
@@ -74,7 +74,10 @@ class ValkeyStore:
         flat = await self._calls.ask_slot(slot, encode((b"HGETALL", layout.meta)))
         found = dict(zip(flat[::2], flat[1::2], strict=True))
         where = shown(self._address)
-        if found[b"format"] != mine[b"format"]:
+        if found[b"format"] == b"%d" % EARLIER_FORMAT:
+            raised = encode((b"HSET", layout.meta, b"format", mine[b"format"]))
+            await self._calls.ask_slot(slot, raised)
+        elif found[b"format"] != mine[b"format"]:
             raise StoreFormatUnknown(
                 f"The store at {where} has format {found[b'format'].decode()}, and this Keyrack "
                 f"knows format {FORMAT}. Use the version that made it, or name another prefix."
@@ -107,9 +110,12 @@ class ValkeyStore:
     def _look(self) -> None:
         self._timer = self._calls.loop.call_later(_LOOK, self._look)
 
+        clock = self._calls.clock
+        sent = clock.steady()
+
         def told(reply: Any) -> None:
             if type(reply) is list:
-                self._calls.clock.learn(int(reply[0]) * 1000 + int(reply[1]) // 1000)
+                clock.learn(int(reply[0]) * 1000 + int(reply[1]) // 1000, sent)
 
         self._calls.submit(Call(self._calls.layout.slots[0], encode((b"TIME",)), told))
         if not self._may_evict:
@@ -163,4 +169,5 @@ class ValkeyStore:
             used=used,
             free=max(0, sum(limits) - used),
             reserved=sum(int(fact["used_memory_rss"]) for fact in facts),
+            stale_copies=sum(state[6] for state in states),
         )

@@ -10,6 +10,7 @@ from msgspec import UNSET
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import (
     ANY,
+    KEEP_STALE,
     Add,
     Check,
     Condition,
@@ -96,14 +97,20 @@ def _operation(request: Request, index: int, asked: BatchOperation, limits: Limi
         case BatchSet():
             value, media_type = _value(asked, request.body)
             check_size(value, limits)
-            return Set(key, value, media_type, _ttl(asked.ttl), condition)
+            ttl = _ttl(asked.ttl)
+            stale = codec.stale_ms(bytes(asked.stale), ttl)
+            return Set(key, value, media_type, ttl, condition, stale_ms=stale)
         case BatchDelete():
             return Delete(key, condition)
         case BatchAdd():
             delta, initial = number(asked.delta), number(asked.initial)
-            return Add(key, delta, initial, _ttl(asked.ttl), condition)
+            ttl, new_ttl = _ttls(asked)
+            return Add(key, delta, initial, ttl, condition, new_ttl)
         case BatchTouch():
-            return Touch(key, _ttl(asked.ttl), condition)
+            ttl, stale = _ttl(asked.ttl), KEEP_STALE
+            if asked.stale is not UNSET:
+                stale = codec.stale_ms(bytes(asked.stale), ttl)
+            return Touch(key, ttl, condition, stale_ms=stale)
 
 
 _VERBS: Final[dict[type, tuple[Verb, ...]]] = {
@@ -171,6 +178,14 @@ def _value(asked: BatchSet, body: bytes) -> tuple[bytes, str]:
     return value, media_type
 
 
+def _ttls(asked: BatchAdd | CounterRequest) -> tuple[int, int]:
+    """Return the TTL that a counter gets, and the one that it gets where it is made."""
+    ttl, new_ttl = _ttl(asked.ttl), _ttl(asked.ttl_if_new)
+    if ttl and new_ttl:
+        raise Problem("bad-ttl", "A counter takes ttl or ttl_if_new, not both.")
+    return ttl, new_ttl
+
+
 def _ttl(given: msgspec.Raw) -> int:
     text = bytes(given)
     return 0 if text == b"null" else codec.ttl_ms(text)
@@ -230,13 +245,9 @@ async def count(request: Request, context: Context) -> PendingWrite:
     codec.parameters(request.query, _NONE)
     key = codec.key_of(request.path[len(b"/v1/counters/") :])
     asked = codec.read_json(request, _decode_counter) if request.body else CounterRequest()
-    operation = Add(
-        key,
-        number(asked.delta),
-        number(asked.initial),
-        _ttl(asked.ttl),
-        request.head.condition,
-    )
+    ttl, new_ttl = _ttls(asked)
+    delta, initial = number(asked.delta), number(asked.initial)
+    operation = Add(key, delta, initial, ttl, request.head.condition, new_ttl)
 
     def conclude(outcome: Outcome) -> Answer:
         if isinstance(outcome, Refusal):

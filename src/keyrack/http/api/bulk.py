@@ -16,7 +16,19 @@ import msgspec
 from msgspec import UNSET
 
 from keyrack.access.rules import Scope, Verb
-from keyrack.engines.contract import JSON, TEXT, Condition, Delete, Refusal, Set, Why
+from keyrack.engines.contract import (
+    ANY,
+    JSON,
+    LEASE,
+    MAX_LEASED_KEY_BYTES,
+    TEXT,
+    Condition,
+    Delete,
+    Refusal,
+    Set,
+    Space,
+    Why,
+)
 from keyrack.http.api import codec, rights
 from keyrack.http.api.keys import check_size, refused
 from keyrack.http.api.listing import refuse_contradiction
@@ -126,7 +138,37 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
                 raise refused(outcome)
         after = page.next
         if after is None:
-            return Deleted(deleted, str((await context.engine.history())[1]))
+            break
+        await pace.step()
+    await _delete_copies(prefix, context, pace)
+    await _delete_leases(prefix, context, pace)
+    return Deleted(deleted, str((await context.engine.history())[1]))
+
+
+async def _delete_copies(prefix: bytes, context: Context, pace: Pace) -> None:
+    """Remove the stale copies of keys under a prefix that have ended."""
+    after: bytes | None = None
+    missing = Condition(none_match=ANY)
+    while True:
+        keys, after = await context.engine.stale_copies(prefix, after, _DELETE_STEPS)
+        await _under_way([(Delete(key, missing),) for key in keys], context)
+        if after is None:
+            return
+        await pace.step()
+
+
+async def _delete_leases(prefix: bytes, context: Context, pace: Pace) -> None:
+    """End the leases of keys under a prefix: what is computed now began before the deletion."""
+    if len(prefix) > MAX_LEASED_KEY_BYTES:
+        return
+    after: bytes | None = None
+    while True:
+        page = await context.engine.scan_locks(LEASE + prefix, after, _DELETE_STEPS)
+        ends: list[Write] = [(Delete(name, space=Space.LOCKS),) for name, _ in page.entries]
+        await _under_way(ends, context)
+        after = page.next
+        if after is None:
+            return
         await pace.step()
 
 
@@ -201,6 +243,8 @@ async def _line(key: bytes, record: Record, now: int) -> bytes:
         line.encoding = "base64"
     if record.expires_at:
         line.ttl = max(1, record.expires_at - now) / 1000
+    if record.stale_until:
+        line.stale = (record.stale_until - record.expires_at) / 1000
     return codec.encode(line) + b"\n"
 
 
@@ -366,7 +410,12 @@ class Import:
             media_type = codec.checked_media_type(given.type)
         check_size(value, self._context.limits)
         ttl = codec.milliseconds(given.ttl) if isinstance(given.ttl, float) else 0
-        return Set(key, value, media_type, ttl)
+        stale = codec.milliseconds(given.stale) if isinstance(given.stale, float) else 0
+        if stale and not ttl:
+            raise Problem(
+                "bad-ttl", "A stale copy is kept of a key that ends: `stale` needs `ttl`."
+            )
+        return Set(key, value, media_type, ttl, stale_ms=stale)
 
 
 def options(given: dict[bytes, bytes]) -> bool:

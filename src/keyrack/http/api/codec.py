@@ -38,7 +38,7 @@ _TTL: Final = re.compile(rb"([0-9]{1,9})(?:\.([0-9]{1,9}))?")
 _MEDIA_TYPE: Final = re.compile(
     r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:[ \t]*;[\x20-\x7e\t]*)?"
 )
-_WAIT: Final = re.compile(rb'([0-9]{1,9})|"([0-9]{1,9})"')
+_NUMBER: Final = re.compile(rb'([0-9]{1,9})|"([0-9]{1,9})"')
 _WHOLE: Final = re.compile(rb"[0-9]{1,9}")
 _REVISION: Final = re.compile(rb"[0-9]{1,19}")
 _FORM: Final = b"application/x-www-form-urlencoded"
@@ -125,14 +125,24 @@ def ttl_ms(text: bytes) -> int:
     )
 
 
-def set_request(request: Request) -> tuple[bytes, bytes, str, int]:
-    """Return key, value, media type and TTL (ms, 0 for none) that a `POST /set` names."""
+def stale_ms(text: bytes | None, ttl: int) -> int:
+    """Return for how long a stale copy is kept, given in seconds like a TTL; 0 for none."""
+    if text is None or text == b"null":
+        return 0
+    if ttl <= 0:
+        raise Problem("bad-ttl", "A stale copy is kept of a key that ends: give a TTL as well.")
+    return ttl_ms(text)
+
+
+def set_request(request: Request) -> tuple[bytes, bytes, str, int, int]:
+    """Return key, value, media type, TTL (ms, 0 for none) and how long it is kept stale."""
     require_json(request)
     asked = decoded(request.body, _decode_set)
     key = checked_key(utf8(asked.key))
     value, media_type = stored(bytes(asked.value), request.body)
-    ttl = bytes(asked.ttl)
-    return key, value, media_type, 0 if ttl == b"null" else ttl_ms(ttl)
+    text = bytes(asked.ttl)
+    ttl = 0 if text == b"null" else ttl_ms(text)
+    return key, value, media_type, ttl, stale_ms(bytes(asked.stale), ttl)
 
 
 def require_json(request: Request) -> None:
@@ -439,15 +449,20 @@ def integer(text: str) -> int:
 
 def wait_seconds(request: Request, most: float) -> float:
     """Return how long `Prefer: wait=` (RFC 7240) allows to wait, 0 when it does not ask to."""
-    for preference in request.head.prefer.split(b","):
-        name, _, value = preference.partition(b";")[0].partition(b"=")
-        if name.strip().lower() != b"wait":
+    return min(float(preference(request.head.prefer, b"wait")), most)
+
+
+def preference(prefer: bytes, wanted: bytes) -> int:
+    """Return the whole number that a preference has (RFC 7240), 0 where there is none."""
+    for one in prefer.split(b","):
+        name, _, value = one.partition(b";")[0].partition(b"=")
+        if name.strip().lower() != wanted:
             continue
-        match = _WAIT.fullmatch(value.strip())
+        match = _NUMBER.fullmatch(value.strip())
         # RFC 7240, section 2: what is not understood is as if it had not been there.
         if match is not None:
-            return min(float(match[1] or match[2]), most)
-    return 0.0
+            return int(match[1] or match[2])
+    return 0
 
 
 def watch_parameters(query: bytes) -> tuple[tuple[bytes, ...], dict[bytes, bytes]]:

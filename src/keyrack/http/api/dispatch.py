@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keyrack.access.grant import OPEN
-from keyrack.engines.contract import Remember
 from keyrack.http import problems
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec, rights
+from keyrack.http.api.remembering import remembering
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
 from keyrack.http.problems import Problem
 from keyrack.http.protocol import cors
@@ -205,6 +204,8 @@ def _refuse_ignored(request: Request, route: Route) -> None:
             "If-Match and If-None-Match have no meaning here. Conditions of single keys go with "
             "those; a batch has `if_match` and `if_none_match` for each of its operations.",
         )
+    if head.lease is not None and "Keyrack-Recompute" not in honoured:
+        raise Problem("bad-parameter", "A lease is for the PUT of a key; nothing was done.")
     if head.idempotency_key is None:
         return
     if "Idempotency-Key" not in honoured:
@@ -231,23 +232,5 @@ def _allowed(resource: Resource) -> bytes:
 
 def _remembered(request: Request, pending: PendingWrite, context: Context) -> PendingWrite:
     """Return a write that is done once, however often this request is sent."""
-    name = request.head.idempotency_key or b""
-    # The name is one sender's: nobody else gets this answer, nor learns that there is one.
-    sender = () if request.grant is OPEN else (request.grant.identity.key.encode(),)
-    remember = Remember(
-        codec.digest(b"answer", name, *sender),
-        codec.digest(
-            request.method, request.path, request.query, request.body, *_counting(request), *sender
-        ),
-        round(context.limits.idempotency_ttl * 1000),
-    )
-    return PendingWrite((remember, *pending.write), pending.conclude)
-
-
-def _counting(request: Request) -> list[bytes]:
-    """Return those header fields that change what a write does: a retry repeats them as well."""
-    fields = dict(request.head.fields)
-    counting = [fields.get(name, b"") for name in (b"if-match", b"if-none-match")]
-    if request.method == b"PUT":
-        counting.append(request.head.content_type or b"")
-    return counting
+    name = remembering(request, context.limits)
+    return PendingWrite((name, *pending.write), pending.conclude)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from keyrack.http.reply import Context, Limits
 
 _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
-PUT_PARAMETERS: Final = frozenset((b"ttl",))
+PUT_PARAMETERS: Final = frozenset((b"ttl", b"stale"))
 _NO_STORE: Final = (b"Cache-Control", b"no-store")
 _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
 _SOON: Final = ((b"Retry-After", b"1"),)
@@ -58,10 +58,11 @@ def seed_get_answer(key: bytes, record: Record | None) -> Answer:
 async def seed_set(request: Request, context: Context) -> PendingWrite:
     """`POST /set`: store a value that was sent as JSON."""
     codec.parameters(request.query, _NO_PARAMETERS)
-    key, value, media_type, ttl = codec.set_request(request)
+    key, value, media_type, ttl, stale = codec.set_request(request)
     rights.require(request, Scope.KEYS, Verb.SET, key)
     check_size(value, context.limits)
-    return PendingWrite((Set(key, value, media_type, ttl),), seed_set_answer)
+    operation = Set(key, value, media_type, ttl, stale_ms=stale)
+    return PendingWrite((operation,), seed_set_answer)
 
 
 def seed_set_answer(outcome: Outcome) -> Answer:
@@ -91,15 +92,16 @@ def value_answer(record: Record, engine: Engine) -> Answer:
     return Answer(200, _record_headers(record, engine), record.value)
 
 
-async def key_put(request: Request, context: Context) -> PendingWrite:
-    """`PUT /v1/keys/{key}`: store the body."""
+def stored(request: Request, context: Context) -> Set:
+    """Return how the body of a `PUT` is stored."""
     given = codec.parameters(request.query, PUT_PARAMETERS)
     _refuse_part(request)
     check_size(request.body, context.limits)
     ttl = codec.ttl_ms(given[b"ttl"]) if b"ttl" in given else 0
     media_type = codec.media_type_of(request.head.content_type, request.body)
-    operation = Set(_key(request), request.body, media_type, ttl, request.head.condition)
-    return PendingWrite((operation,), partial(key_put_answer, head=request.head))
+    stale = codec.stale_ms(given.get(b"stale"), ttl)
+    condition = request.head.condition
+    return Set(_key(request), request.body, media_type, ttl, condition, stale_ms=stale)
 
 
 def key_put_answer(outcome: Outcome, head: Head | None = None) -> Answer:

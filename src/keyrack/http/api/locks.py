@@ -18,6 +18,7 @@ import msgspec
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import (
     ANY,
+    LEASE,
     TEXT,
     Condition,
     Delete,
@@ -204,9 +205,11 @@ async def page(request: Request, context: Context) -> Answer:
     held = [
         _shown(name, record, context)
         for name, record in found.entries
-        if allowed is None or allowed(name)
+        if not name.startswith(LEASE) and (allowed is None or allowed(name))
     ]
-    following = None if found.next is None else codec.text_of(found.next)
+    # Leases are the last of the locks, and nobody's to see.
+    last = found.next is None or found.next.startswith(LEASE)
+    following = None if found.next is None or last else codec.text_of(found.next)
     return Answer(200, JSON_HEADERS, codec.encode(LockPage(held, following)))
 
 

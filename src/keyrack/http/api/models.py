@@ -25,6 +25,20 @@ Ttl: TypeAlias = Annotated[
         extra_json_schema={"type": ["number", "null"], "minimum": 0.001, "maximum": _MAX_TTL},
     ),
 ]
+Stale: TypeAlias = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="Seconds for which a stale copy is kept after the TTL, or null for none.",
+        extra_json_schema={"type": ["number", "null"], "minimum": 0.001, "maximum": _MAX_TTL},
+    ),
+]
+TtlIfNew: TypeAlias = Annotated[
+    msgspec.Raw,
+    Meta(
+        description="As `ttl`, for a counter that is made by this; one that exists keeps its end.",
+        extra_json_schema={"type": ["number", "null"], "minimum": 0.001, "maximum": _MAX_TTL},
+    ),
+]
 AnyJson: TypeAlias = Annotated[
     msgspec.Raw, Meta(description="Any JSON value; it is kept as it was written.")
 ]
@@ -55,6 +69,7 @@ class SetRequest(Body):
     key: Key
     value: AnyJson
     ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+    stale: Stale = msgspec.field(default_factory=_no_ttl)
 
 
 class SetText(Body):
@@ -148,6 +163,7 @@ class BatchSet(Conditional, tag_field="op", tag="set", kw_only=True):
 
     value: AnyJson
     ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+    stale: Stale = msgspec.field(default_factory=_no_ttl)
     type: str | UnsetType = UNSET
     encoding: Encoding | UnsetType = UNSET
 
@@ -162,12 +178,17 @@ class BatchAdd(Conditional, tag_field="op", tag="add", kw_only=True):
     delta: Number | int = "1"
     initial: Number | int = "0"
     ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+    ttl_if_new: TtlIfNew = msgspec.field(default_factory=_no_ttl)
 
 
 class BatchTouch(Conditional, tag_field="op", tag="touch", kw_only=True):
-    """Give a key another TTL, or none with null; value and revision stay."""
+    """Give a key another TTL, or none with null; value and revision stay.
+
+    Without `stale` a stale copy is kept for as long as before, after the new end.
+    """
 
     ttl: Ttl
+    stale: Stale | UnsetType = UNSET
 
 
 class BatchCheck(Body, tag_field="op", tag="check"):
@@ -216,6 +237,7 @@ class CounterRequest(Body):
     delta: Number | int = "1"
     initial: Number | int = "0"
     ttl: Ttl = msgspec.field(default_factory=_no_ttl)
+    ttl_if_new: TtlIfNew = msgspec.field(default_factory=_no_ttl)
 
 
 class CounterAnswer(Struct):
@@ -286,6 +308,10 @@ class ExportedKey(Body, omit_defaults=True):
     type: str | UnsetType = UNSET
     encoding: Encoding | UnsetType = UNSET
     ttl: float | UnsetType | None = UNSET
+    stale: Annotated[
+        float | UnsetType | None,
+        Meta(description="Seconds for which a stale copy is kept after the TTL."),
+    ] = UNSET
 
 
 class ImportReport(Struct):

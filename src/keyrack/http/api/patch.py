@@ -1,4 +1,5 @@
-"""JSON Merge Patch (RFC 7396): change members of a JSON value where it is.
+"""`PATCH` of a key: another end, with `?ttl=`; and JSON Merge Patch (RFC 7396), which changes
+members of a JSON value where it is.
 
 A patch reads, merges, and writes if the key is still as it was read; else it begins again. Patches
 of one key that a worker has at the same time go one after the other: all at once, each commit would
@@ -8,23 +9,40 @@ let one of them win and send the others back.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from keyrack.engines.contract import JSON, KEEP_END, Condition, Refusal, Set, Why
+from keyrack.engines.contract import (
+    ANY,
+    JSON,
+    KEEP_END,
+    KEEP_STALE,
+    Check,
+    Condition,
+    Refusal,
+    Set,
+    Touch,
+    Why,
+)
+from keyrack.http import problems
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec
 from keyrack.http.api.codec import etag
 from keyrack.http.api.keys import check_size, refused
+from keyrack.http.api.remembering import remembering
 from keyrack.http.problems import Problem
+from keyrack.http.reply import PendingWrite
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Record
+    from keyrack.engines.contract import Outcome, Record, Write
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
-_NONE: Final[frozenset[bytes]] = frozenset()
+_PARAMETERS: Final = frozenset((b"ttl", b"stale"))
 _MERGE_PATCH: Final = b"application/merge-patch+json"
 _ATTEMPTS: Final = 100
+_NEVER: Final = Condition(match=ANY, none_match=ANY)
+"""A condition that no key fulfils: what depends on it only tells what was remembered."""
 
 
 class _Literal(str):
@@ -33,10 +51,25 @@ class _Literal(str):
     __slots__ = ()
 
 
-async def patch(request: Request, context: Context) -> Answer:
-    """`PATCH /v1/keys/{key}`: merge the body into the value, members that are null go."""
-    codec.parameters(request.query, _NONE)
+class _Ends(NamedTuple):
+    """Which end a patch gives a key, and for how long it is kept stale after it (ms)."""
+
+    ttl_ms: int
+    stale_ms: int
+
+
+async def patch(request: Request, context: Context) -> Answer | PendingWrite:
+    """`PATCH /v1/keys/{key}`: merge the body into the value, or give the key another end."""
+    given = codec.parameters(request.query, _PARAMETERS)
     key = codec.key_of(request.path[len(b"/v1/keys/") :])
+    ends = _ends_of(given)
+    if ends is not None and not request.body:
+        operation = Touch(key, ends.ttl_ms, request.head.condition, stale_ms=ends.stale_ms)
+        return PendingWrite((operation,), partial(_answer, request))
+    if ends is not None:
+        raise Problem(
+            "bad-parameter", "A patch changes the value or, without a body, the TTL: send two."
+        )
     kind = request.head.content_type or b""
     if kind.split(b";")[0].strip().lower() != _MERGE_PATCH:
         raise Problem("unsupported-media-type", "Send the patch as `application/merge-patch+json`.")
@@ -45,17 +78,41 @@ async def patch(request: Request, context: Context) -> Answer:
         return await _patched(request, context, key, change)
 
 
+def _ends_of(given: dict[bytes, bytes]) -> _Ends | None:
+    """Return which end a patch gives a key, None where it leaves that alone."""
+    if b"ttl" not in given:
+        if b"stale" in given:
+            raise Problem("bad-ttl", "A stale copy is kept of a key that ends: give a TTL as well.")
+        return None
+    ttl = 0 if given[b"ttl"] == b"none" else codec.ttl_ms(given[b"ttl"])
+    return _Ends(ttl, codec.stale_ms(given[b"stale"], ttl) if b"stale" in given else KEEP_STALE)
+
+
+def _answer(request: Request, outcome: Outcome) -> Answer:
+    if isinstance(outcome, Refusal):
+        return problems.answer(refused(outcome, request.head), request.path)
+    tag = (b"ETag", etag(outcome[0].revision))
+    return Answer(204, (tag, (b"Cache-Control", b"no-store")))
+
+
 async def _patched(request: Request, context: Context, key: bytes, change: Any) -> Answer:
-    """Read, merge, write if nothing else was written meanwhile, or begin again."""
+    """Read, merge, write if nothing else was written meanwhile, or begin again.
+
+    With an Idempotency-Key that was done already it is not done again, nor looked at the key.
+    """
+    name: Write = ()
+    if request.head.idempotency_key is not None:
+        name = (remembering(request, context.limits, only_done=True),)
+        outcome = await context.tick.write((*name, Check(key, _NEVER)))
+        if not isinstance(outcome, Refusal) or outcome.why is not Why.CONDITION:
+            return _answer(request, outcome)
     for _ in range(_ATTEMPTS):
         operation = await _operation(request, context, key, change)
-        outcome = await context.tick.write((operation,))
-        if not isinstance(outcome, Refusal):
-            request.note_write((operation,), outcome)
-            tag = (b"ETag", etag(outcome[0].revision))
-            return Answer(204, (tag, (b"Cache-Control", b"no-store")))
-        if outcome.why is not Why.CONDITION:
-            raise refused(outcome)
+        write = (*name, operation)
+        outcome = await context.tick.write(write)
+        if not isinstance(outcome, Refusal) or outcome.why is not Why.CONDITION:
+            request.note_write(write, outcome)
+            return _answer(request, outcome)
     later = ((b"Retry-After", b"1"),)
     raise Problem("unavailable", "Others change this key all the time.", later)
 

@@ -168,10 +168,14 @@ _ADMIN: Final = Need("`admin`", require_admin)
 NEEDS: Final[dict[str, Need]] = {
     "set": Need("`set` of the key", _somewhere(Verb.SET)),
     "get": Need("`read` of the key", _on_key("/get/", Verb.READ)),
-    "key_get": Need("`read` of the key", _on_key("/v1/keys/", Verb.READ)),
+    "key_get": Need(
+        "`read` of the key; only who may `set` it as well is given a lease to recompute it",
+        _on_key("/v1/keys/", Verb.READ),
+    ),
     "key_put": Need("`set` of the key", _on_key("/v1/keys/", Verb.SET)),
     "key_delete": Need("`delete` of the key", _on_key("/v1/keys/", Verb.DELETE)),
     "key_patch": Need("`set` of the key", _on_key("/v1/keys/", Verb.SET)),
+    "lease_release": Need("`set` of the key", _on_key("/v1/leases/", Verb.SET)),
     "keys_list": Need(
         "`list` of some key under the prefix, `read` as well with `values=true`; `list` of all of "
         "them with `count_only=true`",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines.contract import MAX_TTL_MS
-from keyrack.http.api import batch, keys, locks, observing, patch, tokens, watch
+from keyrack.http.api import batch, keys, locks, observing, patch, recompute, tokens, watch
 from keyrack.http.api import listing as pages
 from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
@@ -131,6 +131,24 @@ _TTL: Final = Parameter(
     {"type": "number", "minimum": 0.001, "maximum": MAX_TTL_MS // 1000},
     "Seconds until the key ends. Without it the key does not end.",
 )
+_STALE: Final = Parameter(
+    "stale",
+    {"type": "number", "minimum": 0.001, "maximum": MAX_TTL_MS // 1000},
+    "Seconds for which a stale copy is kept after the TTL, for reads that take one.",
+)
+_MAX_STALE: Final = Parameter(
+    "Cache-Control",
+    {"type": "string", "pattern": "^max-stale(=[0-9]+)?$", "examples": ["max-stale=60"]},
+    "`max-stale` or `max-stale=SECONDS`: a stale copy will do.",
+    "header",
+)
+_LEASE: Final = Parameter(
+    "Keyrack-Recompute",
+    {"type": "string", "pattern": '^"?[0-9]{1,19}"?$', "examples": ['"1795474670195050"']},
+    "The token of the lease under which the value was computed: stored only if the lease is still "
+    "held and the key was not written or deleted since.",
+    "header",
+)
 _IF_MATCH: Final = Parameter(
     "If-Match",
     _TAG_SCHEMA,
@@ -166,6 +184,18 @@ _WAIT: Final = Parameter(
     "Prefer",
     {"type": "string", "pattern": r"^wait=[0-9]{1,9}$", "examples": ["wait=30"]},
     "`wait=SECONDS`: answer when it can be answered otherwise, or when the time is over.",
+    "header",
+)
+_PREFER: Final = Parameter(
+    "Prefer",
+    {
+        "type": "string",
+        "pattern": r"^(wait|recompute|early)=[0-9]{1,9}( *, *(wait|recompute|early)=[0-9]{1,9})*$",
+        "examples": ["wait=30", "recompute=15, early=5, wait=5"],
+    },
+    "`wait=SECONDS`: answer when it can be answered otherwise, or when the time is over. "
+    f"`recompute=SECONDS`, up to {recompute.MAX_LEASE_SECONDS}: the lease that is wanted where the "
+    "key has ended, or ends within `early=SECONDS`.",
     "header",
 )
 _IDEMPOTENCY: Final = Parameter(
@@ -262,13 +292,14 @@ _TABLE: Final = (
             "bad-ttl",
             "bad-condition",
             "precondition-failed",
+            "lease-lost",
             "unsupported-media-type",
         ),
-        (_TTL, _IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        (_TTL, _STALE, _IF_MATCH, _IF_NONE_MATCH, _LEASE, _IDEMPOTENCY),
         Shape(_ANY),
         writes=True,
         blind=True,
-        serve=keys.key_put,
+        serve=recompute.key_put,
     ),
     Route(
         "key_get",
@@ -276,7 +307,9 @@ _TABLE: Final = (
         "/v1/keys/{key}",
         "Get a value as it was stored",
         "With `If-None-Match` and `Prefer: wait=` the answer waits until the key differs from that "
-        "state; it works for a missing key too.",
+        "state; it works for a missing key too. With `Prefer: recompute=SECONDS` it takes a stale "
+        "copy, and offers to compute the value anew: one client at a time is given a lease for it, "
+        "and the others take the stale copy or, with `wait=` as well, wait for the value.",
         "O(log keys)",
         "curl -i localhost:8088/v1/keys/greeting",
         (
@@ -284,7 +317,7 @@ _TABLE: Final = (
                 200,
                 "The value, with its media type.",
                 Shape(_ANY),
-                ("ETag", "Keyrack-TTL"),
+                ("ETag", "Keyrack-TTL", "Age", "Cache-Status", "Keyrack-Recompute"),
             ),
             Reaction(
                 206,
@@ -301,7 +334,7 @@ _TABLE: Final = (
             "bad-condition",
             "range-not-satisfiable",
         ),
-        (_IF_MATCH, _IF_NONE_MATCH, _WAIT, _RANGE, _IF_RANGE),
+        (_IF_MATCH, _IF_NONE_MATCH, _PREFER, _MAX_STALE, _RANGE, _IF_RANGE),
         serve=watch.read,
     ),
     Route(
@@ -328,9 +361,11 @@ _TABLE: Final = (
         "key_patch",
         "PATCH",
         "/v1/keys/{key}",
-        "Change members of a JSON value",
-        "JSON Merge Patch (RFC 7396): members of the patch replace those of the value, members "
-        "that are null go. The TTL stays. Numbers that are not touched stay as they are written.",
+        "Give a key another TTL, or change members of a JSON value",
+        "With `ttl` and no body the key gets another end, `ttl=none` for none; value and ETag "
+        "stay. Without `ttl` the body is a JSON Merge Patch (RFC 7396): its members replace those "
+        "of the value, members that are null go, and the TTL stays. Numbers that are not touched "
+        "stay as they are written.",
         "O(log keys + size)",
         "curl -X PUT localhost:8088/v1/keys/config "
         "-H 'Content-Type: application/json' -d '{\"debug\":true}' && "
@@ -340,13 +375,29 @@ _TABLE: Final = (
         (
             *_WRITE_PROBLEMS,
             *_BODY_PROBLEMS,
+            "bad-ttl",
             "key-not-found",
             "not-json",
             "bad-condition",
             "precondition-failed",
             "unavailable",
         ),
-        (_IF_MATCH, _IF_NONE_MATCH),
+        (
+            Parameter(
+                "ttl",
+                {
+                    "oneOf": [
+                        {"type": "number", "minimum": 0.001, "maximum": MAX_TTL_MS // 1000},
+                        {"const": "none"},
+                    ]
+                },
+                "Seconds until the key ends from now on; `none`: it does not end. Without a body.",
+            ),
+            _STALE,
+            _IF_MATCH,
+            _IF_NONE_MATCH,
+            _IDEMPOTENCY,
+        ),
         Shape("application/merge-patch+json", Any),
         writes=True,
         serve=patch.patch,
@@ -430,7 +481,8 @@ _TABLE: Final = (
         "/v1/counters/{key}",
         "Add to a counter",
         "A counter is an ordinary text value. It is made from `initial` when it is missing; with "
-        "`ttl` it gets that TTL, without one it keeps what it has. 64 bits, signed.",
+        "`ttl` it gets that TTL, without one it keeps what it has; `ttl_if_new` is for one that is "
+        "made. 64 bits, signed.",
         "O(log keys)",
         "curl localhost:8088/v1/counters/visits -H 'Content-Type: application/json' "
         '-d \'{"delta":"1"}\'',
@@ -510,6 +562,31 @@ _TABLE: Final = (
         writes=True,
         blind=True,
         serve=locks.release,
+    ),
+    Route(
+        "lease_release",
+        "DELETE",
+        "/v1/leases/{key}",
+        "Give up recomputing a key",
+        "Whoever was given a lease by `GET /v1/keys/{key}` with `Prefer: recompute=` and cannot "
+        "compute the value gives it back: the next one gets it at once.",
+        "O(log locks)",
+        "curl -X PUT 'localhost:8088/v1/keys/front-page?ttl=60&stale=300' -d hello && "
+        "curl -i -H 'Prefer: recompute=15, early=60' localhost:8088/v1/keys/front-page "
+        '-o taken.txt && curl -i -X DELETE "localhost:8088/v1/leases/front-page?token=$(grep -oE '
+        "'[0-9]{16}\"; ttl' taken.txt | grep -oE '[0-9]{16}')\"",
+        (Reaction(204, "Given back."),),
+        (*_READ_PROBLEMS, "lease-lost"),
+        (
+            Parameter(
+                "token",
+                {"type": "string", "pattern": "^[0-9]{1,19}$"},
+                "The token of the lease.",
+                required=True,
+            ),
+        ),
+        writes=True,
+        serve=recompute.release,
     ),
     Route(
         "locks_list",

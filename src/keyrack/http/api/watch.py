@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY, Condition
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec, keys, ranges, rights
+from keyrack.http.api import codec, keys, ranges, recompute, rights
 from keyrack.http.problems import Problem
 from keyrack.http.reply import Stream
 from keyrack.http.watch import messages
@@ -33,6 +33,9 @@ _MOST_PREFIXES: Final = 100
 
 async def read(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`, at once or, with `Prefer: wait=`, when it differs."""
+    offer = None if request.head.plain else recompute.offer_of(request)
+    if offer is not None:
+        return await recompute.read(request, context, offer)
     span = None if request.head.prefer else ranges.span_of(request)
     if span is not None:
         return await ranges.part(request, context, span)

@@ -22,11 +22,14 @@ ANY: Final = "*"
 """Stands for every origin."""
 EXPOSED: Final = (
     "Accept-Ranges",
+    "Age",
     "Allow",
+    "Cache-Status",
     "Content-Range",
     "Date",
     "ETag",
     "Keyrack-Filtered",
+    "Keyrack-Recompute",
     "Keyrack-TTL",
     "Link",
     "Location",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import ANY, Condition
+from keyrack.engines.contract import ANY, MAX_TTL_MS, Condition
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.guard import Judgement
 from keyrack.http.protocol.request import Head
@@ -34,6 +34,7 @@ _SINGLE: Final = frozenset(
         b"authorization",
         b"idempotency-key",
         b"last-event-id",
+        b"keyrack-recompute",
     )
 )
 _CHANGING: Final = frozenset(
@@ -47,9 +48,11 @@ _CHANGING: Final = frozenset(
         b"prefer",
         b"idempotency-key",
         b"last-event-id",
+        b"keyrack-recompute",
     )
 )
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
+_MAX_STALE: Final = re.compile(rb'max-stale(?:="?([0-9]{1,18})"?)?', re.I)
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
 _ONE_TAG: Final = rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*+"'
 _TAG: Final = re.compile(rb'(W/)?"([\x21\x23-\x7e\x80-\xff]*+)"')
@@ -89,12 +92,19 @@ def read(
     head.is_coded = _is_coded(_first(values, b"content-encoding"))
     head.prefer = b", ".join(values.get(b"prefer", ()))
     head.idempotency_key = _first(values, b"idempotency-key")
+    head.max_stale = _max_stale(values.get(b"cache-control", ()))
+    head.lease = _first(values, b"keyrack-recompute")
     head.verdict = guard.judge(values, head.host)
     head.shared = guard.cors.shared(values)
     head.credentials = _first(values, b"authorization")
     head.grant = head.denial = None
     head.wants_page = values.get(b"accept", _NONE)[0].startswith(b"text/html")
-    head.plain = _CHANGING.isdisjoint(values) and head.verdict == _WELCOME and not head.wants_page
+    head.plain = (
+        _CHANGING.isdisjoint(values)
+        and head.max_stale is None
+        and head.verdict == _WELCOME
+        and not head.wants_page
+    )
     options = _tokens(values.get(b"connection", ()))
     head.keep_alive = b"close" not in options and (not http_1_0 or b"keep-alive" in options)
     head.cacheable = (
@@ -171,6 +181,15 @@ def _wants_continue(values: dict[bytes, list[bytes]], http_1_0: bool) -> bool:
     if expect.lower() != b"100-continue":
         raise Problem("expectation-failed", "The only expectation supported is `100-continue`.")
     return True
+
+
+def _max_stale(values: Iterable[bytes]) -> int | None:
+    """Return for how many ms a value may be over; None where the sender does not take it then."""
+    for directive in b",".join(values).split(b","):
+        match = _MAX_STALE.fullmatch(directive.strip())
+        if match is not None:
+            return MAX_TTL_MS if match[1] is None else min(int(match[1]) * 1000, MAX_TTL_MS)
+    return None
 
 
 def _tokens(values: Iterable[bytes]) -> set[bytes]:

@@ -36,6 +36,8 @@ class Head:
         "is_coded",
         "keep_alive",
         "known_since",
+        "lease",
+        "max_stale",
         "plain",
         "prefer",
         "shared",
@@ -63,6 +65,10 @@ class Head:
     prefer: bytes
     """All preferences (RFC 7240), joined by commas."""
     idempotency_key: bytes | None
+    max_stale: int | None
+    """For how many ms a value may be over (`Cache-Control: max-stale`); None where it may not."""
+    lease: bytes | None
+    """What Keyrack-Recompute says: the lease with which a key is stored."""
     verdict: Judgement
     """What a request with this head may not do."""
     shared: bytes

@@ -20,7 +20,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import Change, StoreAway
+from keyrack.engines.contract import LEASE, Change, StoreAway
 from keyrack.http import eager
 from keyrack.http.watch import messages
 from keyrack.http.watch.sink import Chunk
@@ -221,7 +221,9 @@ class WatchHub:
             raise
         self._synced.know(groups, seen)
         for event in events:
-            if event.change is Change.UNLOCK:
+            if event.change is Change.UNLOCK and event.key.startswith(LEASE):
+                self.keys.call_all_soon(event.key.removeprefix(LEASE))
+            elif event.change is Change.UNLOCK:
                 self.locks.call_first(event.key)
             elif event.change <= Change.EVICT:
                 self.keys.call_all_soon(event.key)

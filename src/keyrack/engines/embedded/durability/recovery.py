@@ -128,8 +128,10 @@ class _Loader:
         else:
             old = txn.pop(key, tree) if raw is None else txn.replace(key, raw, tree)
             if old is not None:
+                txn.copies -= wire.is_copy(old)
                 self._let_go(txn, space, key, old, raw)
         if raw is not None and wire.has_ttl(raw):
+            txn.copies += wire.is_copy(raw)
             txn.put(_due(space, key, raw), key, self._database.expiry)
 
     def _in_pieces(self, txn: WriteTransaction, space: Space, raw: bytes) -> bytes:
@@ -139,9 +141,7 @@ class _Loader:
         pieces = PieceWriter(txn)
         pieces.drop(space, record.revision)
         pieces.store(space, record.revision, record.value, newest=False)
-        return wire.pack_long(
-            record.revision, len(record.value), record.media_type, record.expires_at
-        )
+        return wire.without_value(raw)
 
     def _let_go(
         self, txn: WriteTransaction, space: Space, key: bytes, old: bytes, new: bytes | None
@@ -167,4 +167,4 @@ class _Loader:
 
 def _due(space: Space, key: bytes, raw: bytes) -> bytes:
     """Return the expiry index's entry for a record."""
-    return due_entry(wire.expires_at(raw), due_number(key, wire.revision(raw), space), space)
+    return due_entry(wire.due_at(raw), due_number(key, wire.revision(raw), space), space)

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.files import Files
 
-VERSION: Final = 2
-_WITHOUT_TOKENS: Final = 1
+VERSION: Final = 3
+_EARLIER_VERSIONS: Final = (1, 2)
+"""There were no tokens in the first one, and no stale copies in both. Else they are the same."""
 RECORDS: Final = 1
 CHANGES: Final = 2
 _END: Final = 3
@@ -219,7 +220,7 @@ class _Reader:
         self._last = _digest(data, b"")
         if self._take(_DIGEST) != self._last:
             raise SnapshotDamaged(f"The header of {self._path} is damaged.")
-        if version not in (VERSION, _WITHOUT_TOKENS):
+        if version not in (VERSION, *_EARLIER_VERSIONS):
             raise StoreFormatUnknown(
                 f"{self._path} has the format {version}, and this version of Keyrack reads "
                 f"{VERSION}. Use the one that made it."

@@ -110,6 +110,11 @@ class AccessFrequency:
         if count < MOST_ACCESSES:
             self.counts[slot] = count + 1
 
+    def forget(self, keys: Sequence[bytes]) -> None:
+        """Forget that keys were used."""
+        for key in keys:
+            self.counts[crc32(key) & self.mask] = 0
+
     def note_new(self, key: bytes) -> None:
         """Count a new key as used if its ghost is there: it was evicted lately."""
         number = crc32(key)
