@@ -86,6 +86,7 @@ class LocalClient(Client):
         value: Any,
         *,
         ttl: float | None = None,
+        stale: float | None = None,
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str | None = None,
@@ -93,10 +94,12 @@ class LocalClient(Client):
     ) -> str:
         """Store a value and return its ETag. `ttl` is in seconds, to the millisecond.
 
+        For `stale` seconds after its end it is kept for those who take stale values.
         Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
         come back equal, and `LockLost` when a `lock` that is given is not held any more.
         """
-        if if_match is None and if_none_match is None and media_type is None and lock is None:
+        conditional = if_match is not None or if_none_match is not None or lock is not None
+        if not conditional and media_type is None and stale is None:
             result = self._put(key, value, ttl, None)
             if isinstance(result, Result):
                 return f'"{result.revision}"'
@@ -104,6 +107,7 @@ class LocalClient(Client):
             key,
             value,
             ttl=ttl,
+            stale=stale,
             if_match=if_match,
             if_none_match=if_none_match,
             media_type=media_type,
