@@ -102,8 +102,8 @@ def test_a_value_is_computed_before_its_end(client: Asked, kind: str, key: str) 
     assert client.get_or_compute(key, one, ttl=3000, early=60) == "second"
 
 
-def test_who_waits_gets_what_another_process_computes(
-    client: Asked, url: str, kind: str, key: str
+def test_who_waits_gets_what_another_client_computes(
+    client: Asked, sync: Client, kind: str, key: str
 ) -> None:
     began = threading.Event()
 
@@ -112,14 +112,11 @@ def test_who_waits_gets_what_another_process_computes(
         time.sleep(0.2)
         return "computed"
 
-    with Client(url) as other:
-        thread = threading.Thread(
-            target=other.get_or_compute, args=(key, compute), kwargs={"ttl": 9}
-        )
-        thread.start()
-        assert began.wait(5)
-        assert client.get_or_compute(key, computing(kind, never), ttl=9) == "computed"
-        thread.join()
+    thread = threading.Thread(target=sync.get_or_compute, args=(key, compute), kwargs={"ttl": 9})
+    thread.start()
+    assert began.wait(5)
+    assert client.get_or_compute(key, computing(kind, never), ttl=9) == "computed"
+    thread.join()
 
 
 def test_who_has_waited_long_enough_computes_it(
