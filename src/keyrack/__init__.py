@@ -14,7 +14,9 @@ if TYPE_CHECKING:  # checkers know this name; importing `typing` takes half as l
     from keyrack.inprocess.client import AlreadyOpen as AlreadyOpen
     from keyrack.inprocess.client import OpenFailed as OpenFailed
     from keyrack.inprocess.client import OwnClient as OwnClient
-    from keyrack.inprocess.client import open_store as open  # noqa: F401 - for type checkers
+    from keyrack.inprocess.client import open_store
+
+    open = open_store
 
 __version__ = "0.1.0"
 

@@ -56,6 +56,13 @@ def test_what_was_cleared_is_not_told(counters: Counters) -> None:
     assert [entry.key for entry in log.entries(9)] == ["after"]
 
 
+def test_a_write_of_nothing_is_not_told(counters: Counters) -> None:
+    log = SlowLog(counters, 0, MS)
+    log.commit([(), (Set(b"k", b"v"),)], [(), ()], 0, 2 * MS)
+    assert [entry.key for entry in log.entries(9)] == ["k"]
+    assert counters.total(SLOW) == 1
+
+
 def test_a_slow_commit_says_what_it_waited_for(counters: Counters) -> None:
     log = SlowLog(counters, 0, MS)
     log.lock_waited(70 * MS)  # an earlier commit's

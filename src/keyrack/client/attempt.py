@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from keyrack.client.errors import (
     Ambiguous,
@@ -16,6 +16,10 @@ from keyrack.client.errors import (
 if TYPE_CHECKING:
     from keyrack.client.calls import ApiCall
     from keyrack.client.wire import ResponseBody
+
+
+_TIMED_OUT: Final = (TimeoutError, BlockingIOError)
+"""What a socket raises whose time is over: by Python's limit, and by the kernel's."""
 
 
 class NoAnswer(Exception):
@@ -33,7 +37,7 @@ class NoAnswer(Exception):
     @property
     def timed_out(self) -> bool:
         """Tell whether the time was over, rather than the connection."""
-        return isinstance(self.cause, TimeoutError)
+        return isinstance(self.cause, _TIMED_OUT)
 
     def is_stale(self, call: ApiCall[object]) -> bool:
         """Tell whether the server may just have closed a connection that was idle.
@@ -59,7 +63,7 @@ class NoAnswer(Exception):
 
 def unreachable(cause: Exception | None, where: str) -> Unreachable:
     """Return what the caller is told of a service that could not be asked."""
-    if isinstance(cause, TimeoutError):
+    if isinstance(cause, _TIMED_OUT):
         return UnreachableTimeout(f"{where} could not be reached in time.")
     return Unreachable(f"No service answers at {where} ({_reason(cause) or 'no connection'}).")
 

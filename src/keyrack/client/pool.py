@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections import deque
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakSet
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from keyrack.client.wire import Response
 
 _READ_BYTES: Final = 1 << 16
+_TIMEVAL: Final = Struct("ll")
 MAX_IDLE_SECONDS: Final = 60.0
 """A connection that was idle for longer is not used again: the server closes it after 90 s."""
 UNPROVEN_SECONDS: Final = 1.0
@@ -46,6 +48,9 @@ class SyncConnection:
     def __init__(self, address: Endpoint, seconds: float, gone: Callable[[], None] | None) -> None:
         self._gone: Callable[[], None] | None = None
         self._socket = _connected(address, seconds)
+        if type(self._socket) is socket.socket:
+            self._socket.settimeout(None)
+        _limit(self._socket, seconds)
         self._gone = gone
         self._seconds = seconds
         self.reused = False
@@ -158,7 +163,7 @@ class SyncConnection:
         if seconds <= 0:
             raise TimeoutError("timed out")
         self._seconds = seconds
-        self._socket.settimeout(seconds)
+        _limit(self._socket, seconds)
 
     def is_usable(self, now: float) -> bool:
         """Tell whether the server is likely to take another request here."""
@@ -188,6 +193,21 @@ class SyncConnection:
     def __del__(self) -> None:
         if self._gone is not None:
             self.close()
+
+
+def _limit(sock: socket.socket, seconds: float) -> None:
+    """Have the kernel end what waits longer than so many seconds, with `BlockingIOError`.
+
+    With Python's own limit each `send` and `recv` is two calls of the system: it asks first whether
+    the socket is ready. TLS needs that.
+    """
+    if type(sock) is not socket.socket:
+        sock.settimeout(seconds)
+        return
+    microseconds = max(1, int(seconds * 1e6))
+    limit = _TIMEVAL.pack(*divmod(microseconds, 1_000_000))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
 
 
 def _is_readable(sock: socket.socket) -> bool:

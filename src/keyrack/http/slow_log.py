@@ -89,8 +89,10 @@ class SlowLog:
     ) -> None:
         """Tell of writes that shared a slow commit."""
         lock, disk = _within(self._lock_waits, began), _within(self._syncs, began)
-        told = list(zip(writes, outcomes, strict=False))[:_MOST_OF_A_COMMIT]
-        self._words[SLOW] += len(writes) - len(told)
+        # A line of an import that could not be read is a write of nothing.
+        done = [pair for pair in zip(writes, outcomes, strict=False) if pair[0]]
+        told = done[:_MOST_OF_A_COMMIT]
+        self._words[SLOW] += len(done) - len(told)
         for write, outcome in told:
             first = write[0]
             self._add(
