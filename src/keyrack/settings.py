@@ -77,6 +77,15 @@ def _whole(low: int, high: int) -> Kind:
     return Kind(f"a whole number from {low} to {high}", parse)
 
 
+def _share() -> Kind:
+    def parse(given: object) -> float:
+        number = _number(given, r"[01](\.[0-9]{1,9})?")
+        _need(0 <= number <= 1)
+        return float(number)
+
+    return Kind("a share from 0 to 1", parse, lambda share: f"{share:g}")
+
+
 def _seconds(low: float, high: float) -> Kind:
     def parse(given: object) -> float:
         number = seconds_of(given) if isinstance(given, str) else _number(given, "")
@@ -508,6 +517,21 @@ class Settings:
     slow_bytes: int = _row(
         _size(0), _MIB, _LOGS, "SIZE",
         "Remember requests whose answer is longer, there too; 0 is none.",
+    )  # fmt: skip
+    traces: str | None = _row(
+        _text("an address like http://localhost:4318", r"https?://[^\s/]+(/\S*)?"),
+        None, _LOGS, "URL",
+        "Send spans of requests to this OpenTelemetry collector, by OTLP over HTTP. Requests whose "
+        "senders record their trace (`traceparent`) are recorded.",
+        unset="none",
+    )  # fmt: skip
+    trace_share: float = _row(
+        _share(), 0.01, _LOGS, "SHARE",
+        "With --traces: record this share of the requests that belong to no trace.",
+    )  # fmt: skip
+    trace_keys: bool = _row(
+        _switch(), False, _LOGS, "",
+        "With --traces: show the paths that were asked for, keys included, and not their patterns.",
     )  # fmt: skip
 
     def __post_init__(self) -> None:

@@ -133,13 +133,22 @@ def test_a_client_that_takes_nothing_is_named() -> None:
     assert "keyrack clients --end 0-7" in found.advice
 
 
-def test_the_slowest_request_is_told_with_what_it_waited_for() -> None:
+def test_what_took_the_time_is_told_and_not_who_waited_for_it() -> None:
     entries = [
-        {"operation": "set", "key": "a", "ms": 40.0, "disk_ms": 35.0},
-        {"operation": "turn", "ms": 20.0},
+        {"operation": "set", "key": "a", "ms": 40.0, "lock_ms": 39.0, "disk_ms": 0.0},
+        {"operation": "set", "key": "b", "ms": 35.0, "lock_ms": 34.0, "disk_ms": 0.0},
+        {"operation": "batch", "key": "report/0", "ms": 30.0, "lock_ms": 0.0, "disk_ms": 5.0},
+        {"operation": "turn", "key": None, "ms": 200.0},
     ]
     found = only(findings(facts(slow={"entries": entries})))
-    assert "a set of 'a', took 40 ms, 35 of them for its disk" in found.text
+    assert "by itself is batch 'report/0': 1 times, 25 ms at most." in found.text
+    assert "2 waited for the lock, 39 ms at most." in found.text
+    assert "1 waited for the disk, 5 ms at most." in found.text
+
+
+def test_turns_are_named_where_there_is_nothing_else() -> None:
+    entries = [{"operation": "turn", "ms": 20.0}]
+    assert "is turn: 1 times" in only(findings(facts(slow={"entries": entries}))).text
 
 
 def test_the_gravest_comes_first() -> None:

@@ -345,17 +345,25 @@ def _size(size: float) -> str:
 
 
 def _slow(facts: Facts) -> Iterator[Finding]:
+    """Name what took the time, not who waited for it."""
     entries = facts.slow.get("entries", ())
     if not entries:
         return
-    worst = max(entries, key=lambda one: one["ms"])
-    waited = {"its lock": worst.get("lock_ms", 0.0), "its disk": worst.get("disk_ms", 0.0)}
-    what = max(waited, key=lambda name: waited[name])
-    reason = f", {waited[what]:.0f} of them for {what}" if waited[what] > worst["ms"] / 2 else ""
-    what_for = f" of {worst['key']!r}" if worst.get("key") else ""
+    own: dict[str, list[float]] = {}
+    for one in entries:
+        waited = (one.get("lock_ms") or 0.0) + (one.get("disk_ms") or 0.0)
+        what = f"{one['operation']} {one['key']!r}" if one.get("key") else one["operation"]
+        own.setdefault(what, []).append(max(0.0, one["ms"] - waited))
+    what, times = max(own.items(), key=lambda item: (not item[0].startswith("turn"), sum(item[1])))
+    waits = [
+        f"{len(found)} waited for the {name}, {max(found):.0f} ms at most"
+        for name in ("lock", "disk")
+        if (found := [one[f"{name}_ms"] for one in entries if one.get(f"{name}_ms", 0.0) > 1.0])
+    ]
     yield Finding(
         LOOK,
-        f"Requests were slow (the log has {len(entries)}). The slowest, a {worst['operation']}"
-        f"{what_for}, took {worst['ms']:.0f} ms{reason}.",
-        "`keyrack slow` shows them all.",
+        f"Requests were slow; the last {len(entries)} are remembered. What took most time by "
+        f"itself is {what}: {len(times)} times, {max(times):.0f} ms at most."
+        + "".join(f" {sentence}." for sentence in waits),
+        "`keyrack slow` shows them all; `keyrack clients` says who is connected.",
     )

@@ -41,6 +41,7 @@ from keyrack.http.protocol.head import read as read_head
 from keyrack.http.protocol.request import Request
 from keyrack.http.reply import PendingWrite, Stream
 from keyrack.http.streamed import StreamedResponse
+from keyrack.http.trace_context import server_timing, trace_of, wants_timing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -133,6 +134,11 @@ class Application:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
+                if wants_timing(request.head.prefer):
+                    took = time.monotonic_ns() - began
+                    message = {
+                        **message, "headers": [*message["headers"], *server_timing(took)],
+                    }  # fmt: skip
             else:
                 size += len(message.get("body", b""))
             await send(message)
@@ -203,10 +209,13 @@ class Application:
         if request.refusal is not None:
             tick.counters[denied_word(name)] += 1
         tick.observe(WIDE_WORDS[name], nanoseconds)
-        if nanoseconds >= tick.slow.slow_ns:
-            tick.slow.request(name, request, status, nanoseconds, size)
         client = scope.get("client")
         peer = f"{client[0]}:{client[1]}" if client else "unix"
+        if self.worker.spans is not None:
+            secure = scope.get("scheme") == "https"
+            self.worker.spans.note(name, request, status, nanoseconds, peer, secure=secure)
+        if nanoseconds >= tick.slow.slow_ns:
+            tick.slow.request(name, request, status, nanoseconds, size)
         self.worker.note(request, status, peer)
         if self.worker.access_log is not None:
             self.worker.access_log(
@@ -415,7 +424,10 @@ class Application:
     @staticmethod
     def _answered(request: StarletteRequest, problem: Problem) -> Response:
         asked: Request = request.scope["keyrack.request"]
-        answer = pages.for_people(problems.answer(problem, asked.path), asked)
+        answer = problems.answer(problem, asked.path)
+        if (trace := trace_of(asked.head.fields)) is not None:
+            answer = problems.in_trace(answer, trace.trace_id)
+        answer = pages.for_people(answer, asked)
         headers = {name.decode(): value.decode("latin-1") for name, value in answer.headers}
         return Response(answer.body, answer.status, headers)
 

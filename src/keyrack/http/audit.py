@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.engines.contract import Add, Delete, Set, Space, Touch
 from keyrack.http.access_log import shown_query
+from keyrack.http.trace_context import trace_of
 
 if TYPE_CHECKING:
     from keyrack.http.protocol.request import Request
@@ -112,6 +113,8 @@ def _members(
     for field, value in request.head.fields:
         if field == b"x-request-id":
             members["request"] = value[:256].decode("latin-1")
+    if (trace := trace_of(request.head.fields)) is not None:
+        members["trace_id"] = trace.trace_id
     if suppressed:
         members["suppressed"] = suppressed
     return members

@@ -379,6 +379,13 @@ def answer(problem: Problem, path: bytes) -> Answer:
     return Answer(kind.status, headers, body)
 
 
+def in_trace(answer: Answer, trace_id: str) -> Answer:
+    """Return the answer with the id of the trace that it belongs to, if it is a problem."""
+    if (b"Content-Type", b"application/problem+json") not in answer.headers:
+        return answer
+    return answer._replace(body=b'%b,"trace_id":"%b"}' % (answer.body[:-1], trace_id.encode()))
+
+
 def answer_to(error: Exception, path: bytes) -> Answer:
     """Return the answer to a request for `path` that failed with an exception."""
     if isinstance(error, Problem):

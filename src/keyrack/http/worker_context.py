@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import uvicorn
 
-from keyrack.http import tracing_fields
+from keyrack.http import trace_context, tracing_fields
 from keyrack.http.api import dispatch
 from keyrack.http.client_memory import ClientMemory, Holder
 from keyrack.http.gate import Gate
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keyrack.http.protocol.guard import Guard
     from keyrack.http.protocol.request import Head, Request
     from keyrack.http.reply import Context
+    from keyrack.http.spans import SpanRecorder
     from keyrack.http.tick import Tick
 
 _MAX_KNOWN_HEADS: Final = 8192
@@ -81,6 +82,7 @@ class WorkerContext:
         turns_away: Callable[[], bool] = bool,
         gate: Gate | None = None,
         audit: AuditTrail | None = None,
+        spans: SpanRecorder | None = None,
     ) -> None:
         self.loop = loop
         self.tick = tick
@@ -102,6 +104,10 @@ class WorkerContext:
             audit is not None and audit.sees_all_requests
         )
         """Whether each request is told of, so that none may be served without being looked at."""
+        self.spans = spans
+        """What records spans of requests; None where none are wanted."""
+        self.times_all = access_log is not None or spans is not None
+        """Whether it is noted when each request came that is not of the most frequent kind."""
         self.heads: dict[bytes, Head] = {}
         """Header sections that are recognised. They hold secrets: nothing may show them."""
         self.hot_keys: HotKeys | None = None
@@ -144,6 +150,8 @@ class WorkerContext:
 
         The head has not these fields: only for requests that are answered from their key alone.
         """
+        if self.spans is not None and trace_context.is_sampled(section):
+            return None  # its span is made from the whole head
         rest = tracing_fields.without(section)
         return None if rest is None else self.heads.get(rest)
 

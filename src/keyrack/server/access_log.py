@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.http.access_log import shown_query
+from keyrack.http.trace_context import trace_of
 from keyrack.server.logs import ACCESS
 
 if TYPE_CHECKING:
@@ -35,5 +36,7 @@ def log_access(access: Access) -> None:
     for name, value in access.fields:
         if (member := _FIELDS.get(name)) is not None:
             members[member] = value[:_LONGEST_FIELD].decode("latin-1")
+    if (trace := trace_of(access.fields)) is not None:
+        members["trace_id"] = trace.trace_id
     target = f"{path}?{query}" if query else path
     _log.info("%s %s %d", method, target, access.status, extra=members)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from keyrack import __version__
 from keyrack.http.access_control import AccessControl
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.app import Application
@@ -25,6 +26,7 @@ from keyrack.http.protocol.guard import Guard
 from keyrack.http.reply import Context, Limits
 from keyrack.http.slow_log import SlowLog
 from keyrack.http.snapshots import Snapshots
+from keyrack.http.spans import SpanRecorder
 from keyrack.http.tick import NEVER, Tick
 from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
@@ -34,6 +36,7 @@ from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.full_store import FullStore
 from keyrack.server.listeners import accept_waiting, on_loopback_only
 from keyrack.server.liveness import Heartbeat
+from keyrack.server.otlp import Traces
 from keyrack.server.tls import WorkerTls
 from keyrack.server.upkeep import Upkeep
 from keyrack.server.wall_clock import WallClock
@@ -109,6 +112,7 @@ class Worker:
         self._heartbeat = Heartbeat(counters, slot, settings.worker_timeout)
         self._limit = _connection_limit(spec)
         self._client_memory = ClientMemory(counters, slot, _most_client_memory(spec))
+        self._traces = _traces(settings)
         self._inquirer = Inquirer(loop, counters, slot)
         self._observer = ServiceObserver(self._inquirer, self._slow_log, slot)
         self._access = AccessControl(spec.access, slot, counters, engine, self._tick)
@@ -137,6 +141,7 @@ class Worker:
                 logs.Drops(self._count_log_dropped).look,
                 self._look_after_held,
                 self._publish,
+                *(() if self._traces is None else (self._traces.look,)),
                 self._access.tick,
                 *self._look_after_the_audit_log(),
             ),
@@ -193,6 +198,7 @@ class Worker:
             self._limit.turns_away,
             self._access.gate,
             _audit(spec=self._spec),
+            None if self._traces is None else self._traces.recorder,
         )
 
     def _watch_over_the_store(self) -> tuple[Callable[[], None], ...]:
@@ -225,6 +231,8 @@ class Worker:
         finally:
             counters.clear_ready(slot)
             self._upkeep.stop()
+            if self._traces is not None:
+                self._traces.close()
 
     def _ready(self) -> None:
         self._counters.set_ready(self._spec.slot)
@@ -279,6 +287,14 @@ def _guard(spec: WorkerSpec) -> Guard:
     demands_host = bool(settings.allowed_hosts) or on_loopback_only(spec.listeners)
     names = (*settings.allowed_hosts, settings.host)
     return Guard(names, demands_host=demands_host, cors=Cors(settings.cors_origins))
+
+
+def _traces(settings: Settings) -> Traces | None:
+    if settings.traces is None:
+        return None
+    paths = {route.name: route.path for route in ROUTES.values()}
+    recorder = SpanRecorder(settings.trace_share, paths, settings.trace_keys)
+    return Traces(settings.traces, recorder, __version__)
 
 
 def _audit(spec: WorkerSpec) -> AuditTrail | None:

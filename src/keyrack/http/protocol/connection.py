@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from keyrack.http.api.models import ClientState
     from keyrack.http.hot_keys import HotKeys
     from keyrack.http.protocol.request import Head
+    from keyrack.http.spans import SpanRecorder
     from keyrack.http.worker_context import ServerConfig, WorkerContext
 
 _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n").match
@@ -139,7 +140,12 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
     def sample(self, hot_keys: HotKeys | None) -> None:
         """Tell of the keys that are asked for from now on; None: no longer."""
         about = (self, self._outlet.transport, self._responder, self.worker)
-        self._hot = HotRequests(*about) if hot_keys is None else SampledRequests(hot_keys, *about)
+        if hot_keys is not None:
+            self._hot = SampledRequests(hot_keys, *about)
+        elif self.worker.spans is not None:
+            self._hot = TracedRequests(self.worker.spans, *about)
+        else:
+            self._hot = HotRequests(*about)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End; whatever waited for this client is dropped."""
@@ -317,7 +323,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
 
     def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
-        if self.worker.access_log is not None and isinstance(request, Request):
+        if isinstance(request, Request) and (self.worker.times_all or request.head.prefer):
             request.came = time.monotonic_ns()
         if not self._queue and not self._responder.must_wait:
             self._responder.serve(request)
@@ -789,6 +795,61 @@ class SampledRequests(HotRequests):
         if served:
             self._hot_keys.note(codec.decode_set_text(body).key.encode())
         return served
+
+
+class TracedRequests(HotRequests):
+    """The same, where spans are recorded: now and then one is served as any other request is.
+
+    That one is recorded. Of the others none is looked at.
+    """
+
+    __slots__ = ("_declined", "_left", "_spans")
+
+    def __init__(
+        self,
+        spans: SpanRecorder,
+        connection: Connection,
+        transport: asyncio.Transport,
+        responder: Responder,
+        worker: WorkerContext,
+    ) -> None:
+        super().__init__(connection, transport, responder, worker)
+        self._spans = spans
+        self._left = spans.gap
+        self._declined = False
+        """The request at hand was chosen already, and comes here a second time."""
+
+    def _is_chosen(self) -> bool:
+        self._left -= 1
+        if self._left:
+            return False
+        self._left = self._spans.gap
+        self._spans.choose()
+        return True
+
+    def serve(self, method: bytes, target: bytes, head: Head, body: bytes, grant: Grant) -> bool:
+        """Serve a request if it is of a hot shape, and not chosen; say if it was."""
+        if target.startswith(b"/v1/keys/") and self._is_chosen():
+            return False
+        return super().serve(method, target, head, body, grant)
+
+    def get(self, key: bytes) -> None:
+        """`GET /get/<key>`."""
+        head = self._connection.last_head
+        if head is None or not self._is_chosen():
+            super().get(key)
+            return
+        grant = head.grant or self._connection.grant
+        request = Request(b"GET", b"/get/" + key, head, b"", grant, keep_alive=True)
+        self._connection.take_request(request)
+
+    def set(self, head: Head, body: bytes) -> bool:
+        """`POST /set`; say if it was of the hot shape, and not chosen."""
+        if self._declined:
+            self._declined = False
+            return False
+        self._declined = self._is_chosen()
+        return not self._declined and super().set(head, body)
 
 
 def _agent(head: Head) -> str | None:

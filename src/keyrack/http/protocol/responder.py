@@ -26,6 +26,7 @@ from keyrack.http.protocol.reader import RefusedMessage
 from keyrack.http.protocol.state import State
 from keyrack.http.protocol.stream import StreamedAnswer
 from keyrack.http.reply import PendingWrite, Stream
+from keyrack.http.trace_context import server_timing, trace_of, wants_timing
 from keyrack.http.watch import messages
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_ASK_ALL: Final = frozenset(("hot", "clients_list", "client_end"))
+"""Operations that wait until all workers have answered: that is not slow."""
+_FAILURE: Final = 400
+"""The least status of an answer that says what is wrong."""
 _LONG: Final = frozenset((b"/v1/export", b"/v1/import", b"/v1/big"))
 """Paths of the wide lane that may take for as long as their clients like."""
 
@@ -264,7 +269,8 @@ class Responder:
         """Tell the slow log of an answer that took long, or is large."""
         slow = self._tick.slow
         size = len(answer.body)
-        if (took >= slow.slow_ns and not request.head.prefer) or size >= slow.large:
+        waits = request.head.prefer or name in _ASK_ALL
+        if (took >= slow.slow_ns and not waits) or size >= slow.large:
             slow.request(name, request, answer.status, took, size)
 
     def _flush(self) -> None:
@@ -304,6 +310,8 @@ class Responder:
     def _stream(self, stream: Stream, request: Request, name: str) -> None:
         """Begin an answer that goes on until the client leaves. The connection ends with it."""
         self._tick.counters[request_word(name, 200)] += 1
+        if request.came:
+            self._timed(request, name, Answer(200))
         self._log_access(request, Answer(200))
         self._owner.stop_reading()
         self.occupant = answer = StreamedAnswer(request, self.outlet, self._owner.count_held)
@@ -314,8 +322,12 @@ class Responder:
     # Answers
 
     def _answer(self, request: Request, name: str, answer: Answer) -> None:
-        if answer.status >= 400:
+        if answer.status >= _FAILURE:
+            if (trace := trace_of(request.head.fields)) is not None:
+                answer = problems.in_trace(answer, trace.trace_id)
             answer = pages.for_people(answer, request)
+        if request.came:
+            answer = self._timed(request, name, answer)
         self._log_access(request, answer)
         if request.refusal is not None:
             self._tick.counters[denied_word(name)] += 1
@@ -360,6 +372,18 @@ class Responder:
         """Count and send an answer to an operation's request; see `Outlet.write_answer`."""
         self._tick.counters[request_word(name, answer.status)] += 1
         self.outlet.write_answer(answer, method, end)
+
+    def _timed(self, request: Request, name: str, answer: Answer) -> Answer:
+        """Record a span of a request, and tell how long it took where that was asked for."""
+        took = time.monotonic_ns() - request.came
+        if self._worker.spans is not None:
+            outlet = self.outlet
+            self._worker.spans.note(
+                name, request, answer.status, took, outlet.peer, secure=outlet.is_secure
+            )
+        if request.head.prefer and wants_timing(request.head.prefer):
+            return answer._replace(headers=(*answer.headers, *server_timing(took)))
+        return answer
 
     def _log_access(self, request: Request, answer: Answer) -> None:
         if self._worker.is_audited:
