@@ -60,7 +60,9 @@ def run_cases(name: str, url: str, suite: str = "") -> None:
     """Run the cases of an adapter with pytest."""
     said = run(
         *("-m", "pytest", "-q", "-c", os.devnull, "-p", "no:cacheprovider"),
-        *("--rootdir", str(HERE), "-o", "asyncio_mode=auto", str(HERE / f"{name}_cases.py")),
+        # Our own conftest.py is not theirs, which some of them import by that name.
+        *("--rootdir", str(HERE), "--confcutdir", str(HERE)),
+        *("-o", "asyncio_mode=auto", str(HERE / f"{name}_cases.py")),
         url=url,
         suite=suite,
     )

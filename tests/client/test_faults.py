@@ -292,6 +292,16 @@ def test_a_404_of_another_server_is_no_missing_key(kind: str) -> None:
             client.delete("a")
 
 
+def test_an_old_server_that_does_not_know_a_request_is_said_to_be_one(kind: str) -> None:
+    unknown = problem("404 Not Found", "not-found")
+    with (
+        Scripted(forever(unknown)) as server,
+        asked(kind, server.url) as client,
+        pytest.raises(Refused, match="An old server may not know this yet"),
+    ):
+        client.incr("n")
+
+
 def test_a_wrong_token_gets_a_sentence(kind: str) -> None:
     refused = problem("401 Unauthorized", "invalid-token")
     with (

@@ -17,6 +17,7 @@ import pytest
 from keyrack_server.server import clean_environment
 
 import keyrack
+from keyrack.engines.contract import Refusal, Why
 from keyrack.engines.embedded.directory import unnamed_stores
 from keyrack.http import eager
 
@@ -159,6 +160,24 @@ def _fill_until_refused(store: OwnClient, value: bytes) -> None:
         except keyrack.StoreFull:
             return
     pytest.fail("the store took more than it has memory for")
+
+
+def test_a_write_that_was_refused_for_now_is_not_repeated_unless_that_is_safe(
+    store: OwnClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied: list[object] = []
+
+    def refuse(writes: list[object]) -> list[Refusal]:
+        applied.extend(writes)
+        return [Refusal(Why.DISK)] * len(writes)
+
+    monkeypatch.setattr(store._engine, "apply", refuse)
+    with pytest.raises(keyrack.Unavailable, match="disk"):
+        store.set("a", 1, if_none_match="*")
+    assert len(applied) == 1
+    with pytest.raises(keyrack.Unavailable, match="disk"):
+        store.touch("a", 5)
+    assert len(applied) > 2
 
 
 def test_what_ends_is_told_to_those_who_watch(store: OwnClient) -> None:

@@ -27,6 +27,6 @@ class LocalSender(Sender):
         """Send a call and return what its answer means. Raises `KeyrackError`."""
         if not (self._tells or self.observer is not None):
             answer = self._answer(call.data)
-            if answer is not None and answer.status not in TRY_AGAIN:
+            if answer is not None and not (call.repeatable and answer.status in TRY_AGAIN):
                 return call.read(answer)
         return super().send(call, timeout)

@@ -18,6 +18,7 @@ from keyrack.engines.contract import (
     Set,
     StoreError,
     StoreInUse,
+    Touch,
     Why,
 )
 from keyrack.inprocess.store import OwnStore
@@ -33,6 +34,7 @@ _MISSING: Final = Condition(none_match=ANY)
 _PLAIN: Final = frozenset((BINARY, JSON, TEXT))
 _LONGEST_WHOLE_TTL: Final = 3600 * 24 * 365
 """Seconds up to which a TTL of whole seconds is not looked at more closely."""
+_REVISION_DIGITS: Final = 19
 _SMALL: Final = 1 << 62
 _WORDS: Final = (
     ("--data-dir", "path"),
@@ -98,9 +100,10 @@ class LocalClient(Client):
         Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
         come back equal, and `LockLost` when a `lock` that is given is not held any more.
         """
-        conditional = if_match is not None or if_none_match is not None or lock is not None
-        if not conditional and media_type is None and stale is None:
-            result = self._put(key, value, ttl, None)
+        condition = None if if_match is None else _at(if_match)
+        odd = if_none_match is not None or lock is not None or (if_match and condition is None)
+        if not odd and media_type is None and stale is None:
+            result = self._put(key, value, ttl, condition)
             if isinstance(result, Result):
                 return f'"{result.revision}"'
         return super().set(
@@ -152,6 +155,29 @@ class LocalClient(Client):
             if isinstance(result, Result):
                 return result.existed
         return super().delete(key, if_match=if_match)
+
+    def touch(self, key: str | bytes, ttl: float) -> bool:
+        """Give a key another TTL, in seconds, and tell whether it is there. The ETag stays.
+
+        Its stale copy, if one is kept, is kept for as long after the new end.
+        """
+        done = self._touch(key, int(ttl) * 1000) if _is_whole(ttl) else None
+        return super().touch(key, ttl) if done is None else done
+
+    def persist(self, key: str | bytes) -> bool:
+        """Let a key have no end, and tell whether it is there. The ETag stays."""
+        done = self._touch(key, 0)
+        return super().persist(key) if done is None else done
+
+    def _touch(self, key: str | bytes, ttl_ms: int) -> bool | None:
+        """Give a key another end, and tell whether it is there; None where that takes more."""
+        name = self._requests.key(key)
+        if not self._is_plain(key, name):
+            return None
+        result = self._store.ask(self._engine.do_now, Touch(name, ttl_ms))
+        if isinstance(result, Result):
+            return True
+        return False if result.why is Why.MISSING else None
 
     def incr(
         self,
@@ -224,6 +250,14 @@ class OwnClient(LocalClient):
         """Close the store; where it is kept on a disk, everything is there then."""
         self._store.close()
         super().close()
+
+
+def _at(etag: str) -> Condition | None:
+    """Return the condition that a key is at a state; None where more is meant by it."""
+    digits = etag[1:-1] if etag[:1] == etag[-1:] == '"' else etag
+    if not (digits.isascii() and digits.isdigit() and len(digits) < _REVISION_DIGITS):
+        return None
+    return None if digits[0] == "0" else Condition(match=frozenset((int(digits),)))
 
 
 def _is_whole(ttl: object) -> bool:

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 _CLIENT_MEMORY_BYTES: Final = 64 << 20
 """What may be held for streams that are not read as fast as they are written."""
+_IDLE_SECONDS: Final = 0.2
+"""Between two looks for keys that have ended: a program at rest should cost next to nothing."""
 _LEAVE_SECONDS: Final = 2.0
 _POLL_SECONDS: Final = 0.001
 
@@ -118,7 +120,9 @@ class StoreLoop:
             runner.run(self._look_after())
 
     async def _look_after(self) -> None:
-        upkeep = Upkeep(self._loop, self._worker, self._engine, ticks=self._looks)
+        upkeep = Upkeep(
+            self._loop, self._worker, self._engine, ticks=self._looks, idle=_IDLE_SECONDS
+        )
         upkeep.start()
         await self._ending.wait()
         upkeep.stop()

@@ -36,7 +36,8 @@ _log = logging.getLogger("keyrack.upkeep")
 class Upkeep:
     """A worker's timers. `phase` (0 to 1) spreads the workers over the interval.
 
-    `ticks` are called every half second.
+    `ticks` are called every half second. `idle` is how many seconds lie between two looks for
+    expired keys when there are none.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class Upkeep:
         engine: Engine,
         phase: float = 0.0,
         ticks: Sequence[Callable[[], None]] = (),
+        idle: float = _IDLE,
     ) -> None:
         self._loop = loop
         self._tick = worker.tick
         self._engine = engine
         # Each look at a store that is elsewhere is work for its server: no more often than must be.
+        self._idle = idle
         self._shortest = 0.001 if engine.get_now is not None else _IDLE
         self._connections = worker.connections
         self._phase = phase
@@ -96,7 +99,7 @@ class Upkeep:
             self._loop.call_soon(self._check_deadlines, connections)
 
     async def _sweep(self) -> None:
-        pause = _IDLE * self._phase
+        pause = self._idle * self._phase
         while True:
             await asyncio.sleep(pause)
             try:
@@ -129,5 +132,5 @@ class Upkeep:
 
     def _until(self, due: int | None) -> float:
         if due is None:
-            return _IDLE
-        return min(_IDLE, max(self._shortest, (due - self._engine.now()) / 1000))
+            return self._idle
+        return min(self._idle, max(self._shortest, (due - self._engine.now()) / 1000))
