@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS: Final = 0.005
 _TURN_SECONDS: Final = 10.0
 """How long one waits until nobody else asks."""
-_PATIENCE_SECONDS: Final = 2.0
+_PATIENCE_SECONDS: Final = 5.0
 """How long the workers get to answer, beyond what the answer itself takes."""
 
 _log = logging.getLogger("keyrack.http")
