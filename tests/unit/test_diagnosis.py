@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from keyrack.cli.diagnosis import BAD, LOOK, Facts, Figures, Finding, findings
+from keyrack.cli.diagnosis import BAD, LOOK, Facts, Finding, findings
+from keyrack.cli.exposition import Look
 
 NOW = 1_800_000_000.0
 HEALTHY = """
@@ -34,7 +35,7 @@ def facts(now: str = "", before: str = "", **more: Any) -> Facts:
         **more,
     }
     return Facts(
-        before=Figures(_with(before)), now=Figures(_with(now)), seconds=2.0, time=NOW, **given
+        before=Look(_with(before), 0.0), now=Look(_with(now), 2.0), seconds=2.0, time=NOW, **given
     )
 
 

@@ -6,19 +6,18 @@ what can be done.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from keyrack.cli.exposition import Look
 
 BAD: Final = "bad"
 """It needs somebody now."""
 LOOK: Final = "look"
 """It is worth a look, or will be bad if it goes on."""
 
-_LINE: Final = re.compile(r"(\w+)(\{.*\})? (\S+)")
-_LABEL: Final = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _FULL: Final = 0.9
 _MANY_FILES: Final = 0.8
 _DAY: Final = 86400.0
@@ -43,41 +42,13 @@ class Finding(NamedTuple):
     advice: str
 
 
-class Figures:
-    """The samples of one reading of `/metrics`."""
-
-    def __init__(self, text: str) -> None:
-        self._samples: dict[str, list[tuple[dict[str, str], float]]] = {}
-        for line in text.splitlines():
-            if (match := _LINE.fullmatch(line)) is not None:
-                labels = dict(_LABEL.findall(match[2] or ""))
-                self._samples.setdefault(match[1], []).append((labels, float(match[3])))
-
-    def total(self, name: str, **labels: str) -> float:
-        """Return the sum of the samples of a name that have these labels."""
-        return sum(
-            value for found, value in self._samples.get(name, ()) if labels.items() <= found.items()
-        )
-
-    def has(self, name: str) -> bool:
-        """Tell whether there is anything of a name."""
-        return name in self._samples
-
-    def by(self, name: str, label: str) -> dict[str, float]:
-        """Return the sums of a name's samples by one of their labels."""
-        sums: dict[str, float] = {}
-        for labels, value in self._samples.get(name, ()):
-            sums[labels.get(label, "")] = sums.get(labels.get(label, ""), 0.0) + value
-        return sums
-
-
 class Facts(NamedTuple):
     """What was asked of a service: twice for its figures, some seconds apart."""
 
     ready: str
     """Why it is not ready; empty when it is."""
-    before: Figures
-    now: Figures
+    before: Look
+    now: Look
     seconds: float
     time: float
     """The service's clock, in seconds since 1970."""
@@ -87,15 +58,15 @@ class Facts(NamedTuple):
 
     def grown(self, name: str, **labels: str) -> float:
         """Return by how much a counter has grown a second."""
-        return (self.now.total(name, **labels) - self.before.total(name, **labels)) / self.seconds
+        return (self.now.sum(name, **labels) - self.before.sum(name, **labels)) / self.seconds
 
     def mean(self, name: str) -> float:
         """Return the mean of what was measured meanwhile, or since the beginning if nothing was."""
         count = self.grown(f"{name}_count")
         if count > 0:
             return self.grown(f"{name}_sum") / count
-        count = self.now.total(f"{name}_count")
-        return self.now.total(f"{name}_sum") / count if count else 0.0
+        count = self.now.sum(f"{name}_count")
+        return self.now.sum(f"{name}_sum") / count if count else 0.0
 
 
 def findings(facts: Facts) -> list[Finding]:
@@ -118,7 +89,7 @@ def _readiness(facts: Facts) -> Iterator[Finding]:
 
 def _workers(facts: Facts) -> Iterator[Finding]:
     now = facts.now
-    there, wanted = now.total("keyrack_workers"), now.total("keyrack_workers_wanted")
+    there, wanted = now.sum("keyrack_workers"), now.sum("keyrack_workers_wanted")
     if there < wanted:
         yield Finding(
             BAD,
@@ -169,14 +140,14 @@ def _errors(facts: Facts) -> Iterator[Finding]:
 
 def _memory(facts: Facts) -> Iterator[Finding]:
     now = facts.now
-    used, limit = now.total("keyrack_store_used_bytes"), now.total("keyrack_store_limit_bytes")
+    used, limit = now.sum("keyrack_store_used_bytes"), now.sum("keyrack_store_limit_bytes")
     if facts.grown("keyrack_http_requests_total", code="507") > 0:
         yield Finding(
             BAD,
             "The store is full: writes are refused with 507.",
             "Raise --memory, delete keys (`keyrack big` says what fills it), or --when-full evict.",
         )
-    elif not now.total("keyrack_store_evicts") and limit and used > _FULL * limit:
+    elif not now.sum("keyrack_store_evicts") and limit and used > _FULL * limit:
         yield Finding(
             LOOK,
             f"The store is nearly full: {_size(used)} of {_size(limit)}.",
@@ -192,8 +163,8 @@ def _memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _clients_memory(facts: Facts) -> Iterator[Finding]:
-    used = facts.now.total("keyrack_client_memory_used_bytes")
-    limit = facts.now.total("keyrack_client_memory_limit_bytes")
+    used = facts.now.sum("keyrack_client_memory_used_bytes")
+    limit = facts.now.sum("keyrack_client_memory_limit_bytes")
     if limit and used > _FULL * limit:
         yield Finding(
             BAD,
@@ -203,7 +174,7 @@ def _clients_memory(facts: Facts) -> Iterator[Finding]:
 
 
 def _disk(facts: Facts) -> Iterator[Finding]:
-    if facts.now.total("keyrack_disk_failed"):
+    if facts.now.sum("keyrack_disk_failed"):
         yield Finding(
             BAD,
             "The disk did not take the last writes; others are refused with 503.",
@@ -220,7 +191,7 @@ def _disk(facts: Facts) -> Iterator[Finding]:
 
 def _snapshots(facts: Facts) -> Iterator[Finding]:
     now = facts.now
-    interval = now.total("keyrack_snapshot_interval_seconds")
+    interval = now.sum("keyrack_snapshot_interval_seconds")
     if not interval:
         if facts.info.get("engine", {}).get("engine") == "embedded":
             yield Finding(
@@ -229,13 +200,13 @@ def _snapshots(facts: Facts) -> Iterator[Finding]:
                 "Good for a cache. Otherwise see --durability.",
             )
         return
-    failed = now.total("keyrack_snapshots_failed_total")
-    age = facts.time - now.total("keyrack_snapshot_last_success_timestamp_seconds")
+    failed = now.sum("keyrack_snapshots_failed_total")
+    age = facts.time - now.sum("keyrack_snapshot_last_success_timestamp_seconds")
     if facts.grown("keyrack_snapshots_failed_total"):
         yield Finding(BAD, "Snapshots fail.", "The log says why (`snapshot_failed`).")
     elif failed:
         yield Finding(LOOK, f"{failed:.0f} snapshots have failed.", "The log says why.")
-    changes = now.total("keyrack_journal_bytes") > _STUCK_BYTES
+    changes = now.sum("keyrack_journal_bytes") > _STUCK_BYTES
     if age > 3 * interval and changes:
         yield Finding(
             LOOK,
@@ -283,7 +254,7 @@ def _connections(facts: Facts) -> Iterator[Finding]:
             "Connections are refused: there are too many.",
             "Use fewer with more requests each, or raise --max-connections.",
         )
-    open_, most = facts.now.total("process_open_fds"), facts.now.total("process_max_fds")
+    open_, most = facts.now.sum("process_open_fds"), facts.now.sum("process_max_fds")
     if most and open_ > _MANY_FILES * most:
         yield Finding(
             LOOK, f"{open_:.0f} of {most:.0f} files are open.", "Raise `ulimit -n` (LimitNOFILE)."
@@ -291,13 +262,13 @@ def _connections(facts: Facts) -> Iterator[Finding]:
 
 
 def _access(facts: Facts) -> Iterator[Finding]:
-    if not facts.now.total("keyrack_auth_enabled"):
+    if not facts.now.sum("keyrack_auth_enabled"):
         yield Finding(
             LOOK,
             "There is no access control: whoever reaches the service may do everything.",
             "On a network use --auth (docs/security.md).",
         )
-    if facts.now.total("keyrack_auth_reload_failed"):
+    if facts.now.sum("keyrack_auth_reload_failed"):
         yield Finding(
             BAD, "The operator's file cannot be read.", "The log names the line; mend the file."
         )
@@ -316,7 +287,7 @@ def _access(facts: Facts) -> Iterator[Finding]:
 
 
 def _certificate(facts: Facts) -> Iterator[Finding]:
-    ends = facts.now.total("keyrack_tls_certificate_expiry_timestamp_seconds")
+    ends = facts.now.sum("keyrack_tls_certificate_expiry_timestamp_seconds")
     days = (ends - facts.time) / _DAY
     if ends and days < _SOON_DAYS:
         text = f"The certificate ends in {days:.0f} days." if days > 0 else "The certificate ended."
@@ -324,11 +295,11 @@ def _certificate(facts: Facts) -> Iterator[Finding]:
 
 
 def _logs(facts: Facts) -> Iterator[Finding]:
-    if dropped := facts.now.total("keyrack_log_lines_dropped_total"):
+    if dropped := facts.now.sum("keyrack_log_lines_dropped_total"):
         yield Finding(
             LOOK, f"{dropped:.0f} lines of the log were dropped.", "Nobody reads the log in time."
         )
-    if steps := facts.now.total("keyrack_clock_steps_total"):
+    if steps := facts.now.sum("keyrack_clock_steps_total"):
         yield Finding(
             LOOK,
             f"The machine's clock was set {steps:.0f} times.",

@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from keyrack.cli import asking
-from keyrack.cli.diagnosis import BAD, Facts, Figures, findings
+from keyrack.cli.diagnosis import BAD, Facts, findings
+from keyrack.cli.exposition import Look
 from keyrack.cli.kinds import seconds
 from keyrack.cli.printing import Printer, flush
 from keyrack.cli.saying import escaped
@@ -69,15 +70,15 @@ def _examine(service: Service, given: argparse.Namespace) -> int:
 
 
 def _asked(service: Service, seconds: float) -> Facts:
-    before, began = Figures(service.text("/metrics")), time.monotonic()
+    before = Look(service.text("/metrics"), time.monotonic())
     time.sleep(seconds)
-    now, ended = Figures(service.text("/metrics")), time.monotonic()
+    now = Look(service.text("/metrics"), time.monotonic())
     _, info = service.json("GET", "/v1/info")
     return Facts(
         _not_ready(service),
         before,
         now,
-        ended - began,
+        now.moment - before.moment,
         info["time_ms"] / 1000,
         info,
         _if_allowed(service, "/v1/slow"),
