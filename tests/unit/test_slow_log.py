@@ -7,7 +7,7 @@ import time
 import msgspec
 import pytest
 
-from keyrack.engines.contract import Delete, Refusal, Result, Set, Why
+from keyrack.engines.contract import Delete, Refusal, Remember, Result, Set, Why
 from keyrack.http.slow_log import SlowLog
 from keyrack.shared.counters import SLOW, Counters
 from keyrack.shared.slow_ring import ENTRIES, TEXT_BYTES, SlowRing
@@ -79,6 +79,16 @@ def test_a_slow_commit_says_what_it_waited_for(counters: Counters) -> None:
     assert (found["set"].key, found["set"].bytes, found["set"].refusal) == ("a", 5, None)
     assert (found["delete"].key, found["delete"].refusal) == ("b", "full")
     assert (found["batch"].key, found["batch"].bytes) == ("c", 1)
+
+
+def test_a_write_that_is_remembered_is_told_by_its_key(counters: Counters) -> None:
+    """Not by the name under which its answer is kept for a repeated Idempotency-Key."""
+    log = SlowLog(counters, 0, MS)
+    kept = Remember(b"\xb0\x00name", b"fingerprint", 1000)
+    done = Result(1, False)
+    writes = [(kept, Set(b"one", b"v")), (kept, Set(b"a", b"v"), Delete(b"b"))]
+    log.commit(writes, [(done, done), (done, done, done)], time.monotonic_ns(), 5 * MS)
+    assert {(e.operation, e.key) for e in log.entries(9)} == {("set", "one"), ("batch", "a")}
 
 
 def test_a_few_writes_of_a_large_commit_stand_for_all_and_all_are_counted(

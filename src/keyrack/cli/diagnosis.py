@@ -334,7 +334,11 @@ def _slow(facts: Facts) -> Iterator[Finding]:
     yield Finding(
         LOOK,
         f"Requests were slow; the last {len(entries)} are remembered. What took most time by "
-        f"itself is {what}: {len(times)} times, {max(times):.0f} ms at most."
+        f"itself is {what}: {_times(len(times))}, {max(times):.0f} ms at most."
         + "".join(f" {sentence}." for sentence in waits),
         "`keyrack slow` shows them all; `keyrack clients` says who is connected.",
     )
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

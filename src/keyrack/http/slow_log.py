@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from keyrack.engines.contract import Refusal, Set
+from keyrack.engines.contract import Refusal, Remember, Set
 from keyrack.http.api.codec import pairs
 from keyrack.http.api.models import SlowRequest
 from keyrack.http.tick import NEVER
@@ -94,10 +94,12 @@ class SlowLog:
         told = done[:_MOST_OF_A_COMMIT]
         self._words[SLOW] += len(done) - len(told)
         for write, outcome in told:
-            first = write[0]
+            # What an Idempotency-Key is remembered by means nothing to people.
+            asked = [one for one in write if not isinstance(one, Remember)] or write
+            first = asked[0]
             self._add(
                 _Entry(
-                    operation=type(first).__name__.lower() if len(write) == 1 else "batch",
+                    operation=type(first).__name__.lower() if len(asked) == 1 else "batch",
                     key=_shown(first.key),
                     refusal=outcome.why.value if isinstance(outcome, Refusal) else None,
                     ms=took / 1e6,
