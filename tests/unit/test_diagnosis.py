@@ -142,14 +142,14 @@ def test_what_took_the_time_is_told_and_not_who_waited_for_it() -> None:
         {"operation": "turn", "key": None, "ms": 200.0},
     ]
     found = only(findings(facts(slow={"entries": entries})))
-    assert "by itself is batch 'report/0': 1 times, 25 ms at most." in found.text
+    assert "by itself is batch 'report/0': once, 25 ms at most." in found.text
     assert "2 waited for the lock, 39 ms at most." in found.text
     assert "1 waited for the disk, 5 ms at most." in found.text
 
 
 def test_turns_are_named_where_there_is_nothing_else() -> None:
     entries = [{"operation": "turn", "ms": 20.0}]
-    assert "is turn: 1 times" in only(findings(facts(slow={"entries": entries}))).text
+    assert "is turn: once" in only(findings(facts(slow={"entries": entries}))).text
 
 
 def test_the_gravest_comes_first() -> None:
