@@ -17,6 +17,13 @@ says what to set instead, before anything in the cluster is changed.
 {{- if and .Values.auth.enabled (has "*" .Values.settings.corsOrigins) -}}
 {{- fail "settings.corsOrigins holds `*`, which lets in the pages of every site and does not go together with access control: name the origins, like https://app.example.org, or set auth.enabled to false." -}}
 {{- end -}}
+{{- include "keyrack.checkTexts" . -}}
+{{- include "keyrack.checkService" . -}}
+{{- include "keyrack.checkEnvironment" . -}}
+{{- include "keyrack.checkCluster" . -}}
+{{- if and .Values.httpRoute.enabled (not .Values.httpRoute.parentRefs) -}}
+{{- fail "httpRoute.enabled is true and httpRoute.parentRefs is empty: name the Gateway, like httpRoute.parentRefs[0].name=public." -}}
+{{- end -}}
 {{- if and .Values.ingress.enabled (not .Values.ingress.hosts) -}}
 {{- fail "ingress.enabled is true and ingress.hosts is empty: name at least one host, like ingress.hosts={keyrack.example.org}." -}}
 {{- end -}}
@@ -32,6 +39,9 @@ says what to set instead, before anything in the cluster is changed.
 {{- end -}}
 {{- if .Values.persistence.enabled -}}
 {{- include "keyrack.checkVolume" . -}}
+{{- end -}}
+{{- if and .Values.persistence.existingClaim (not .Values.persistence.enabled) -}}
+{{- fail "persistence.existingClaim is set and persistence.enabled is false: set it to true, or empty persistence.existingClaim." -}}
 {{- end -}}
 {{- $valkey := .Values.valkey -}}
 {{- if or $valkey.auth.existingSecret $valkey.tls.existingSecret (gt (int64 $valkey.wait) 0) $valkey.mayEvict -}}
@@ -127,5 +137,107 @@ commit each has a journal, which a snapshot replaces when it is as long as the s
 {{- $request := (((.Values.resources).requests).memory) | default $limit -}}
 {{- if gt (include "keyrack.mebibytes" $request | int64) $allowed -}}
 {{- fail (printf "resources.requests.memory: %s is more than resources.limits.memory: %s: set both to the same." $request $limit) -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+On the command line a hash of digits alone is a number, and true a truth. The schema lets these through where only a text
+has a meaning, because its own message would not say what to do.
+*/}}
+{{- define "keyrack.checkTexts" -}}
+{{- if not (kindIs "string" .Values.image.tag) -}}
+{{- fail (printf "image.tag: %s is a number, and a tag is a text: use --set-string instead of --set, or quotes in a file of values." (include "keyrack.text" .Values.image.tag)) -}}
+{{- end -}}
+{{- $maps := dict "commonLabels" .Values.commonLabels "commonAnnotations" .Values.commonAnnotations "podLabels" .Values.podLabels "podAnnotations" .Values.podAnnotations "nodeSelector" .Values.nodeSelector "service.annotations" .Values.service.annotations "ingress.annotations" .Values.ingress.annotations "httpRoute.annotations" .Values.httpRoute.annotations "persistence.annotations" .Values.persistence.annotations "serviceAccount.annotations" .Values.serviceAccount.annotations "serviceMonitor.labels" .Values.serviceMonitor.labels "metrics.rules.labels" .Values.metrics.rules.labels -}}
+{{- range $map, $pairs := $maps -}}
+{{- range $key, $value := $pairs -}}
+{{- if not (kindIs "string" $value) -}}
+{{- fail (printf "%s: %s is no text at %s: use --set-string instead of --set, or quotes in a file of values." $map (include "keyrack.text" $value) $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- define "keyrack.checkService" -}}
+{{- $service := .Values.service -}}
+{{- if and (or $service.loadBalancerClass $service.loadBalancerSourceRanges) (ne $service.type "LoadBalancer") -}}
+{{- fail (printf "service.loadBalancerClass and service.loadBalancerSourceRanges are about a load balancer, and service.type is %s: set it to LoadBalancer, or empty them." $service.type) -}}
+{{- end -}}
+{{- if and $service.nodePort (eq $service.type "ClusterIP") -}}
+{{- fail "service.nodePort is set and service.type is ClusterIP, which opens no port of the nodes: set it to NodePort or LoadBalancer, or empty service.nodePort." -}}
+{{- end -}}
+{{- end }}
+
+{{- define "keyrack.checkEnvironment" -}}
+{{- $ours := list -}}
+{{- range include "keyrack.environment" . | fromYamlArray -}}
+{{- $ours = append $ours .name -}}
+{{- end -}}
+{{- range .Values.env -}}
+{{- if has .name $ours -}}
+{{- fail (printf "env: %s is a variable that the chart sets from other values: use these, and leave it out of env." .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+What Kubernetes would refuse in the middle of an upgrade: another selector, or other claims of a StatefulSet. Nothing is
+found where there is no cluster (`helm template`), and at a first install.
+*/}}
+{{- define "keyrack.checkCluster" -}}
+{{- $name := include "keyrack.fullname" . -}}
+{{- $kind := ternary "Deployment" "StatefulSet" (eq (include "keyrack.valkey" .) "true") -}}
+{{- $workload := lookup "apps/v1" $kind .Release.Namespace $name -}}
+{{- if $workload -}}
+{{- $labels := include "keyrack.serverLabels" . | fromYaml -}}
+{{- if ne (toJson $workload.spec.selector.matchLabels) (toJson $labels) -}}
+{{- fail (printf "the %s %s was made by another release, or with another nameOverride, and finds its pods by other labels, which cannot be changed: set nameOverride as it was, or another fullnameOverride." $kind $name) -}}
+{{- end -}}
+{{- if eq $kind "StatefulSet" -}}
+{{- include "keyrack.checkClaims" (list . $workload) -}}
+{{- end -}}
+{{- end -}}
+{{- if include "keyrack.claims" . -}}
+{{- include "keyrack.checkClaim" . -}}
+{{- end -}}
+{{- end }}
+
+{{- define "keyrack.checkClaims" -}}
+{{- $root := index . 0 -}}
+{{- $name := include "keyrack.fullname" $root -}}
+{{- $namespace := $root.Release.Namespace -}}
+{{- $there := "" -}}
+{{- range (index . 1).spec.volumeClaimTemplates -}}
+{{- $there = include "keyrack.claimText" (list .spec.accessModes .spec.storageClassName .spec.resources.requests.storage (dig "metadata" "annotations" dict .)) -}}
+{{- end -}}
+{{- $wanted := "" -}}
+{{- $values := $root.Values.persistence -}}
+{{- if include "keyrack.claims" $root -}}
+{{- $wanted = include "keyrack.claimText" (list $values.accessModes $values.storageClassName $values.size $values.annotations) -}}
+{{- end -}}
+{{- if ne $there $wanted -}}
+{{- $grow := "" -}}
+{{- if and $there $wanted -}}
+{{- $grow = printf " A volume grows where its storage class allows it: kubectl --namespace %s patch pvc data-%s-0 --patch '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%s\"}}}}', then as follows." $namespace $name $values.size -}}
+{{- end -}}
+{{- fail (printf "persistence: the StatefulSet %s has %s, and these values want %s. Kubernetes cannot change that.%s To do it without ending the pod: kubectl --namespace %s delete statefulset %s --cascade=orphan, then this upgrade again." $name ($there | default "no volume") ($wanted | default "none") $grow $namespace $name) -}}
+{{- end -}}
+{{- end }}
+
+{{/* What a claim asks for, as one text: `list accessModes storageClassName size annotations` */}}
+{{- define "keyrack.claimText" -}}
+{{- $annotations := index . 3 -}}
+a volume of {{ index . 2 }} ({{ join ", " (index . 0) }}, {{ with index . 1 }}storage class {{ . }}{{ else }}the default storage class{{ end }}{{ if $annotations }}, annotations {{ toJson $annotations }}{{ end }})
+{{- end }}
+
+{{- define "keyrack.checkClaim" -}}
+{{- $name := printf "data-%s-0" (include "keyrack.fullname" .) -}}
+{{- $claim := lookup "v1" "PersistentVolumeClaim" .Release.Namespace $name -}}
+{{- if $claim -}}
+{{- $size := $claim.spec.resources.requests.storage -}}
+{{- $wanted := .Values.persistence.size -}}
+{{- if and (regexMatch "^[0-9]+(Mi|Gi)$" $size) (lt (include "keyrack.mebibytes" $size | int64) (include "keyrack.mebibytes" $wanted | int64)) -}}
+{{- fail (printf "persistence.size: %s is more than the claim %s asks for, %s, and it would stay so. Let it grow first, where its storage class allows it: kubectl --namespace %s patch pvc %s --patch '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"%s\"}}}}'" $wanted $name $size .Release.Namespace $name $wanted) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}

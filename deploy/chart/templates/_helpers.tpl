@@ -26,10 +26,22 @@ app.kubernetes.io/component: server
 {{- end }}
 
 {{- define "keyrack.labels" -}}
+{{- with omit .Values.commonLabels "helm.sh/chart" "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/version" "app.kubernetes.io/managed-by" "app.kubernetes.io/component" }}
+{{- toYaml . }}
+{{ end -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 {{ include "keyrack.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | trunc 63 | trimAll "-_." | quote }}
+app.kubernetes.io/version: {{ .Values.image.tag | default .Chart.AppVersion | toString | trunc 63 | trimAll "-_." | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{/* The annotations of an object: its own, which count more, and those of all objects. `list . own` */}}
+{{- define "keyrack.annotations" -}}
+{{- $root := index . 0 -}}
+{{- with merge (dict) (index . 1) $root.Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end }}
 
 {{- define "keyrack.serviceAccountName" -}}
@@ -108,6 +120,11 @@ what the store leaves of the limit for clients, but at least 16Mi and at most 51
 {{- else -}}
 {{ add $store (max (add $processes 16) (min (add $processes 512) (div (add (mul 8 $processes) 6) 7))) }}
 {{- end -}}
+{{- end }}
+
+{{/* "true" when the StatefulSet makes the claim for that volume itself. */}}
+{{- define "keyrack.claims" -}}
+{{- if and (include "keyrack.durable" .) (not .Values.persistence.existingClaim) }}true{{ end -}}
 {{- end }}
 
 {{/* A value as the text of a variable: whole numbers without the exponent that Go would print. */}}

@@ -49,6 +49,10 @@ spec:
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
+  {{- with .Values.initContainers }}
+  initContainers:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   # The drain, what requests under way may take, what the supervisor needs to end the rest, and a
   # last snapshot.
   terminationGracePeriodSeconds: {{ add (include "keyrack.drainSeconds" .) (ceil .Values.settings.shutdownTimeout) 5 (include "keyrack.savingSeconds" .) }}
@@ -60,10 +64,18 @@ spec:
       args: [serve]
       env:
         {{- include "keyrack.environment" . | nindent 8 }}
-      {{- with .Values.existingSecret }}
+        {{- with .Values.env }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+      {{- if or .Values.existingSecret .Values.envFrom }}
       envFrom:
+        {{- with .Values.existingSecret }}
         - secretRef:
             name: {{ . }}
+        {{- end }}
+        {{- with .Values.envFrom }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
       {{- end }}
       ports:
         - name: http
@@ -80,12 +92,19 @@ spec:
       volumeMounts:
         {{- . | nindent 8 }}
       {{- end }}
+    {{- with .Values.extraContainers }}
+    {{- toYaml . | nindent 4 }}
+    {{- end }}
   {{- with include "keyrack.volumes" . | trim }}
   volumes:
     {{- . | nindent 4 }}
   {{- end }}
   {{- with .Values.nodeSelector }}
   nodeSelector:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.affinity }}
+  affinity:
     {{- toYaml . | nindent 4 }}
   {{- end }}
   {{- with .Values.tolerations }}
@@ -176,8 +195,13 @@ spec:
   value: {{ $valkey.mayEvict | quote }}
 {{- end }}
 
-{{/* A claim's volume is the StatefulSet's to add. */}}
+{{/* The volume of a claim that the StatefulSet makes is its to add. */}}
 {{- define "keyrack.volumes" -}}
+{{- if and (include "keyrack.durable" .) .Values.persistence.existingClaim }}
+- name: data
+  persistentVolumeClaim:
+    claimName: {{ .Values.persistence.existingClaim }}
+{{- end }}
 {{- if not (include "keyrack.valkey" .) }}
 - name: store
   emptyDir:
@@ -205,6 +229,9 @@ spec:
       - key: auth.toml
         path: auth.toml
 {{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
 {{- end }}
 
 {{- define "keyrack.mounts" -}}
@@ -224,6 +251,9 @@ spec:
 - name: auth
   mountPath: /etc/keyrack/auth
   readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end }}
 
@@ -245,11 +275,16 @@ cores: 56 MB and 7 MB a second; and a volume may be slow.
 {{ mul 8 (include "keyrack.savingSeconds" .) }}
 {{- end }}
 
-{{/* As soon as names are given, everybody has to use one of them: the Ingress' are added, and those by which pods call the Services. */}}
+{{/* As soon as names are given, everybody has to use one of them: those of Ingress and HTTPRoute are added, and those by which pods call the Services. */}}
 {{- define "keyrack.allowedHosts" -}}
 {{- $hosts := .Values.settings.allowedHosts -}}
 {{- if .Values.ingress.enabled -}}
 {{- range .Values.ingress.hosts -}}
+{{- $hosts = append $hosts (trimPrefix "*" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.httpRoute.enabled -}}
+{{- range .Values.httpRoute.hostnames -}}
 {{- $hosts = append $hosts (trimPrefix "*" .) -}}
 {{- end -}}
 {{- end -}}
@@ -269,22 +304,22 @@ startupProbe:
   httpGet:
     path: /healthz
     port: http
-  periodSeconds: 1
-  timeoutSeconds: 3
-  failureThreshold: {{ add 120 (include "keyrack.loadingSeconds" .) }}
+  periodSeconds: {{ .Values.startupProbe.periodSeconds }}
+  timeoutSeconds: {{ .Values.startupProbe.timeoutSeconds }}
+  failureThreshold: {{ .Values.startupProbe.failureThreshold | default (add 120 (include "keyrack.loadingSeconds" .)) | int64 }}
 readinessProbe:
   httpGet:
     path: /readyz
     port: http
   # A look costs microseconds, and clients of a new pod wait for it.
-  periodSeconds: 2
-  timeoutSeconds: 3
-  failureThreshold: 3
+  periodSeconds: {{ .Values.readinessProbe.periodSeconds }}
+  timeoutSeconds: {{ .Values.readinessProbe.timeoutSeconds }}
+  failureThreshold: {{ .Values.readinessProbe.failureThreshold }}
 livenessProbe:
   httpGet:
     path: /healthz
     port: http
-  periodSeconds: 10
-  timeoutSeconds: 5
-  failureThreshold: 3
+  periodSeconds: {{ .Values.livenessProbe.periodSeconds }}
+  timeoutSeconds: {{ .Values.livenessProbe.timeoutSeconds }}
+  failureThreshold: {{ .Values.livenessProbe.failureThreshold }}
 {{- end }}

@@ -76,7 +76,7 @@ def pod(found: list[Object]) -> Object:
 
 def server(found: list[Object]) -> Object:
     """Return the container that serves."""
-    (container,) = pod(found)["containers"]
+    container = pod(found)["containers"][0]
     return dict(container)
 
 
@@ -111,7 +111,8 @@ def all_environment(
 
 def refusal(*arguments: object, name: str = "helm4", release: str = "kr") -> str:
     """Return why Helm refuses to render."""
-    done = helm(name, "template", release, CHART, "--kube-version", NEWEST, *arguments)
+    flags = ("--namespace", "team", "--kube-version", NEWEST)
+    done = helm(name, "template", release, CHART, *flags, *arguments)
     assert done.returncode != 0, "it was not refused"
     return done.stderr
 
