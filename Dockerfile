@@ -51,8 +51,13 @@ CMD ["serve"]
 # Last, so that another commit alone builds nothing anew.
 ARG VERSION=unknown
 ARG COMMIT=unknown
+ARG CREATED=unknown
+ARG SOURCE=https://github.com/keyrack/keyrack
 LABEL org.opencontainers.image.title="Keyrack" \
       org.opencontainers.image.description="An in-memory key-value store that is spoken to with plain HTTP" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}" \
-      org.opencontainers.image.revision="${COMMIT}"
+      org.opencontainers.image.revision="${COMMIT}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.url="${SOURCE}"

@@ -8,6 +8,8 @@ IMAGE      ?= $(REGISTRY)/$(REPOSITORY)
 COMMIT     ?= $(or $(shell git describe --always --abbrev=40 --exclude '*' --dirty 2>/dev/null),unknown)
 TAG        ?= $(COMMIT)
 BASE       ?= python:3.13-slim
+# When the commit was made, and not when the image was: the same commit is the same image.
+CREATED    ?= $(or $(shell git show --no-patch --format=%cI HEAD 2>/dev/null),unknown)
 # More flags of `docker build`: --pull, --platform, --network host, ...
 IMAGE_ARGS ?=
 # Behind a mirror or a proxy: a pip.conf for the build, and a file of certificates, which that
@@ -25,7 +27,7 @@ IMAGE_CHECK  := deploy/image/check.sh
 image:
 	@$(IMAGE_CHECK) builder "$(DOCKER)"
 	DOCKER_BUILDKIT=1 $(DOCKER) build $(IMAGE_ARGS) $(IMAGE_SECRETS) \
-	  --build-arg BASE=$(BASE) --build-arg COMMIT=$(COMMIT) \
+	  --build-arg BASE=$(BASE) --build-arg COMMIT=$(COMMIT) --build-arg CREATED=$(CREATED) \
 	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/keyrack/__init__.py) \
 	  --tag $(IMAGE):$(TAG) .
 
@@ -33,6 +35,11 @@ image:
 .PHONY: scan
 scan: $(IMAGE_VENV)/.ready
 	DOCKER="$(DOCKER)" PIP_AUDIT=$(IMAGE_VENV)/bin/pip-audit deploy/image/scan.sh $(IMAGE):$(TAG)
+
+## sbom: print the packages of the image as CycloneDX
+.PHONY: sbom
+sbom:
+	@DOCKER="$(DOCKER)" $(PYTHON) deploy/image/sbom.py $(IMAGE):$(TAG)
 
 ## image-test: build, run and push the image for real, and try the install scripts (needs root)
 .PHONY: image-test

@@ -29,6 +29,11 @@ image-exists:
 publish:
 	$(PIPELINE)publish.sh
 
+## sign: sign the image that was pushed, attach its packages and origin, verify it (cosign, COSIGN_PRIVATE_KEY)
+.PHONY: sign
+sign:
+	$(PIPELINE)sign.sh
+
 ## deploy: deploy the image of this commit with the chart (ENVIRONMENT=staging or production, KUBECONFIG)
 .PHONY: deploy
 deploy:

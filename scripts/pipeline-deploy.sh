@@ -36,6 +36,14 @@ if kubectl --request-timeout=15s auth can-i create namespaces >/dev/null 2>&1; t
   namespace+=(--create-namespace)
 fi
 
+# By digest, so that what was scanned is what runs, whatever becomes of the tag.
+by=(--set-string "image.tag=$TAG")
+if digest=${DIGEST:-$(image_digest)}; then
+  by+=(--set-string "image.digest=$digest")
+else
+  say "the registry does not tell the digest of $IMAGE:$TAG to this machine: it is deployed by its tag"
+fi
+
 # A deploy that was refused before it changed anything leaves no revision that failed.
 was_changed() {
   local history
@@ -48,7 +56,7 @@ sys.exit(0 if last == "failed" or last.startswith("pending-") else 1)' "$history
 
 # A tag is a string even where all its digits look like a number.
 if ! helm upgrade "$RELEASE" deploy/chart --install "${namespace[@]}" \
-  --values "$values" --set-string "image.repository=$IMAGE" --set-string "image.tag=$TAG" \
+  --values "$values" --set-string "image.repository=$IMAGE" "${by[@]}" \
   --wait --timeout "${DEPLOY_TIMEOUT:-5m}" --history-max 10; then
   if was_changed; then
     say "the deploy of $IMAGE:$TAG to $ENVIRONMENT failed. This is why, and then the release is put back:"

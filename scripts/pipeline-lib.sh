@@ -52,6 +52,17 @@ registry_login() { # logs in for this script alone: nothing stays in the home di
     stop "$registry does not let the user '$REGISTRY_USER' in: ${answer##*$'\n'}. Check that it can be reached from here, and that its token is still good. Nothing was changed."
 }
 
+image_digest() { # what the registry has under the tag; fails where it does not say
+  local -a options=()
+  case $IMAGE in localhost:* | 127.*) options=(--insecure) ;; esac
+  docker manifest inspect "${options[@]}" --verbose "$IMAGE:$TAG" 2>/dev/null | python3 -c '
+import json, re, sys
+found = json.load(sys.stdin)
+# An image of one platform. Of one of several, the list has a digest that is not told here.
+digest = found["Descriptor"]["digest"] if isinstance(found, dict) else ""
+print(digest) if re.fullmatch("sha256:[0-9a-f]{64}", digest) else sys.exit(1)' 2>/dev/null
+}
+
 in_registry() {
   local -a options=()
   # As for Docker itself, a registry on this machine needs no TLS.

@@ -14,4 +14,4 @@ fi
 docker image inspect "$IMAGE:$TAG" >/dev/null 2>&1 ||
   stop "there is no image $IMAGE:$TAG on this machine. Build it first: make image"
 docker push "$IMAGE:$TAG"
-say "pushed $IMAGE:$TAG"
+say "pushed $IMAGE:$TAG, which is ${IMAGE}@$(image_digest || echo "of unknown digest")"

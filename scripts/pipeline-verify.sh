@@ -15,7 +15,8 @@ check_cluster
 ours=(--namespace "$NAMESPACE" --selector "app.kubernetes.io/instance=$RELEASE")
 running=$(kubectl get statefulsets,deployments "${ours[@]}" \
   --output 'jsonpath={range .items[*]}{.spec.template.spec.containers[*].image}{"\n"}{end}')
-[ "$running" = "$IMAGE:$TAG" ] || {
+digest=${DIGEST:-$(image_digest)} || digest=none
+[ "$running" = "$IMAGE:$TAG" ] || [ "$running" = "$IMAGE@$digest" ] || {
   printf 'FAIL  %s should run %s\n      and runs       %s\n' "$ENVIRONMENT" "$IMAGE:$TAG" "${running:-nothing}" >&2
   exit 1
 }

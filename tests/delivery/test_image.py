@@ -7,6 +7,7 @@ registry that is pushed to is Debian's, on loopback.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import os
 import re
@@ -189,10 +190,23 @@ def test_the_image_says_what_it_is_and_runs_as_nobody(engine: Engine, image: str
     assert labels["version"] == version[1]
     assert labels["licenses"] == "Apache-2.0"
     assert {"title", "description"} <= labels.keys()
+    assert labels["source"] == labels["url"] == "https://github.com/keyrack/keyrack"
+    assert datetime.datetime.fromisoformat(labels["created"]).tzinfo is not None
     assert config["User"] == "10001:10001"
     assert (config["Entrypoint"], config["Cmd"]) == (["keyrack"], ["serve"])  # no shell between
     assert config["Healthcheck"]["Test"] == ["CMD", "keyrack", "health"]
     assert list(config["ExposedPorts"]) == ["8088/tcp"]
+
+
+def test_the_list_of_its_packages_is_cyclonedx(engine: Engine, image: str) -> None:
+    done = engine.run(sys.executable, str(ROOT / "deploy/image/sbom.py"), image)
+    assert done.returncode == 0, done.stderr
+    bom = json.loads(done.stdout)
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    urls = {one["purl"] for one in bom["components"]}
+    assert {url.partition("@")[0] for url in urls} >= {"pkg:pypi/lmdb", "pkg:pypi/keyrack"}
+    assert any(url.startswith("pkg:deb/debian/libc6@") for url in urls)
+    assert len({one["bom-ref"] for one in bom["components"]}) == len(bom["components"])
 
 
 def test_the_image_adds_at_most_90_mb(
@@ -326,7 +340,7 @@ def test_without_flags_docker_gives_64_mb_and_the_log_says_how_to_give_more(run:
     warnings = [one["message"] for one in container.records() if one["level"] == "warning"]
     (about_memory,) = [one for one in warnings if "docker run --shm-size=1g" in one]
     # The other one says that everybody is let in.
-    assert [one for one in warnings if one != about_memory and "KEYRACK_AUTH" not in one] == []
+    assert [one for one in warnings if one != about_memory and "--auth none" not in one] == []
 
 
 @pytest.mark.parametrize(
@@ -334,7 +348,7 @@ def test_without_flags_docker_gives_64_mb_and_the_log_says_how_to_give_more(run:
     [
         # Settings that cannot be used, and a start that fails later.
         ("KEYRACK_WORKERS=many", "KEYRACK_WORKERS='many' is not"),
-        ("KEYRACK_DATA_DIR=/proc", "--data-dir"),
+        ("KEYRACK_DATA_DIR=/proc", "is of no use with --durability none"),
         ("KEYRACK_STORE=/proc/store", "/proc/store"),
     ],
 )

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -713,6 +714,61 @@ def test_a_failed_deploy_fails(world: World) -> None:
     assert done.returncode != 0
     assert "--namespace keyrack-production" in world.changes()[0]
     assert "deployed" not in done.stdout
+
+
+DIGEST = "sha256:" + "5" * 64
+
+
+def told_digest(world: World) -> None:
+    """Let the registry tell the image's digest."""
+    manifest = json.dumps({"Descriptor": {"digest": DIGEST}})
+    world.answer("^docker manifest inspect .*--verbose", stdout=manifest)
+
+
+def test_what_was_scanned_is_what_is_deployed_and_verified(world: World) -> None:
+    told_digest(world)
+    assert world.make("deploy").returncode == 0
+    (upgrade,) = world.changes()
+    assert f"--set-string image.digest={DIGEST}" in upgrade
+    world.answer("get statefulsets,deployments", stdout=f"{IMAGE}@{DIGEST}\n")
+    assert "ok    staging runs" in world.make("verify").stdout
+    world.answer("get statefulsets,deployments", stdout=f"{IMAGE}@sha256:{'6' * 64}\n")
+    assert "should run" in world.make("verify").stderr
+
+
+def test_an_image_whose_digest_nobody_tells_is_deployed_by_its_tag(world: World) -> None:
+    done = world.make("deploy")
+    assert "is deployed by its tag" in done.stdout
+    assert "image.digest" not in world.changes()[0]
+
+
+def test_a_pushed_image_is_signed_by_its_digest_and_verified(world: World) -> None:
+    told_digest(world)
+    world.answer("^docker run .*dpkg-query", stdout="libc6\t2.36\tamd64\ndebian\n")
+    world.answer("^docker run .*importlib", stdout="lmdb\t2.0\n")
+    world.put("cosign", f"#!{sys.executable}\n{(HERE / 'stub.py').read_text()}")
+    done = world.make("sign", COSIGN_PRIVATE_KEY="key", COSIGN_PASSWORD="word")
+    assert done.returncode == 0, done.stderr
+    steps = [call for call in world.calls if call.startswith("cosign")]
+    words = [call.split()[1] for call in steps]
+    assert words == [
+        "public-key",
+        "sign",
+        "attest",
+        "attest",
+        *["verify"],
+        *["verify-attestation"] * 2,
+    ]
+    assert all(call.endswith(f"{IMAGE}@{DIGEST}") for call in steps[1:])
+    assert "signed" in done.stdout
+
+
+def test_without_cosign_nothing_is_signed_unless_that_is_demanded(world: World) -> None:
+    done = world.make("sign")
+    assert done.returncode == 0
+    assert "not signed" in done.stdout
+    done = world.make("sign", REQUIRE_SIGNATURE="1")
+    assert "REQUIRE_SIGNATURE demands a signature" in done.stderr
 
 
 def fail_the_deploy(world: World, *history: str) -> None:
