@@ -19,74 +19,44 @@ pickle that is signed with `SECRET_KEY`, or not at all with `"serializer": "plai
 from __future__ import annotations
 
 import hashlib
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
-from django.conf import settings
 from django.core.cache.backends.base import DEFAULT_TIMEOUT, BaseCache, default_key_func
 from django.core.exceptions import ImproperlyConfigured
 
-from keyrack.client import AsyncClient, Client, Conflict, Refused, SignedPickle
+from keyrack.client import Conflict, Refused
 from keyrack.client.address import options_of
-from keyrack.client.serializers import PlainOrSigned
+from keyrack.django_clients import CLIENTS, OPTIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
 _LONGEST_KEY_BYTES: Final = 511
 _LONGEST_TTL_SECONDS: Final = 315_360_000.0
 _MISSING: Final = object()
-_OPTIONS: Final = frozenset(("token", "timeout", "connect_timeout", "max_connections", "retries"))
-_OURS: Final = frozenset(("serializer", "clear_all", "MAX_ENTRIES", "CULL_FREQUENCY"))
+_OURS: Final = frozenset(("serializer", "clear_all", "stale", "MAX_ENTRIES", "CULL_FREQUENCY"))
 
 
-class _Clients:
-    """The clients of a process, with their connections: Django makes a cache for each request."""
+def _awaited(function: Callable[[], Any]) -> Callable[[], Any]:
+    async def awaited() -> Any:
+        return function()
 
-    def __init__(self) -> None:
-        self._made: dict[str, tuple[Client, AsyncClient]] = {}
-        self._lock = threading.Lock()
-
-    def of(self, location: str, options: Mapping[str, Any]) -> tuple[Client, AsyncClient]:
-        kind = options.get("serializer", "signed")
-        name = repr((location, sorted(options.items())))
-        with self._lock:
-            if name not in self._made:
-                given = {key: value for key, value in options.items() if key in _OPTIONS}
-                given = {**options_of(location), **given, "serializer": _serializer(kind)}
-                self._made[name] = Client(**given), AsyncClient(**given)
-            return self._made[name]
+    return awaited
 
 
-def _serializer(kind: str) -> PlainOrSigned:
-    if kind == "plain":
-        return PlainOrSigned(None)
-    if kind != "signed":
-        raise ImproperlyConfigured('OPTIONS["serializer"] is "signed" or "plain".')
-    secrets = [_derived(one) for one in (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)]
-    return PlainOrSigned(SignedPickle(secrets[0], secrets[1:]))
-
-
-def _derived(secret: str | bytes) -> bytes:
-    text = secret.encode() if isinstance(secret, str) else secret
-    return hashlib.sha256(b"keyrack.django:" + text).digest()
-
-
-_clients: Final = _Clients()
-
-
-class KeyrackCache(BaseCache):
+class KeyrackCache(BaseCache):  # structure: what BaseCache has, and all of it awaited as well
     """A cache in Keyrack. `LOCATION` is a URL; its path is put before every key."""
 
     def __init__(self, location: str, params: Mapping[str, Any]) -> None:
         super().__init__(params)
         options = params.get("OPTIONS", {})
-        if unknown := set(options) - _OPTIONS - _OURS:
+        if unknown := set(options) - OPTIONS - _OURS:
             raise ImproperlyConfigured(f"OPTIONS has no {min(unknown)!r} here.")
         try:
-            self._client, self._async = _clients.of(location, options)
+            self._client, self._async = CLIENTS.of(location, options)
         except ValueError as error:
             raise ImproperlyConfigured(str(error)) from None
+        self._stale = options.get("stale")
         self._clear_all = bool(options.get("clear_all"))
         self._has_prefix = bool(options_of(location).get("prefix"))
 
@@ -181,6 +151,25 @@ class KeyrackCache(BaseCache):
         if ttl == 0:
             return await self._async.delete(name)
         return await (self._async.persist(name) if ttl is None else self._async.touch(name, ttl))
+
+    def get_or_set(
+        self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        """Return a value, or what `default` makes of it; with `stale` one process makes it."""
+        ttl = self._ttl(timeout)
+        if not (self._stale and ttl and callable(default)):
+            return super().get_or_set(key, default, timeout, version)
+        name = self._key(key, version)
+        return self._client.get_or_compute(name, default, ttl=ttl, stale=self._stale)
+
+    async def aget_or_set(
+        self, key: str, default: Any, timeout: Any = DEFAULT_TIMEOUT, version: int | None = None
+    ) -> Any:
+        ttl = self._ttl(timeout)
+        if not (self._stale and ttl and callable(default)):
+            return await super().aget_or_set(key, default, timeout, version)
+        name, made = self._key(key, version), _awaited(default)
+        return await self._async.get_or_compute(name, made, ttl=ttl, stale=self._stale)
 
     def delete(self, key: str, version: int | None = None) -> bool:
         return self._client.delete(self._key(key, version))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 import unittest
 from typing import Any
 
@@ -92,10 +93,33 @@ class AwaitedCases(BaseCacheTests, TestCase):
         assert cache.get("nothing") is None
 
 
+@override_settings(CACHES={"default": {**CACHE, "OPTIONS": {"stale": 60}}})
+class StaleCases(TestCase):
+    """`get_or_set` while somebody makes the value."""
+
+    made = 0
+
+    def make(self) -> str:
+        self.made += 1
+        # Whoever asks meanwhile gets the old value.
+        old = asyncio.run(_finished(KeyrackCache.aget_or_set, cache, ("k", self.fail, 60), {}))
+        return f"{old} and new"
+
+    def test_others_get_the_old_value_while_one_makes_the_new(self) -> None:
+        assert cache.get_or_set("k", lambda: "old", 0.05) == "old"
+        while cache.get("k") is not None:
+            time.sleep(0.01)
+        assert cache.get_or_set("k", self.make, 60) == "old and new"
+        assert cache.get_or_set("k", self.make, 60) == "old and new"
+        assert self.made == 1
+        assert cache.get_or_set("plain", "value", None) == "value"
+        cache.clear()
+
+
 def load_tests(loader: unittest.TestLoader, *_: object) -> unittest.TestSuite:
-    """Return the cases of both."""
+    """Return the cases of all."""
     suite = unittest.TestSuite()
-    for case in (KeyrackCases, AwaitedCases):
+    for case in (KeyrackCases, AwaitedCases, StaleCases):
         suite.addTests(loader.loadTestsFromTestCase(case))
     return suite
 
