@@ -17,7 +17,7 @@ READER = """
 import json, sys, time
 from keyrack import Client
 
-url, key, reads, compute, lease = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])
+url, key, reads, compute, lease, ttl = sys.argv[1], sys.argv[2], *map(float, sys.argv[3:])
 computed = 0
 
 def value():
@@ -29,16 +29,19 @@ def value():
 
 with Client(url, timeout=60) as client:
     for _ in range(int(reads)):
-        found = client.get_or_compute(key, value, ttl=0.3, stale=600, lease=lease, wait=60)
+        found = client.get_or_compute(key, value, ttl=ttl, stale=600, lease=lease, wait=60)
         assert found == "value", found
         time.sleep(0.02)
 print(json.dumps(computed))
 """
 
 
-def reader(url: str, key: str, reads: int, compute: float, lease: float) -> subprocess.Popen[str]:
+def reader(
+    url: str, key: str, reads: int, compute: float, lease: float, ttl: float
+) -> subprocess.Popen[str]:
     """Start a process that reads a key so often, and computes it where that falls to it."""
-    command = [sys.executable, "-c", READER, url, key, str(reads), str(compute), str(lease)]
+    numbers = map(str, (reads, compute, lease, ttl))
+    command = [sys.executable, "-c", READER, url, key, *numbers]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
@@ -57,7 +60,7 @@ def ends(client: Client, key: str) -> int:
 
 def test_a_key_is_computed_once_for_each_of_its_ends_by_all_processes_together(url: str) -> None:
     key = "stampede"
-    processes = [reader(url, key, 40, 0.1, 300) for _ in range(PROCESSES)]
+    processes = [reader(url, key, 40, 0.1, 300, 0.3) for _ in range(PROCESSES)]
     computed = sum(map(computed_by, processes))
     with Client(url) as client:
         # The last end may have come after the last read.
@@ -67,10 +70,10 @@ def test_a_key_is_computed_once_for_each_of_its_ends_by_all_processes_together(u
 
 def test_when_who_computes_is_killed_one_other_does_it_after_the_lease(url: str) -> None:
     key = "killed"
-    first = reader(url, key, 1, 600, 1)
+    first = reader(url, key, 1, 600, 1, 3600)
     assert first.stdout is not None
     assert first.stdout.readline() == "computing\n"
-    processes = [reader(url, key, 1, 0.1, 300) for _ in range(PROCESSES)]
+    processes = [reader(url, key, 1, 0.1, 300, 3600) for _ in range(PROCESSES)]
     time.sleep(0.2)
     os.kill(first.pid, signal.SIGKILL)
     first.wait()
