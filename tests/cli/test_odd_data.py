@@ -54,7 +54,7 @@ def test_a_key_goes_through_every_verb_about_one(keyrack: Keyrack, key: str) -> 
     assert json.loads(keyrack.out("ls", "-r", "-o", "json"))[0]["key"] == key
     assert keyrack.out("find", "-0") == f"{key}\x00"
     assert json.loads(keyrack.out("replay", "-o", "json"))[-1]["key"] == key
-    lock = keyrack.out("lock", "--", key).strip() if key else ""
+    lock = keyrack.out("lock", "--", key, "--").strip()
     assert keyrack.out("locks", "-o", "json") != "[]\n"
     assert keyrack("unlock", "--token", lock, "--", key).code == 0
     assert keyrack("set", "--type", "application/json", "--", key, "{}").code == 0

@@ -183,7 +183,7 @@ def _zsh() -> str:
             '    words_="=$flags"',
             "  fi",
             '  case "$words_" in',
-            '    =*) found=(${(s: :)words_#=}); compadd -- "${found[@]}" ;;',
+            "    '='*) found=(${(s: :)words_#=}); compadd -- \"${found[@]}\" ;;",
             f"    {FILES}) _files ;;",
             f"    {KEYS}|{CONTEXTS})",
             '      found=("${(@f)$(keyrack __complete "$words_" "$cur" 2> /dev/null)}")',

@@ -49,7 +49,9 @@ def parse(command: Command, arguments: list[str]) -> argparse.Namespace:
     for flag in flags:
         _convert_flag(given, flag)
     if command.program:
-        given.program = behind
+        # `lock -- -odd -- COMMAND`: the first one is for a name that begins with a dash.
+        named, given.program = _cut(behind) if "--" in behind else ([], behind)
+        words += named
     else:
         words += behind
     _place(given, command.arguments, words)
