@@ -34,7 +34,7 @@ def ask(given: argparse.Namespace, question: Callable[[Service], int]) -> int:
     """Ask the service that was named and return the exit code; say what went wrong."""
     target = target_of(given)
     if given.command.writes and target.read_only:
-        return complain(f"The context {target.context!r} is for reading only.", FORBIDDEN)
+        return refuse_to_write(target)
     try:
         with service_of(target) as service:
             return question(service)
@@ -42,6 +42,11 @@ def ask(given: argparse.Namespace, question: Callable[[Service], int]) -> int:
         return failed(error, target)
     except ValueError as error:  # what cannot be sent, like a media type of two lines
         return complain(str(error), MISUSED)
+
+
+def refuse_to_write(target: Target) -> int:
+    """Say that a context is for reading only, and return the exit code."""
+    return complain(f"The context {target.context!r} is for reading only.", FORBIDDEN)
 
 
 def service_of(target: Target) -> Service:

@@ -87,7 +87,10 @@ def checks(key: str) -> tuple[_Check, ...]:
 
 def run(given: argparse.Namespace) -> int:
     """Check the service, print each check, and return the exit code of the first difference."""
-    with asking.service_of(target_of(given)) as service:
+    target = target_of(given)
+    if target.read_only:
+        return asking.refuse_to_write(target)
+    with asking.service_of(target) as service:
         printer = Printer(given, "table")
         shown = service.endpoint.shown.rstrip("/")
         _tell(printer, f"checking {shown}")
