@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -230,6 +231,30 @@ def test_a_server_that_is_killed_and_replaced_under_load_costs_only_documented_e
         server.process.kill()
         server.process.wait()
         server._log.close()
+
+
+PACKAGE = Path(keyrack.__file__).parent
+PICKLES = {"pickle", "_pickle", "cPickle", "cloudpickle", "dill", "marshal", "shelve"}
+
+
+def _imported(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+def test_nothing_unpickles_but_what_checks_a_signature_first() -> None:
+    paths = [path for path in PACKAGE.rglob("*.py") if _imported(path) & PICKLES]
+    assert paths == [PACKAGE / "client" / "serializers.py"]
+
+
+@pytest.mark.parametrize("name", ["django", "cachelib", "limits", "dogpile", "celery", "key_value"])
+def test_an_adapter_is_small_enough_to_be_read_in_a_sitting(name: str) -> None:
+    assert len((PACKAGE / f"{name}.py").read_text().splitlines()) <= 250
 
 
 HEAVY = {
