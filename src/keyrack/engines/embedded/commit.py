@@ -99,9 +99,9 @@ class _Undo:
     def __init__(self) -> None:
         self.changes: list[tuple[bytes, Space, bytes | None]] = []
         """Key, space and the record that was there before."""
-        self.made: list[tuple[Space, int]] = []
-        """Long values (space and number) that it has stored."""
-        self.left: list[tuple[Space, int]] = []
+        self.made: list[tuple[Space, int, int]] = []
+        """Long values (space, number and size) that it has stored."""
+        self.left: list[tuple[Space, int, int]] = []
         """Long values that no record names any more."""
 
 
@@ -203,9 +203,9 @@ class Commit:
         self._drop_long(undo.left)
         return tuple(results)
 
-    def _drop_long(self, values: list[tuple[Space, int]]) -> None:
-        for space, number in values:
-            self._pieces.drop(space, number)
+    def _drop_long(self, values: list[tuple[Space, int, int]]) -> None:
+        for space, number, size in values:
+            self._pieces.drop(space, number, size)
 
     def _roll_back(self, undo: _Undo) -> None:
         """Put back what was there, last change first. LMDB cannot: its map allows no savepoints."""
@@ -292,7 +292,7 @@ class Commit:
     def _store_long(self, space: Space, number: int, value: bytes) -> None:
         self._pieces.store(space, number, value)
         if self._undo is not None:
-            self._undo.made.append((space, number))
+            self._undo.made.append((space, number, len(value)))
 
     def let_go_first(
         self, operation: Set, old: bytes, revision: int, ends: _Ends
@@ -407,7 +407,7 @@ class Commit:
         if raw is not None and wire.keeps_copy(raw) and self._keep_copy(key, raw):
             return
         if raw is not None and wire.is_long(raw):
-            self._pieces.drop(space, number)
+            self._pieces.drop(space, number, wire.size(raw))
         if raw is None or not wire.is_copy(raw):
             self._note(_EXPIRE_CHANGE, key, space)
 
@@ -468,10 +468,11 @@ class Commit:
     def _let_go(self, raw: bytes, space: Space) -> bool:
         """Take what depends on a record that is gone away; say whether the record still counted."""
         if wire.is_long(raw):
+            number, size = wire.revision(raw), wire.size(raw)
             if self._undo is None:
-                self._pieces.drop(space, wire.revision(raw))
+                self._pieces.drop(space, number, size)
             else:
-                self._undo.left.append((space, wire.revision(raw)))
+                self._undo.left.append((space, number, size))
         return self._unindex(raw, space)
 
     def _unindex(self, raw: bytes, space: Space) -> bool:

@@ -22,7 +22,9 @@ Those that change something have the memory for it: they are not begun where it 
 from __future__ import annotations
 
 import time
+from collections import deque
 from functools import partial
+from itertools import islice, repeat, starmap
 from struct import Struct
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
@@ -154,6 +156,12 @@ class DeletingCursor:
         if self._changes is not None:
             self._changes[self._place, self._cursor.key()] = None
         self._cursor.delete()
+
+    def delete_some(self, count: int) -> None:
+        """Remove so many entries, from the one that it stands at. Not for what a journal keeps."""
+        assert self._changes is None, "a journal is told of each"
+        # Without a turn of the interpreter for each: a long value has hundreds of pieces.
+        deque(starmap(self._cursor.delete, repeat((), count)), maxlen=0)
 
 
 class Lookup(Protocol):
@@ -369,9 +377,25 @@ class WriteTransaction(Maintenance):
         self._raw.put(key, value, append=append, db=tree.handle)
 
     def put_part(self, key: bytes, value: memoryview, tree: Tree, append: bool) -> None:
-        """Store a part of some bytes, without a copy of its own. Not for what a journal keeps."""
+        """Store one part as `put_parts` does."""
         assert tree.place < 0, "a journal keeps whole records"
         self._raw.put(key, value, append=append, db=tree.handle)
+
+    def drop_part(self, key: bytes, tree: Tree) -> None:
+        """Remove a part, if it is there."""
+        assert tree.place < 0, "a journal keeps whole records"
+        self._raw.delete(key, b"", tree.handle)
+
+    def put_parts(
+        self, parts: Iterable[tuple[bytes, memoryview]], tree: Tree, append: bool
+    ) -> None:
+        """Store keys and parts of some bytes, which are not copied before.
+
+        Not for what a journal keeps. With `append` the keys are greater than all that are there.
+        """
+        assert tree.place < 0, "a journal keeps whole records"
+        with self._raw.cursor(tree.handle) as cursor:
+            cursor.putmulti(parts, append=append)
 
     def replace(self, key: bytes, value: bytes, tree: Tree) -> bytes | None:
         """Store an entry and return the one before."""
@@ -562,6 +586,19 @@ class Database:
     def read(self) -> ReadTransaction:
         """Begin to look. Not for long: pages that are replaced meanwhile cannot be used again."""
         return ReadTransaction(self, self._env.begin())
+
+    def join(self, first: bytes, count: int, tree: Tree) -> bytes:
+        """Return the values of so many entries from one key on, joined; none where it is missing.
+
+        As of a moment of its own. They are copied once, out of the database's own memory.
+        """
+        txn = self._env.begin(tree.handle, buffers=True)
+        try:
+            with txn.cursor() as cursor:
+                found = cursor.set_key(first)
+                return b"".join(islice(cursor.iternext(False), count)) if found else b""
+        finally:
+            txn.abort()
 
     def write(
         self, pages: int, grows: bool, likely: Callable[[ReadTransaction], int] | None = None

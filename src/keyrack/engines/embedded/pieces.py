@@ -12,7 +12,7 @@ the end of the tree, which fills its pages to the brim.
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
@@ -24,12 +24,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from keyrack.engines.contract import Span
-    from keyrack.engines.embedded.database import ReadTransaction, WriteTransaction
+    from keyrack.engines.embedded.database import Database, ReadTransaction, WriteTransaction
 
 PIECE: Final = PAGE - 16
 """Bytes of a value that a page of its own holds."""
 LONGEST_WHOLE: Final = PIECE - wire.MOST_HEAD
 """A value up to this length stands in its record, which then never takes two pages."""
+
+_FEW: Final = 8
+"""Pieces up to which handling each by itself is quicker than preparing for many."""
 
 _KEY: Final = Struct(">BQI")
 # Answers have a hash for a revision, and come first; the others can then be appended.
@@ -44,6 +47,12 @@ def piece_owner(space: Space, number: int) -> tuple[int, int]:
 def pages_of(size: int) -> int:
     """Return how many pages a long value takes, those of the tree of pieces included."""
     return size // PIECE + (size >> 18) + 4
+
+
+def read_keys_pieces(database: Database, revision: int, size: int) -> bytes:
+    """Return a key's value from its pieces; not all of it where they have gone meanwhile."""
+    first = _KEY.pack(_PART[Space.KEYS], revision, 0)
+    return database.join(first, -(-size // PIECE), database.pieces)
 
 
 class Pieces:
@@ -123,14 +132,34 @@ class PieceWriter(Pieces):
 
     def store(self, space: Space, number: int, value: bytes, newest: bool = True) -> None:
         """Store a value in pieces. A `newest` number is greater than any, except for answers."""
-        part, view, tree = _PART[space], memoryview(value), self._tree
+        part, view, size = _PART[space], memoryview(value), len(value)
         append = newest and part == 1
-        for index, start in enumerate(range(0, len(value), PIECE)):
-            piece = view[start : start + PIECE]
-            self._writing.put_part(_KEY.pack(part, number, index), piece, tree, append)
+        if size <= _FEW * PIECE:
+            for index, start in enumerate(range(0, size, PIECE)):
+                piece = view[start : start + PIECE]
+                self._writing.put_part(_KEY.pack(part, number, index), piece, self._tree, append)
+            return
+        # All of it runs inside C: a loop here would take longer than the copying.
+        keys = map(_KEY.pack, repeat(part), repeat(number), range(-(-size // PIECE)))
+        spans = map(slice, range(0, size, PIECE), range(PIECE, size + PIECE, PIECE))
+        pieces = map(view.__getitem__, spans)
+        self._writing.put_parts(zip(keys, pieces, strict=True), self._tree, append)
 
-    def drop(self, space: Space, number: int) -> None:
-        """Remove a value's pieces."""
+    def drop(self, space: Space, number: int, size: int) -> None:
+        """Remove the pieces of a value of this size, if they are there."""
+        part, count = _PART[space], -(-size // PIECE)
+        if count <= _FEW:
+            for index in range(count):
+                self._writing.drop_part(_KEY.pack(part, number, index), self._tree)
+            return
+        with self._writing.deleting(self._tree) as cursor:
+            # Where the first and the last one are, those between are, too, and nothing else.
+            whole = cursor.set_key(_KEY.pack(part, number, count - 1))
+            if whole and cursor.set_key(_KEY.pack(part, number, 0)):
+                cursor.delete_some(count)
+
+    def clear(self, space: Space, number: int) -> None:
+        """Remove whatever pieces there are of this number, of a value of any size."""
         first = _KEY.pack(_PART[space], number, 0)
         with self._writing.deleting(self._tree) as cursor:
             found = cursor.set_range(first)

@@ -34,6 +34,7 @@ from keyrack.http.api.models import ConnectedClient, Pair
 from keyrack.http.client_memory import LARGE
 from keyrack.http.problems import Problem
 from keyrack.http.protocol.asgi import AsgiExchange, AsgiHost
+from keyrack.http.protocol.body_fill import WORTH_FILLING, BodyFill
 from keyrack.http.protocol.outlet import CLOSE, KEEP, Outlet
 from keyrack.http.protocol.reader import REQUEST_LINE, MessageReader, RefusedMessage
 from keyrack.http.protocol.request import Request
@@ -260,10 +261,12 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
             problem = Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),))
             reader.refuse(problem, unread=data)
         if self.state is State.LINGERING:
-            self._outlet.discard(data)
+            self._outlet.discard(len(data))
         if reader.stopped:
             return
         reader.feed(data, behind_others=behind_others)
+        if reader.missing >= WORTH_FILLING and not self._outlet.is_secure:
+            BodyFill(self, self, reader, self._outlet, self.worker)
         self.settle()
         if reader.arriving:
             self.used = self.tick.now
@@ -626,27 +629,29 @@ class HotRequests:
                 body = codec.shown(key, record)
         else:
             body = codec.shown(key, record)
-        data = b"%b%d\r\n\r\n%b" % (tick.ok_json, len(body), body)
-        if len(data) > LARGE:
-            self._answer_large(data, b"/get/", key, _GET_200)
+        if len(body) > LARGE:
+            head = b"%b%d\r\n\r\n" % (tick.ok_json, len(body))
+            self._answer_large(head, body, b"/get/", key, _GET_200)
             return
+        data = b"%b%d\r\n\r\n%b" % (tick.ok_json, len(body), body)
         tick.counters[_GET_200] += 1
         self._transport.write(data)
 
-    def _answer_large(self, answer: bytes, path: bytes, key: bytes, word: int) -> None:
+    def _answer_large(self, head: bytes, body: bytes, path: bytes, key: bytes, word: int) -> None:
         """Send an answer to a request for a key below `path`, if there is room for it."""
         outlet = self._responder.outlet
         name = "get" if word == _GET_200 else "key_get"
         took = time.monotonic_ns() - self._tick.started
         slow = self._tick.slow
-        if len(answer) >= slow.large or took >= slow.slow_ns:
-            slow.read(name, key, took, len(answer))
-        if not outlet.has_room_for(answer):
+        size = len(head) + len(body)
+        if size >= slow.large or took >= slow.slow_ns:
+            slow.read(name, key, took, size)
+        if not outlet.has_room_for(body):
             refusal = self._worker.client_memory.refusal()
             self._responder.answer_problem(refusal, b"GET", path, name)
             return
         self._tick.counters[word] += 1
-        outlet.write(answer)
+        outlet.write_long(head, body)
 
     def set(self, head: Head, body: bytes) -> bool:
         """`POST /set` as `keys.seed_set` has it, for a text without TTL; say if it was one."""
@@ -700,6 +705,7 @@ class HotRequests:
             return False
         tick.reads += 1
         value = record.value
+        size = len(value)
         data = (
             b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%bContent-Length: %d\r\n\r\n%b'
             % (
@@ -707,12 +713,12 @@ class HotRequests:
                 record.media_type.encode("ascii"),
                 record.revision,
                 _VALUE_FIELDS,
-                len(value),
-                value,
+                size,
+                value if size <= LARGE else b"",
             )
         )
-        if len(data) > LARGE:
-            self._answer_large(data, b"/v1/keys/", key, _KEY_GET_200)
+        if size > LARGE:
+            self._answer_large(data, value, b"/v1/keys/", key, _KEY_GET_200)
         else:
             tick.counters[_KEY_GET_200] += 1
             self._transport.write(data)

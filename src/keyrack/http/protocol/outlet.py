@@ -178,14 +178,23 @@ class Outlet:
         if answer.status not in _WITHOUT_BODY:
             parts.append(b"Content-Length: %d\r\n" % len(answer.body))
         parts.append(end)
-        if method != b"HEAD":
+        if method == b"HEAD":
+            self.write(b"".join(parts))
+        elif len(answer.body) > LARGE:
+            self.write_long(b"".join(parts), answer.body)
+        else:
             parts.append(answer.body)
-        self.write(b"".join(parts))
+            self.write(b"".join(parts))
 
     def write(self, data: bytes) -> None:
         """Send bytes, which the client may not take at once."""
         self._untaken = len(data)
         self.transport.write(data)
+
+    def write_long(self, head: bytes, body: bytes) -> None:
+        """Send what would be long to put together."""
+        self._untaken = len(head) + len(body)
+        self.transport.writelines((head, body))
 
     def has_room_for(self, data: bytes) -> bool:
         """Tell whether a large answer may wait for the client."""
@@ -201,8 +210,8 @@ class Outlet:
         elif self.transport.can_write_eof():
             self.transport.write_eof()
 
-    def discard(self, data: bytes) -> None:
-        """Throw away what comes after the end, up to a limit."""
-        self._discarded += len(data)
+    def discard(self, size: int) -> None:
+        """Learn of bytes that came after the end and were thrown away: there may be some."""
+        self._discarded += size
         if self._discarded > _LINGER_BYTES:
             self.transport.abort()

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from keyrack.access.grant import Grant
     from keyrack.http.protocol.outlet import Outlet
     from keyrack.http.protocol.request import Head
+    from keyrack.http.reply import Limits
     from keyrack.http.worker_context import WorkerContext
 
 REQUEST_LINE: Final = re.compile(
@@ -99,6 +100,7 @@ class MessageReader:
         "_body_size",
         "_empty_bytes",
         "_fields",
+        "_filling",
         "_head",
         "_head_since",
         "_outlet",
@@ -135,6 +137,8 @@ class MessageReader:
         self._body_size = 0
         self._body_limit = 0
         self._wire_bytes = 0
+        self._filling = 0
+        """Bytes of a body that is read past the parser: the room for all of it is taken."""
         self._empty_bytes = 0
         self.owes_continue = False
         """The client waits for a word before it sends the body."""
@@ -155,7 +159,17 @@ class MessageReader:
     @property
     def held(self) -> int:
         """Bytes that are held of the message that is arriving."""
-        return 0 if self._sink is not None or not self.arriving else self._wire_bytes
+        if self._sink is not None or not self.arriving:
+            return 0
+        return self._filling or self._wire_bytes
+
+    @property
+    def missing(self) -> int:
+        """Bytes that have not come of a body whose length is known and that is wanted whole."""
+        head = self._head
+        if head is None or self._sink is not None or self.stopped:
+            return 0
+        return max(0, head.content_length - self._body_size)
 
     def feed(self, data: bytes, *, behind_others: bool = False) -> None:
         """Read bytes. Call only while it has not stopped.
@@ -163,7 +177,7 @@ class MessageReader:
         `behind_others`: whole messages before these bytes came with them and were recognised.
         """
         if self._parser is None:
-            self._parser = self._new_parser()
+            self._parser = _parser_for(self)
         if not self.arriving:
             data = self._without_empty_lines(data)
             self._beginning = data
@@ -249,12 +263,6 @@ class MessageReader:
 
     # The parser
 
-    def _new_parser(self) -> httptools.HttpRequestParser:
-        parser = httptools.HttpRequestParser(self)
-        # A version is judged here: what is not 1.0 or 1.1 is no reason to call a message malformed.
-        parser.set_dangerous_leniencies(lenient_version=True)
-        return parser
-
     def _without_empty_lines(self, data: bytes) -> bytes:
         """Return data without the empty lines before a message, of which there may be a few."""
         message = data.lstrip(b"\r\n")
@@ -288,7 +296,7 @@ class MessageReader:
         fields = (b"%b: %b\r\n" % field for field in self._fields if field[0] != b"upgrade")
         head = b"%b %b HTTP/%b\r\n%b\r\n" % (*line, b"".join(fields))
         self._forget_message()
-        self._parser = self._new_parser()
+        self._parser = _parser_for(self)
         self._parser.feed_data(head)
 
     def _check_size(self) -> None:
@@ -405,7 +413,7 @@ class MessageReader:
             # A body is not read, nor its length judged, for what is refused in any case.
             self._judge_head(request)
         if head.content_length > self._body_limit and not streams:
-            raise self._body_too_large(head.content_length)
+            raise _body_too_large(self._body_limit, limits, head.content_length)
         memory = self._worker.client_memory
         if (
             head.content_length > LITTLE
@@ -428,12 +436,6 @@ class MessageReader:
             self._worker.note(request, problem.kind.status, self._outlet.peer)
             raise
 
-    def _body_too_large(self, actual: int | None) -> Problem:
-        limits = self._worker.context.limits
-        if self._body_limit == limits.max_value:
-            return keys.too_large("value", actual, self._body_limit, "--max-value")
-        return keys.too_large("body", actual, self._body_limit, "--max-body")
-
     def on_body(self, body: bytes) -> None:
         """Parser: a piece of the body, chunked or not."""
         if self.stopped:
@@ -447,7 +449,8 @@ class MessageReader:
             self._sink.feed(body)
             return
         if self._body_size > self._body_limit:
-            self.refuse(self._body_too_large(None))
+            limits = self._worker.context.limits
+            self.refuse(_body_too_large(self._body_limit, limits, None))
             return
         self._body.append(body)
 
@@ -475,15 +478,50 @@ class MessageReader:
             self.stopped = True
         self._receiver.take_request(request)
 
+    # A body that is read past the parser; see `body_fill`
+
+    def take_begun(self) -> tuple[list[bytes], int]:
+        """Give away what there is of the body; return that and how many bytes the body has."""
+        assert self._head is not None
+        begun, self._body = self._body, []
+        self._filling = self._head.content_length
+        return begun, self._filling
+
+    def count_body(self, size: int) -> None:
+        """Count bytes of the body that were read elsewhere."""
+        self._body_size += size
+        self._wire_bytes += size
+        self._check_size()
+
+    def end_body(self, body: bytes) -> None:
+        """Take the whole body, and go on behind it."""
+        self._body = [body]
+        self.on_message_complete()
+        # The parser still waits for it.
+        self._parser = None
+
     def _forget_message(self) -> None:
         self._url = b""
         self._fields = []
         self._head = None
         self._beginning = self._request_line = b""
         self._body = []
-        self._wire_bytes = 0
+        self._wire_bytes = self._filling = 0
         self.owes_continue = False
         self._head_since = self._body_since = 0.0
+
+
+def _parser_for(reader: MessageReader) -> httptools.HttpRequestParser:
+    parser = httptools.HttpRequestParser(reader)
+    # A version is judged here: what is not 1.0 or 1.1 is no reason to call a message malformed.
+    parser.set_dangerous_leniencies(lenient_version=True)
+    return parser
+
+
+def _body_too_large(limit: int, limits: Limits, actual: int | None) -> Problem:
+    if limit == limits.max_value:
+        return keys.too_large("value", actual, limit, "--max-value")
+    return keys.too_large("body", actual, limit, "--max-body")
 
 
 def _closing(problem: Problem) -> Problem:

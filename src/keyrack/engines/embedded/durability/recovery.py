@@ -139,7 +139,7 @@ class _Loader:
         if len(record.value) <= LONGEST_WHOLE:
             return raw
         pieces = PieceWriter(txn)
-        pieces.drop(space, record.revision)
+        pieces.clear(space, record.revision)
         pieces.store(space, record.revision, record.value, newest=False)
         return wire.without_value(raw)
 
@@ -151,7 +151,7 @@ class _Loader:
             txn.pop(_due(space, key, old), self._database.expiry)
         kept = new is not None and wire.is_long(new) and wire.revision(new) == wire.revision(old)
         if wire.is_long(old) and not kept:
-            PieceWriter(txn).drop(space, wire.revision(old))
+            PieceWriter(txn).drop(space, wire.revision(old), wire.size(old))
 
     def finish(self, revision: int) -> None:
         """Write down what the store's state is after all of it."""
