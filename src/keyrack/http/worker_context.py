@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from keyrack.http.tick import Tick
 
 _MAX_KNOWN_HEADS: Final = 8192
+LAST: Final = b"\n"
+"""What stands before a section that ends its connection, where it is remembered."""
 _FORGOTTEN: Final = _MAX_KNOWN_HEADS // 100
 _KNOWN_SECONDS: Final = 60.0
 
@@ -109,7 +111,11 @@ class WorkerContext:
         self.times_all = access_log is not None or spans is not None
         """Whether it is noted when each request came that is not of the most frequent kind."""
         self.heads: dict[bytes, Head] = {}
-        """Header sections that are recognised. They hold secrets: nothing may show them."""
+        """Header sections that are recognised. They hold secrets: nothing may show them.
+
+        Those that end their connections have `LAST` before them, so that none is taken for one that
+        does not.
+        """
         self.hot_keys: HotKeys | None = None
         """What counts the keys that are asked for, while somebody wants to know."""
         self.log = logging.getLogger("keyrack.http")
@@ -139,7 +145,9 @@ class WorkerContext:
         if len(self.heads) >= _MAX_KNOWN_HEADS:
             for first in list(itertools.islice(self.heads, _FORGOTTEN)):
                 del self.heads[first]
-        if len(head.fields) + tracing_fields.MOST <= MAX_FIELDS:
+        if not head.keep_alive:
+            raw = LAST + raw
+        elif len(head.fields) + tracing_fields.MOST <= MAX_FIELDS:
             raw = tracing_fields.without(raw) or raw
         head.known_since = self.tick.now
         self.heads.pop(raw, None)  # in the order in which they came

@@ -11,15 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import io
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from keyrack.http.protocol.outlet import Outlet
     from keyrack.http.protocol.reader import MessageReader
     from keyrack.http.worker_context import WorkerContext
-
-WORTH_FILLING: Final = 256 << 10
-"""Bytes that must be missing: changing who is called costs as much as copying some of them."""
 
 
 class Filled(Protocol):

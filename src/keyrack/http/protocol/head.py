@@ -109,7 +109,6 @@ def read(
     head.keep_alive = b"close" not in options and (not http_1_0 or b"keep-alive" in options)
     head.cacheable = (
         not http_1_0
-        and head.keep_alive
         and head.plain
         and not head.shared
         and head.content_length >= 0

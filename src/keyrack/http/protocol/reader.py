@@ -37,6 +37,10 @@ _HTTP_2_PREFACE: Final = b"PRI * HTTP/2.0\r\n"
 _TARGET: Final = re.compile(rb"/[!-\"$-~]*").fullmatch
 _ABSOLUTE: Final = re.compile(rb"https?://([^/?#]*)(/[!-\"$-~]*)?", re.IGNORECASE).fullmatch
 
+_WORTH_FILLING: Final = 256 << 10
+"""Bytes that must be missing: changing who is called costs as much as copying some of them."""
+_MOST_FILLED: Final = 4 << 20
+"""Bytes of the longest body that is read so: the room for all of it is taken when it begins."""
 _WIRE_FACTOR: Final = 8
 """What has come of a body may have taken this many times its size (one-byte chunks take six)."""
 _LEAST_RATE: Final = 16
@@ -164,12 +168,13 @@ class MessageReader:
         return self._filling or self._wire_bytes
 
     @property
-    def missing(self) -> int:
-        """Bytes that have not come of a body whose length is known and that is wanted whole."""
+    def misses_much(self) -> bool:
+        """Whether the rest of the body is worth a `BodyFill`."""
         head = self._head
         if head is None or self._sink is not None or self.stopped:
-            return 0
-        return max(0, head.content_length - self._body_size)
+            return False
+        size = head.content_length
+        return size <= _MOST_FILLED and size - self._body_size >= _WORTH_FILLING
 
     def feed(self, data: bytes, *, behind_others: bool = False) -> None:
         """Read bytes. Call only while it has not stopped.
