@@ -2,7 +2,8 @@
 
 While they come, one connection reads after every few of them, and the most CPU time that the
 service took until such a read was answered is how long it held others up, the collector included.
-When all are there nobody sends anything, and the CPU time that the service takes is what they cost.
+When all are there nobody sends anything, and the CPU time that the service takes, less what it took
+before they came, is what they cost.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _REQUEST: Final = (
 
 @dataclass(frozen=True)
 class Waiting:
-    """The longest hold (ms of CPU time), CPU time of idle clients as a share of a core, memory."""
+    """The longest hold (ms of CPU time); what those who wait cost, as a share of a core; memory."""
 
     coming: int
     worst_ms: float
@@ -63,17 +64,22 @@ def waiting_clients(bench: Bench) -> Waiting:
 
 def _watch(server: Keyrack, sockets: list[socket.socket], seconds: float) -> Waiting:
     before = procstat.private_bytes(server.pids(), "Pss_Anon")
+    alone = _busy(server, seconds)
     request = _REQUEST.format(key=wire.key(0), revision=_revision(server.port)).encode()
     worst = _worst_while_coming(server, request, sockets)
     while len(sockets) < THERE:
         sockets.append(_waiting(server.port, request))
     time.sleep(1.5)  # until whatever their coming has begun is over
     grown = procstat.private_bytes(server.pids(), "Pss_Anon") - before
+    cost = max(0.0, _busy(server, seconds) - alone)
+    _check_all_wait(sockets)
+    return Waiting(COMING, worst, THERE, cost, grown / THERE)
+
+
+def _busy(server: Keyrack, seconds: float) -> float:
     used, began = procstat.cpu_seconds(server.pids()), time.monotonic()
     time.sleep(seconds)
-    used = procstat.cpu_seconds(server.pids()) - used
-    _check_all_wait(sockets)
-    return Waiting(COMING, worst, THERE, used / (time.monotonic() - began), grown / THERE)
+    return (procstat.cpu_seconds(server.pids()) - used) / (time.monotonic() - began)
 
 
 def _revision(port: int) -> int:

@@ -17,8 +17,10 @@ MOST = 500
 class Connection:
     """A connection that counts how often its deadlines are looked at."""
 
-    def __init__(self, looked: Callable[[], None]) -> None:
+    def __init__(self, looked: Callable[[], None], next_look: float = 0.0) -> None:
         self.looks = 0
+        self.next_look = next_look
+        self.used = -10.0
         self._looked = looked
 
     def check_deadlines(self, now: float) -> None:

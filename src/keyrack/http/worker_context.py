@@ -47,6 +47,11 @@ class Timeouts(NamedTuple):
 class OpenConnection(Holder, Protocol):
     """What the worker itself asks of each connection that is open."""
 
+    next_look: float
+    """When its deadlines are to be looked at (coarse seconds)."""
+    used: float
+    """When it was last used (coarse seconds)."""
+
     def check_deadlines(self, now: float) -> None:
         """Close it, or answer 408, where something has taken too long; `now` is `turn.now`."""
 

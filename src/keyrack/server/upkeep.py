@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _CONNECTIONS_A_STEP: Final = 500
 _LATE: Final = duration_word("late")
+_LATELY_SECONDS: Final = 2.5
+"""Connections that were used since are looked at, because their traffic is counted then."""
 _IDLE: Final = 0.05
 """Seconds between two looks for expired keys when there are none."""
 _AWAY: Final = 1.0
@@ -84,7 +86,11 @@ class Upkeep:
         observe(self._tick.counters, _LATE, round(late * 1e9))
         self._set_timer()
         self._tick.refresh()
-        self._check_deadlines(list(self._connections))
+        now = self._tick.now
+        lately = now - _LATELY_SECONDS
+        self._check_deadlines(
+            [one for one in self._connections if one.next_look <= now or one.used >= lately]
+        )
         for tick in self._looks:
             tick()
 

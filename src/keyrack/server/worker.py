@@ -32,6 +32,7 @@ from keyrack.http.watch.hub import WatchHub
 from keyrack.http.worker_context import ServerConfig, Timeouts, WorkerContext
 from keyrack.server import audit_log, logs
 from keyrack.server.access_log import log_access
+from keyrack.server.collector import Collector
 from keyrack.server.connection_limit import ConnectionLimit, most_connections
 from keyrack.server.full_store import FullStore
 from keyrack.server.listeners import accept_waiting, on_loopback_only
@@ -128,6 +129,7 @@ class Worker:
             self._tls = WorkerTls(spec.certificates, counters)
         config = _config(settings, self._context, application, self._tls)
         self._server = _Server(config, spec.listeners, self._ready)
+        self._collector = Collector(self._context.connections)
         self._upkeep = Upkeep(
             loop,
             self._context,
@@ -144,6 +146,7 @@ class Worker:
                 *(() if self._traces is None else (self._traces.look,)),
                 self._access.tick,
                 *self._look_after_the_audit_log(),
+                self._collector.look,
             ),
         )
         self._other_service = OtherService(loop, counters, self._hub)
@@ -224,6 +227,7 @@ class Worker:
         self._loop.add_reader(self._spec.lifeline, self._orphaned)
         await self._access.begin(self._context)
         self._observer.begin(self._context)
+        self._collector.begin()
         self._upkeep.start()
         self._other_service.look()
         try:

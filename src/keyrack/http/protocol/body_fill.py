@@ -88,13 +88,15 @@ class BodyFill(asyncio.BufferedProtocol):
         self._connection.count_held()
 
     def _finish(self) -> None:
-        self._outlet.transport.set_protocol(self._own)
         self._view.release()
+        if self._outlet.transport.is_closing():
+            return
+        self._outlet.transport.set_protocol(self._own)
         if not self._reader.stopped:
             self._reader.end_body(self._file.getvalue())
         self._connection.settle()
         self._connection.count_held()
-        if not (self._outlet.is_blocked or self._outlet.transport.is_closing()):
+        if not self._outlet.is_blocked:
             self._outlet.flow.resume_reading()
 
     def eof_received(self) -> bool:

@@ -77,6 +77,7 @@ _TOO_MANY: Final = "There are more connections than may be; see --max-connection
 
 
 _OPEN: Final = State.OPEN
+_ENDS_SOON: Final = (State.UNWELCOME, State.LINGERING)
 _SHOWN_PATH: Final = 200
 """Characters of a path that a list of clients shows."""
 
@@ -114,6 +115,8 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
         """Whether the next bytes may be recognised without the parser; see `settle`."""
         self.used = self.tick.now
         """When it was last used (coarse seconds)."""
+        self.next_look = 0.0
+        """When its deadlines are to be looked at (coarse seconds); always where that is past."""
         self.held = 0
         """Bytes that are counted as held for this client; see `client_memory`."""
         self.last_head: Head | None = None
@@ -158,6 +161,8 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
         self.tick.counters[OPEN_CONNECTIONS] -= 1
         self._queue.clear()
         self._responder.disconnect()
+        # Without this the connection and what serves it would refer to each other for ever.
+        del self._hot
         self._outlet.unblock()
         self.reader.close()
         self.count_held()
@@ -200,6 +205,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
     def eof_received(self) -> bool:
         """The client sends no more. What it asked for is still answered."""
         self._outlet.client_is_done = True
+        self.next_look = 0.0
         self.stop_reading()
         occupant = self._responder.occupant
         if occupant is not None and occupant.ends_with_input:
@@ -212,6 +218,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
     def pause_writing(self) -> None:
         """The client does not read: nothing more is read from it, or served to it."""
         self._outlet.block()
+        self.next_look = 0.0
         self.settle()
         self.count_held()
 
@@ -259,6 +266,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
 
     def _parse(self, data: bytes, *, behind_others: bool = False) -> None:
         reader = self.reader
+        self.next_look = 0.0
         if self.state is State.UNWELCOME:
             # Not before: an answer to nothing confuses many clients.
             problem = Problem("too-many-connections", _TOO_MANY, ((b"Retry-After", b"1"),))
@@ -329,6 +337,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
 
     def _accept(self, request: Request | RefusedMessage) -> None:
         """Serve a request now, or when it is its turn."""
+        self.next_look = 0.0
         if isinstance(request, Request) and (self.worker.times_all or request.head.prefer):
             request.came = time.monotonic_ns()
         if not self._queue and not self._responder.must_wait:
@@ -419,6 +428,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
         if self.state is not State.CLOSED:
             self.state = State.LINGERING
             self._since = self.tick.now
+            self.next_look = 0.0
         self.settle()
         self._outlet.linger()
 
@@ -449,6 +459,11 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
 
     def check_deadlines(self, now: float) -> None:
         """Close what has been waited for long enough; `now` in coarse seconds."""
+        calm = self.state not in _ENDS_SOON and self._outlet.is_calm
+        calm = calm and not (self.reader.arriving or self._responder.needs_looks)
+        # A request that is served now is the last use of the connection when it is answered.
+        used = now if self.busy() else self.used
+        self.next_look = used + self.worker.timeouts.keep_alive if calm else 0.0
         if self._responder.is_over(time.time()):
             self.judge_again()
         if now - self.used <= 2 * _COARSE_SECONDS or self._responder.is_occupied:
@@ -456,7 +471,7 @@ class Connection(asyncio.Protocol):  # structure: what transport, reader, respon
         # The coarse clock is behind by up to a tick, which may be late: never be early.
         now -= _COARSE_SECONDS
         settings = self.worker.timeouts
-        if self.state in (State.UNWELCOME, State.LINGERING):
+        if self.state in _ENDS_SOON:
             if now - self._since > _LINGER_SECONDS:
                 self._outlet.transport.abort()
         elif self._outlet.unread_since:

@@ -76,6 +76,11 @@ class Outlet:
         return self.flow.write_paused
 
     @property
+    def is_calm(self) -> bool:
+        """Whether the client takes what is sent, and may send more."""
+        return not (self.unread_since or self.client_is_done)
+
+    @property
     def is_secure(self) -> bool:
         """Whether the connection is one of TLS, which cannot be closed one side at a time."""
         return is_ssl(self.transport)

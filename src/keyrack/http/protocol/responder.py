@@ -82,6 +82,24 @@ class Owner(Protocol):
         """Learn that the wide lane has answered."""
 
 
+class _Gone:
+    """In place of a connection that has ended: what is still done for it concerns nobody."""
+
+    grant = NOBODY
+    state = State.CLOSED
+
+    def settle(self) -> None: ...
+    def count_held(self) -> None: ...
+    def stop_reading(self) -> None: ...
+    def go_on(self) -> None: ...
+    def rest(self) -> None: ...
+    def linger(self) -> None: ...
+    def wide_answered(self) -> None: ...
+
+
+_GONE: Final = _Gone()
+
+
 class WaitingOperation:
     """The operation of a request, while it waits for its engine, or for something to happen."""
 
@@ -406,7 +424,11 @@ class Responder:
     # Ends
 
     def disconnect(self) -> None:
-        """Learn that the client is gone."""
+        """Learn that the client is gone, and let go of the connection."""
+        self._drop_occupant()
+        self._owner = _GONE
+
+    def _drop_occupant(self) -> None:
         occupant, self.occupant = self.occupant, None
         self.serving = 0
         if occupant is not None:
@@ -474,6 +496,14 @@ class Responder:
         request = None if self.occupant is None else self.occupant.request
         return request is not None and request.grant.is_over(now)
 
+    @property
+    def needs_looks(self) -> bool:
+        """Whether the present request is to be looked at now and then: it sends, or may be over."""
+        occupant = self.occupant
+        if not isinstance(occupant, WaitingOperation):
+            return occupant is not None
+        return occupant.request is not None and occupant.request.grant.expires is not None
+
     def _revoke(self, problem: Problem) -> None:
         occupant = self.occupant
         if isinstance(occupant, StreamedAnswer):
@@ -481,7 +511,7 @@ class Responder:
         elif isinstance(occupant, AsgiExchange):
             self.outlet.transport.abort()
         elif occupant is not None and occupant.request is not None:
-            self.disconnect()
+            self._drop_occupant()
             self._owner.stop_reading()
             request = occupant.request
             self.answer_problem(problem, request.method, request.path, shared=request.head.shared)
