@@ -72,3 +72,19 @@ def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
         assert left[0].looks == 0
 
     asyncio.run(look())
+
+
+def test_only_those_are_looked_at_that_are_due_or_were_used_lately() -> None:
+    due, idle, busy = (Connection(lambda: None, next_look) for next_look in (5.0, 11.0, 11.0))
+    busy.used = 8.0
+    tick = SimpleNamespace(refresh=lambda: None, now=10.0)
+
+    async def look() -> None:
+        worker: Any = SimpleNamespace(tick=tick, connections={due, idle, busy})
+        engine: Any = SimpleNamespace(get_now=None)
+        upkeep = Upkeep(asyncio.get_running_loop(), worker, engine)
+        upkeep._look()
+        upkeep.stop()
+
+    asyncio.run(look())
+    assert (due.looks, idle.looks, busy.looks) == (1, 0, 1)

@@ -93,7 +93,7 @@ class Receiver(Protocol):
         """Serve a request whose body is still arriving; return what takes the body."""
 
 
-class MessageReader:
+class MessageReader:  # structure: what the parser, the connection and a body fill call
     """The message that is arriving on one connection. It calls its `Receiver` as it goes."""
 
     __slots__ = (
