@@ -75,14 +75,19 @@ class GroupCommit:
     def _conclude(self, waiting: list[_Group], outcomes: list[Outcome], kept: bool) -> None:
         answers = outcomes if kept else [Refusal(Why.DISK)] * len(outcomes)
         self._tell_operator(answers[0])
-        self._busy = False
-        if self._waiting:
-            self._commit()
         position = 0
         for group in waiting:
             if not group.answer.done():
                 group.answer.set_result(answers[position : position + len(group.writes)])
             position += len(group.writes)
+        # Behind the answers, each of which lets go of the interpreter: the thread that waits for
+        # the disk would take it every time, and both would wait for it longer than for the disk.
+        self._loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._busy = bool(self._waiting)
+        if self._waiting:
+            self._commit()
 
     def _tell_operator(self, outcome: Outcome) -> None:
         troubled = isinstance(outcome, Refusal) and outcome.why in _DISK

@@ -98,6 +98,7 @@ def read(
     head.shared = guard.cors.shared(values)
     head.credentials = _first(values, b"authorization")
     head.grant = head.denial = None
+    head.known_since = 0.0
     head.wants_page = values.get(b"accept", _NONE)[0].startswith(b"text/html")
     head.plain = (
         _CHANGING.isdisjoint(values)
