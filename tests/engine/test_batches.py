@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from engine_support.world import MIB, EmbeddedWorld, attempt, done
+from engine_support.world import MIB, EmbeddedWorld, attempt, done, value_of
 
 from keyrack.engines.contract import Delete, Refusal, Set, Why
 
@@ -110,3 +110,25 @@ def test_a_batch_of_small_sets_holds_the_write_lock_for_less_than_5_ms(
         took.append(time.thread_time() - began)
     assert sorted(took)[len(took) // 4] < 0.005
     assert took[0] < 0.012  # where memory is claimed for a thousand leaves
+
+
+@pytest.mark.parametrize("world", [32], indirect=True)
+def test_a_batch_of_sets_takes_the_place_of_whatever_there_was(world: EmbeddedWorld) -> None:
+    """None of them can be refused, so that nothing is kept to undo them by."""
+    engine = world.engine
+    plain, ending, long, ended = (b"%s-%d" % (name, n) for n, name in enumerate(_KINDS))
+    done(engine, Set(plain, b"old"), Set(ending, b"old", ttl_ms=60_000), Set(long, bytes(50_000)))
+    done(engine, Set(ended, b"old", ttl_ms=1_000))
+    world.clock.advance(2_000)
+    before = engine.usage().revision
+    sets = [Set(key, b"new") for key in (plain, ending, long, ended, b"another", plain)]
+    results = done(engine, *sets, *batch(3))
+    assert [one.existed for one in results[:6]] == [True, True, True, False, False, True]
+    revisions = [one.revision for one in results]
+    assert revisions == sorted(set(revisions))
+    assert revisions[0] > before
+    assert all(value_of(engine, key) == b"new" for key in (plain, ending, long, ended))
+    assert engine.usage().keys_with_ttl == 0
+
+
+_KINDS = (b"plain", b"ending", b"long", b"ended")

@@ -182,6 +182,15 @@ class Commit:
             return self._once(write[0], write[1:])
         return self._all(write)
 
+    def set_all(self, operations: Sequence[Set]) -> tuple[Result, ...]:
+        """Do what `apply` does, for operations that `are_plain_sets`: none can be refused."""
+        results: list[Result] = []
+        for start in range(0, len(operations), CHECK_EVERY):
+            if self._growth is not None:
+                self._growth.check()
+            results += _set_plain(self, operations[start : start + CHECK_EVERY])
+        return tuple(results)
+
     def _all(self, write: Write) -> Outcome:
         self._undo = undo = _Undo()
         mark = self.draft.mark()
@@ -513,26 +522,35 @@ def apply_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
 
 def set_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
     """Do what `apply_each` does, for writes that `are_plain`: half of them is the calls."""
+    operations: list[Set] = [write[0] for write in writes]  # type: ignore[misc]  # plain writes are one `Set` each
+    return [(result,) for result in _set_plain(commit, operations)]
+
+
+def set_together(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
+    """Do what `apply_each` does, for writes of which each is of `are_plain_sets`."""
+    return [commit.set_all(write) for write in writes]  # type: ignore[arg-type]  # `Set`s all
+
+
+def _set_plain(commit: Commit, operations: Sequence[Set]) -> list[Result]:
     draft, replace = commit.draft, commit.txn.replacing_keys()
-    outcomes: list[Outcome] = []
+    results: list[Result] = []
     unnoted: list[bytes] = []
     revision = draft.last
-    for write in writes:
-        operation: Set = write[0]  # type: ignore[assignment]  # plain writes are one `Set` each
+    for operation in operations:
         key = operation.key
         revision += 1
         unnoted.append(key)
         raw = wire.pack(revision, operation.value, operation.media_type)
         old = replace(key, raw)
         if old is None or wire.is_plain(old):
-            outcomes.append((Result(revision, old is not None),))
+            results.append(Result(revision, old is not None))
             continue
         draft.set_all(unnoted)
         unnoted.clear()
-        outcomes.append((Result(*commit.let_go_first(operation, old, revision, _NEVER)),))
+        results.append(Result(*commit.let_go_first(operation, old, revision, _NEVER)))
         revision = draft.last
     draft.set_all(unnoted)
-    return outcomes
+    return results
 
 
 def are_plain(writes: Sequence[Write]) -> bool:
@@ -550,6 +568,11 @@ def are_plain(writes: Sequence[Write]) -> bool:
         ):
             return False
     return True
+
+
+def are_plain_sets(write: Write) -> bool:
+    """Tell whether a write does nothing but set short values, without condition or TTL."""
+    return are_plain([(operation,) for operation in write])
 
 
 def _packed(operation: Set, revision: int, ends: _Ends) -> bytes:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from keyrack.engines.contract import Check, Delete, Get, Refusal, Remember, Set, Why
-from keyrack.engines.embedded.commit import Commit, apply_each, are_plain, set_each
+from keyrack.engines.embedded.commit import (
+    Commit,
+    apply_each,
+    are_plain,
+    are_plain_sets,
+    set_each,
+    set_together,
+)
 from keyrack.engines.embedded.database import JournalFailed, NoRoom
 from keyrack.engines.embedded.demand import PAGES_AN_OUTCOME, Demand
 from keyrack.engines.embedded.eviction.policy import keys_of, likely_pages
@@ -82,7 +89,8 @@ class StoreWriter:
     def _commit_large(self, write: Write, pages: int, grows: bool) -> Outcome:
         """Do a write of many operations; a refusal says how much it needs and how much there is."""
         demand = Demand(write)
-        (outcome,) = self._commit((write,), pages, grows, demand=demand)
+        apply = set_together if are_plain_sets(write) else apply_each
+        (outcome,) = self._commit((write,), pages, grows, apply, demand)
         if not _is_full(outcome):
             return outcome
         needed, available = self._weigh(demand)
@@ -90,7 +98,7 @@ class StoreWriter:
             # What the last one of many operations has freed is there, but not ready yet.
             with contextlib.suppress(lmdb.MapFullError):
                 self._database.reclaim()
-            (outcome,) = self._commit((write,), pages, grows, demand=demand)
+            (outcome,) = self._commit((write,), pages, grows, apply, demand)
             if not _is_full(outcome):
                 return outcome
             needed, available = self._weigh(demand)
