@@ -77,7 +77,9 @@ def test_a_connection_that_was_lost_meanwhile_is_passed_over() -> None:
 def test_only_those_are_looked_at_that_are_due_or_were_used_lately() -> None:
     due, idle, busy = (Connection(lambda: None, next_look) for next_look in (5.0, 11.0, 11.0))
     busy.used = 8.0
-    tick = SimpleNamespace(refresh=lambda: None, now=10.0)
+    tick = SimpleNamespace(
+        refresh=lambda: None, now=10.0, counters=memoryview(bytearray(8192)).cast("q")
+    )
 
     async def look() -> None:
         worker: Any = SimpleNamespace(tick=tick, connections={due, idle, busy})
