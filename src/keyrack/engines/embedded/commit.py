@@ -116,13 +116,13 @@ class Commit:
     __slots__ = (
         "_before",
         "_events",
-        "_growth",
         "_log",
         "_size",
         "_undo",
         "copied",
         "draft",
         "evicted",
+        "growth",
         "now",
         "txn",
     )  # fmt: skip
@@ -136,7 +136,7 @@ class Commit:
         demand: Demand | None = None,
     ) -> None:
         self.txn = database.write(pages, grows, None if demand is None else demand.pages)
-        self._growth = None if demand is None else Growth(self.txn, demand)
+        self.growth = None if demand is None else Growth(self.txn, demand)
         self._log = log
         self._undo: _Undo | None = None
         last, self._events, self._size = self.txn.state()
@@ -182,21 +182,12 @@ class Commit:
             return self._once(write[0], write[1:])
         return self._all(write)
 
-    def set_all(self, operations: Sequence[Set]) -> tuple[Result, ...]:
-        """Do what `apply` does, for operations that `are_plain_sets`: none can be refused."""
-        results: list[Result] = []
-        for start in range(0, len(operations), CHECK_EVERY):
-            if self._growth is not None:
-                self._growth.check()
-            results += _set_plain(self, operations[start : start + CHECK_EVERY])
-        return tuple(results)
-
     def _all(self, write: Write) -> Outcome:
         self._undo = undo = _Undo()
         mark = self.draft.mark()
         self._before = mark[0]
         results: list[Result] = []
-        growth = self._growth
+        growth = self.growth
         for index, operation in enumerate(write):
             if growth is not None and not index % CHECK_EVERY:
                 growth.check()
@@ -527,8 +518,16 @@ def set_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
 
 
 def set_together(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
-    """Do what `apply_each` does, for writes of which each is of `are_plain_sets`."""
-    return [commit.set_all(write) for write in writes]  # type: ignore[arg-type]  # `Set`s all
+    """Do what `apply_each` does, for writes that are of `are_plain_sets`: none can be refused."""
+    outcomes: list[Outcome] = []
+    for write in writes:
+        results: list[Result] = []
+        for start in range(0, len(write), CHECK_EVERY):
+            if commit.growth is not None:
+                commit.growth.check()
+            results += _set_plain(commit, write[start : start + CHECK_EVERY])  # type: ignore[arg-type]  # `Set`s all
+        outcomes.append(tuple(results))
+    return outcomes
 
 
 def _set_plain(commit: Commit, operations: Sequence[Set]) -> list[Result]:

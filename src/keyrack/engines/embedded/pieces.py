@@ -49,10 +49,11 @@ def pages_of(size: int) -> int:
     return size // PIECE + (size >> 18) + 4
 
 
-def read_keys_pieces(database: Database, revision: int, size: int) -> bytes:
-    """Return a key's value from its pieces; not all of it where they have gone meanwhile."""
-    first = _KEY.pack(_PART[Space.KEYS], revision, 0)
-    return database.join(first, -(-size // PIECE), database.pieces)
+def record_of_key(database: Database, head: Record, size: int) -> Record | None:
+    """Return a key's record with its value of pieces; None where they have gone meanwhile."""
+    first = _KEY.pack(_PART[Space.KEYS], head.revision, 0)
+    value = database.join(first, -(-size // PIECE), database.pieces)
+    return _with_value(head, value) if len(value) == size else None
 
 
 class Pieces:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Page, Record, Space
-from keyrack.engines.embedded.pieces import Pieces, read_keys_pieces
+from keyrack.engines.contract import Page, Space
+from keyrack.engines.embedded.pieces import Pieces, record_of_key
 from keyrack.engines.embedded.scan import Scan
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Part, Span
+    from keyrack.engines.contract import Part, Record, Span
     from keyrack.engines.embedded.database import Database, ReadTransaction
     from keyrack.engines.embedded.eviction.frequency import AccessFrequency
 
@@ -46,14 +46,11 @@ class StoreReads:
 
     def _long(self, key: bytes, raw: bytes) -> Record | None:
         """Return a key's record, whose value is in pieces; `raw` is what was found of it."""
-        record, size = wire.unpack_long(raw)
-        if record.expires_at and record.expires_at <= self._database.now():
+        head, size = wire.unpack_long(raw)
+        if head.expires_at and head.expires_at <= self._database.now():
             return None
         # In a transaction of their own: the pieces of a revision never change, they only go.
-        value = read_keys_pieces(self._database, record.revision, size)
-        if len(value) != size:
-            return self.record_of(key, Space.KEYS)
-        return Record(value, record.media_type, record.revision, record.expires_at)
+        return record_of_key(self._database, head, size) or self.record_of(key, Space.KEYS)
 
     def record_of(self, key: bytes, space: Space) -> Record | None:
         """Return a record of a space, whose value may be in pieces."""
