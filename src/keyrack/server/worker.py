@@ -129,7 +129,8 @@ class Worker:
             self._tls = WorkerTls(spec.certificates, counters)
         config = _config(settings, self._context, application, self._tls)
         self._server = _Server(config, spec.listeners, self._ready)
-        self._collector = Collector(self._context.connections)
+        collector = Collector(self._context.connections)
+        collector.begin()
         self._upkeep = Upkeep(
             loop,
             self._context,
@@ -146,7 +147,7 @@ class Worker:
                 *(() if self._traces is None else (self._traces.look,)),
                 self._access.tick,
                 *self._look_after_the_audit_log(),
-                self._collector.look,
+                collector.look,
             ),
         )
         self._other_service = OtherService(loop, counters, self._hub)
@@ -227,7 +228,6 @@ class Worker:
         self._loop.add_reader(self._spec.lifeline, self._orphaned)
         await self._access.begin(self._context)
         self._observer.begin(self._context)
-        self._collector.begin()
         self._upkeep.start()
         self._other_service.look()
         try:
