@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def _surroundings() -> dict[str, str]:
+    """Return this process's environment without settings, like a token, of some other service."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("KEYRACK_")}
+
+
 class Process:
     """A running program, bound to the given cores, its output in a log file."""
 
@@ -38,7 +43,7 @@ class Process:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env={**os.environ, **(environment or {})},
+                env={**_surroundings(), **(environment or {})},
             )
         self.pid = self._popen.pid
 

@@ -45,6 +45,8 @@ def told(level: str) -> tuple[Guarded, list[dict[str, Any]]]:
         made = client.post("/v1/auth/tokens", {"name": "x"}, **service.admin.field).json
         client.delete(f"/v1/auth/tokens/{made['id']}", **service.admin.field)
         found = lines(service)
+        made_lines = [line for line in found if line["operation"] == "auth_token_create"]
+        assert all(line["made"] == made["id"] for line in made_lines)
         log = service.server.log()
     for secret in (who.text[12:45], made["token"][12:45], "secret value", "another secret"):
         assert secret not in log
@@ -85,6 +87,17 @@ def test_a_refusal_says_who_and_by_which_rule() -> None:
     assert (line["outcome"], line["path"]) == (403, "/get/app/secret/x")
     assert (line["rule"], line["request"]) == ("deny read keys:app/secret/*", "r-1")
     assert line["peer"].startswith("127.0.0.1:")
+
+
+def test_a_token_that_was_revoked_is_told_of_by_its_id() -> None:
+    with Guarded() as service, Client(service.server) as client:
+        made = client.post("/v1/auth/tokens", {"name": "x"}, **service.admin.field).json
+        client.delete(f"/v1/auth/tokens/{made['id']}", **service.admin.field)
+        refused = client.get("/v1/keys/a", Authorization=f"Bearer {made['token']}")
+        assert (refused.status, refused.json["token"]) == (401, made["id"])
+        line = lines(service)[-1]
+    assert (line["outcome"], line["token"]) == (401, made["id"])
+    assert line["detail"] == "The token is not known, or was revoked."
 
 
 def test_refusals_of_one_sender_are_bounded_and_what_is_left_out_is_counted() -> None:

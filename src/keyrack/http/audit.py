@@ -90,12 +90,14 @@ class AuditTrail:
 def _members(
     request: Request, name: str, writes: bool, status: int, peer: str, suppressed: int
 ) -> dict[str, Any]:
-    identity = request.grant.identity
+    identity, refusal = request.grant.identity, request.refusal
+    # Of a token that does not count, the id that was shown is told all the same.
+    shown = None if refusal is None else refusal.members.get("token")
     members: dict[str, Any] = {
         "event": "audit",
         "operation": name,
         "outcome": status,
-        "token": identity.id,
+        "token": identity.id or shown,
         "identity": f"{identity.source} {identity.name}",
         "peer": peer,
         "path": request.path.decode("latin-1"),
@@ -104,9 +106,10 @@ def _members(
         members["query"] = shown_query(request.query)
     if name in _KEYS_IN_BODY:
         members |= _keys(request)
+    if request.made is not None:
+        members["made"] = request.made
     if writes and request.revision:
         members["revision"] = str(request.revision)
-    refusal = request.refusal
     if refusal is not None:
         members["rule"] = refusal.members.get("rule")
         members["detail"] = refusal.detail

@@ -95,7 +95,7 @@ class Gate:
         except LoginFailed as error:
             self._failed(error)
             fields = challenge(request.head, b"invalid_token")
-            raise Problem("invalid-token", error.detail, fields) from None
+            raise Problem("invalid-token", error.detail, fields, token=error.token) from None
         if request.grant.sources:
             raise Problem("invalid-token", "This ticket may not be used in an address.")
         self._note_use(request.grant)
@@ -175,7 +175,9 @@ class Gate:
             fields = challenge(head, b"invalid_token")
             # Good tokens go on to count: behind a proxy one client's mistake is not all others'.
             head.denial = (
-                _too_many_failures() if guesses else Problem("invalid-token", error.detail, fields)
+                _too_many_failures()
+                if guesses
+                else Problem("invalid-token", error.detail, fields, token=error.token)
             )
         except Unmapped as error:
             head.denial = Problem(

@@ -91,7 +91,7 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         401,
         "The token does not count",
         "It is incomplete, expired, revoked, or not known; where that can be told, the detail says "
-        "which. Nothing was done.",
+        "which. The member `token` is its public id, null where it has none. Nothing was done.",
     ),
     "forbidden": ProblemKind(
         403,

@@ -124,6 +124,7 @@ async def create(request: Request, context: Context) -> Answer:
         ),
     )
     await _make(access, AccessChange().add_token(token))
+    request.made = token.id
     shown = _shown(access, token, "store")
     location = (b"Location", _TOKENS + made.id.encode())
     body = TokenMade(token=made.text, **msgspec.structs.asdict(shown))

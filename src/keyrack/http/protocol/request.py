@@ -99,6 +99,7 @@ class Request:
         "grant",
         "head",
         "keep_alive",
+        "made",
         "method",
         "path",
         "query",
@@ -129,6 +130,8 @@ class Request:
         """Why the sender may not do this, once that has been found."""
         self.write: Write = ()
         """What it came to, if it was a write and there is an audit trail."""
+        self.made: str | None = None
+        """The public id of the token that it has made."""
         self.revision = 0
         """The revision of the last change that it made, where that is known."""
         self.keep_alive = keep_alive
