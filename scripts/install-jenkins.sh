@@ -150,7 +150,7 @@ install_tools() {
   machine=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
   work=$(mktemp -d)
   if ! command -v helm >/dev/null; then
-    local name=helm-${HELM_VERSION:-v3.19.0}-linux-$machine.tar.gz
+    local name=helm-${HELM_VERSION:-v4.2.3}-linux-$machine.tar.gz
     fetch "${HELM_SITE:-https://get.helm.sh}/$name" "${HELM_SITE:-https://get.helm.sh}/$name.sha256sum" "$work/helm.tar.gz"
     tar -xzf "$work/helm.tar.gz" -C "$work"
     install "$work/linux-$machine/helm" /usr/local/bin/helm
