@@ -48,7 +48,9 @@ class Run(NamedTuple):
 def run(route: Route, server: Server, directory: Path, token: str = "") -> Run:
     """Paste an example into a shell, which fails where it is refused."""
     command = route.example.replace("localhost:8088", f"localhost:{server.port}")
-    command = command.replace("curl ", "curl -sS -f --max-time 5 -w '%{stderr}%{http_code}' ")
+    seconds = 5 if route.name == FOR_EVER else 60
+    added = f"-sS -f --max-time {seconds} -w '%{{stderr}}%{{http_code}}'"
+    command = command.replace("curl ", f"curl {added} ")
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command],
         capture_output=True, check=False, cwd=directory, env={**os.environ, "KEYRACK_TOKEN": token},
