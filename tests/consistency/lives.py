@@ -10,7 +10,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from consistency.storm import in_threads
+from consistency.storm import Client, in_threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,14 +21,19 @@ if TYPE_CHECKING:
 
 
 def stored(server: Server, prefix: str = "") -> dict[str, str]:
-    """Return every key below a prefix and its value, page by page."""
+    """Return every key below a prefix and its value, page by page.
+
+    What is asked at a worker that has only just been killed is asked again.
+    """
     found, after = {}, ""
+    client = Client(server)
     while True:
-        answer = server.ask("GET", f"/v1/keys?limit=1000&values=true&prefix={prefix}{after}")
+        answer = client.insist("GET", f"/v1/keys?limit=1000&values=true&prefix={prefix}{after}")
         assert answer.status == 200, answer
         page = answer.json
         found |= {entry["key"]: entry["value"] for entry in page["keys"]}
         if page["next"] is None:
+            client.close()
             return found
         after = f"&after={quote(page['next'])}"
 

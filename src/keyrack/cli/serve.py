@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import textwrap
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from keyrack.cli.spec import Command
 from keyrack.server.signals import Signals
@@ -26,8 +27,24 @@ COMMAND = Command(
 )
 
 
+_NO_MEMORY: Final = (
+    "There is not enough memory to start. Raise the limit (`ulimit -d` and `ulimit -v`, LimitDATA "
+    "and LimitAS of systemd, or the memory of the container)."
+)
+
+
 def run(arguments: list[str]) -> int:
     """Run the service until it is told to end."""
+    try:
+        return _run(arguments)
+    except MemoryError:
+        # Written by hand: what writes all other lines may not have been loaded.
+        shown = _NO_MEMORY if os.isatty(2) else f'{{"level":"error","message":"{_NO_MEMORY}"}}'
+        os.write(2, shown.encode() + b"\n")
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
     heard = Signals()
     try:
         loaded = _load(arguments)
