@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -54,15 +55,15 @@ class Typist:
     """Somebody who types a line in a shell and presses Tab."""
 
     def __init__(self, shell: str, environ: dict[str, str], home: Path) -> None:
-        self._shell = shell
+        self.shell = shell
         script = home / "script"
         script.write_text(completing.script(shell))
         self._environ = {**environ, "SCRIPT": str(script)}
         self._home = home
 
     def words(self, line: str) -> set[str]:
-        argv = [self._shell, "-c", SCRIPTS[self._shell]]
-        argv += [line] if self._shell == "fish" else [self._shell, line]
+        argv = [self.shell, "-c", SCRIPTS[self.shell]]
+        argv += [line] if self.shell == "fish" else [self.shell, line]
         done = subprocess.run(
             argv, env=self._environ, cwd=self._home, capture_output=True, text=True, timeout=60
         )
@@ -71,7 +72,7 @@ class Typist:
         # fish tells what a word is for behind a tab.
         found = {shown.split("\t")[0] for shown in done.stdout.splitlines()} - {""}
         begun = line.rpartition(" ")[2]
-        return found if self._shell != "zsh" else {one for one in found if one.startswith(begun)}
+        return found if self.shell != "zsh" else {one for one in found if one.startswith(begun)}
 
 
 @pytest.fixture
@@ -96,11 +97,20 @@ def test_keys_and_contexts_are_completed(typist: Typist, keyrack: Keyrack) -> No
     for key in ("app/name", "app/port", "other", "user:1", "user:2"):
         keyrack.out("set", key, "x")
     keyrack.out("context", "add", "staging", "--url", "http://127.0.0.1:1")
-    assert typist.words("keyrack get ap") == {"app/"}
-    assert typist.words("keyrack get app/n") == {"app/name"}
-    assert typist.words("keyrack context use st") == {"staging"}
-    expected = {"1", "2"} if typist._shell == "bash" else {"user:1", "user:2"}
-    assert typist.words("keyrack get user:") == expected, "bash itself cuts words at a colon"
+    eventually(typist, "keyrack get ap", {"app/"})
+    eventually(typist, "keyrack get app/n", {"app/name"})
+    eventually(typist, "keyrack context use st", {"staging"})
+    # bash itself cuts words at a colon.
+    expected = {"1", "2"} if typist.shell == "bash" else {"user:1", "user:2"}
+    eventually(typist, "keyrack get user:", expected)
+
+
+def eventually(typist: Typist, line: str, expected: set[str]) -> None:
+    """Try until it is so: on a busy machine a service may not answer within 300 ms."""
+    deadline = time.monotonic() + 60
+    while (found := typist.words(line)) != expected:
+        assert found == set(), "it is all or nothing"
+        assert time.monotonic() < deadline, line
 
 
 @pytest.mark.parametrize("name", completing.SHELLS)
@@ -120,6 +130,6 @@ def test_a_service_that_is_not_there_costs_no_more_than_a_moment(home: Path) -> 
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         environ = environment(url, home)
         done = subprocess.run(
-            ["keyrack", "__complete", "keys", "a"], env=environ, capture_output=True, timeout=10
+            ["keyrack", "__complete", "keys", "a"], env=environ, capture_output=True, timeout=60
         )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")

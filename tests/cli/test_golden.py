@@ -275,7 +275,9 @@ def normal(text: str, home: Path) -> str:
     text = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
     text = re.sub(r"for \d+ s at most", "for 30 s at most", text)
     text = re.sub(r"another [\d.]+ s", "another 30 s", text)
-    text = re.sub(r'("ttl": |  )(29|30|59|60|3599|3600)\.?\d*', r"\g<1>TTL", text)
+    text = re.sub(r'("ttl": )[\d.]+', r"\g<1>TTL", text)
+    text = re.sub(r"(OWNER|you) +(TTL|[\d.]+)$", r"\1  TTL", text, flags=re.MULTILINE)
+    text = re.sub(r'\d+ bytes|(?<="bytes": )\d+', "SIZE", text)
     return re.sub(r"[\w.-]+:\d+:\d+:\d+-[0-9a-f]{8}", "OWNER", text)
 
 

@@ -54,6 +54,8 @@ def parse(command: Command, arguments: list[str]) -> argparse.Namespace:
         words += named
     else:
         words += behind
+    if command.program and words[len(command.arguments) :]:
+        raise Misused(f"{words[len(command.arguments)]!r} goes behind `--`, if it is a program.")
     _place(given, command.arguments, words)
     return given
 

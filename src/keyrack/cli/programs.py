@@ -37,8 +37,6 @@ class Program:
             code = self._process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
-        except KeyboardInterrupt:
-            return None  # it has got that too, and decides by itself what to do
         return code if code >= 0 else 128 - code
 
     def send(self, number: int) -> None:
@@ -71,7 +69,13 @@ def passing_signals_on(to: list[Program]) -> Iterator[None]:
         if to:
             to[-1].send(number)
 
+    def interrupted(_number: int, _frame: FrameType | None) -> None:
+        if not to:
+            raise KeyboardInterrupt
+        # The program has got it too, and decides by itself what to do.
+
     before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupted)
     try:
         yield
     finally:

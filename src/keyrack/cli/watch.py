@@ -42,9 +42,10 @@ COMMAND = Command(
     terminal="table",
     examples=(
         Example(
-            "Each change of an app runs a command:",
-            "(sleep 0.3; keyrack set app/name Keyrack) &\n"
-            "keyrack watch app/ --limit 1 --exec 'echo $KEYRACK_EVENT $KEYRACK_KEY'",
+            "Each change of an app runs a command, those since a revision first:",
+            "since=$(keyrack set app/mark x --verbose | tr -d '\"')\n"
+            "keyrack set app/name Keyrack\n"
+            "keyrack watch app/ --since $since --limit 1 --exec 'echo $KEYRACK_EVENT $KEYRACK_KEY'",
             "set app/name",
         ),
     ),
