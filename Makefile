@@ -136,12 +136,24 @@ test-wheel: wheel
 docs: $(VENV)/.dev
 	$(BIN)/python -m keyrack.settings > docs/settings.md
 	$(BIN)/python -m keyrack.http.api.reference docs/http-api.md
+	$(BIN)/python -m deploy.monitoring
 	$(BIN)/python -m keyrack.cli.manual docs/cli.md docs/keyrack.1
 
-## bench: measure Keyrack and its peers side by side (ARGS="--quick" for under a minute)
+## bench: measure Keyrack and its peers side by side (ARGS="--quick" for under two minutes)
 .PHONY: bench
 bench: $(VENV)/.dev
 	$(BIN)/python -m bench $(ARGS)
+
+## bench-python: measure the client and a store in the program's own process beside their peers
+.PHONY: bench-python
+bench-python: $(VENV)/.dev
+	$(BIN)/python -m bench.client $(ARGS)
+	$(BIN)/python -m bench.inprocess $(ARGS)
+
+## bench-stampede: let 200 processes want one key for a minute (ARGS=--kill ends who computes)
+.PHONY: bench-stampede
+bench-stampede: $(VENV)/.dev
+	$(BIN)/python -m bench.stampede $(ARGS)
 
 ## bench-compare: measure the working tree against another commit (BASE=REV; HEAD without it)
 .PHONY: bench-compare
