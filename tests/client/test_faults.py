@@ -232,6 +232,7 @@ def test_the_time_for_a_call_is_for_all_of_it(kind: str) -> None:
         assert isinstance(caught.value, TimeoutError)
 
 
+@pytest.mark.timing
 def test_a_connection_that_was_late_is_not_used_again(kind: str) -> None:
     def late(connection: socket.socket) -> None:
         read_request(connection)
