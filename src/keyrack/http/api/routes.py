@@ -766,7 +766,7 @@ _TABLE: Final = (
         "Looks for some seconds at the requests of all workers, and answers with the keys that "
         "were asked for most: reads, writes and operations of batches. Each request is counted at "
         "first, one in sixteen when there are many. Nothing is counted while nobody asks.",
-        "about 1 µs a request, for as long as it looks",
+        "less than 1 µs a request, for as long as it looks",
         "curl 'localhost:8088/v1/hot?seconds=2'",
         (Reaction(200, "Keys, and how often each was asked for.", Shape(_JSON, HotKeyList)),),
         (*_ASKED, "busy"),
