@@ -445,6 +445,15 @@ def test_a_rollback_can_replace_a_pod_that_never_got_ready() -> None:
     assert workload(objects())["spec"]["podManagementPolicy"] == "Parallel"
 
 
+def test_prometheus_gets_the_alerts() -> None:
+    rule = only(of_set("everything"), "PrometheusRule")
+    assert rule["apiVersion"] == "monitoring.coreos.com/v1"
+    assert rule["metadata"]["labels"]["release"] == "prometheus"
+    rules = yaml.safe_load((CHART.parent / "monitoring" / "rules.yaml").read_text())
+    assert rule["spec"] == rules
+    assert not [one for one in of_set("default") if one["kind"] == "PrometheusRule"]
+
+
 def test_prometheus_finds_the_pods_once() -> None:
     found = of_set("ingress")
     monitor = only(found, "ServiceMonitor")
