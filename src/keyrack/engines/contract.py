@@ -368,14 +368,20 @@ class Capabilities(msgspec.Struct, frozen=True):
     max_key_bytes: int = MAX_KEY_BYTES
 
 
+SHORT_WAIT_NS: Final = 16_000
+"""A wait for the write lock that is only counted: telling of each would cost more than it."""
+
+
 class Measures:
     """What is told how long the store lets one wait, in ns, where it does."""
 
-    __slots__ = ("lock_waited", "synced")
+    __slots__ = ("lock_waited", "short_waits", "synced")
 
     def __init__(self) -> None:
         self.lock_waited: Callable[[int], None] | None = None
-        """Called once for each commit: how long it has waited for the others' to end."""
+        """Called for a commit that has waited for the others' to end: for how long."""
+        self.short_waits = 0
+        """How many commits have waited less than `SHORT_WAIT_NS`, of which nobody is told."""
         self.synced: Callable[[int], None] | None = None
         """Called for each sync of the disk, by another thread: how long it took."""
 

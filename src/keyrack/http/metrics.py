@@ -218,7 +218,7 @@ class Metrics(Collector):
         bounds = [str(float(size_bound(index))) for index in range(SIZE_BUCKETS - 1)]
         yield HistogramMetricFamily(
             "keyrack_value_bytes",
-            "Sizes of values that were set: one of each commit.",
+            "Sizes of values that were set: one of every eighth commit.",
             self._buckets(first, bounds),
             self._counters.total(first + SIZE_BUCKETS),
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import uvicorn
 
 from keyrack import __version__
+from keyrack.engines.contract import SHORT_WAIT_NS
 from keyrack.http.access_control import AccessControl
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.app import Application
@@ -47,6 +48,7 @@ from keyrack.shared.counters import (
     WAITING,
     WATCH_RESETS,
     WATCHERS,
+    bucket,
     duration_word,
     observe,
 )
@@ -268,10 +270,13 @@ class Worker:
         self._counters.slot(self._spec.slot)[LOG_DROPPED] += lines
 
     def _publish(self) -> None:
-        """Say how many clients wait for something to happen."""
+        """Say how many clients wait for something to happen, and how many commits did not."""
         slot = self._counters.slot(self._spec.slot)
         slot[WATCHERS] = self._hub.watchers
         slot[WAITING] = self._hub.waiting
+        measures = self._engine.measures
+        slot[duration_word("lock_wait") + bucket(SHORT_WAIT_NS - 1)] += measures.short_waits
+        measures.short_waits = 0
         slot[WATCH_RESETS] += self._hub.resets
         self._hub.resets = 0
 

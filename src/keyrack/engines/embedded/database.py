@@ -31,7 +31,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 import lmdb
 
 from keyrack.engines import record
-from keyrack.engines.contract import Measures, Space, StoreAway, StoreFormatUnknown, Usage
+from keyrack.engines.contract import (
+    SHORT_WAIT_NS,
+    Measures,
+    Space,
+    StoreAway,
+    StoreFormatUnknown,
+    Usage,
+)
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.durability.changes import EVENTS, place_of
@@ -608,13 +615,13 @@ class Database:
         `grows`: the store will be larger by it, and must leave the reserve alone. Raises `NoRoom`
         where there is none, and `JournalFailed`.
         """
-        waited = self.measures.lock_waited
-        if waited is None:
-            raw = self._env.begin(self.spaces[0].handle, None, True)
-        else:
-            began = time.monotonic_ns()
-            raw = self._env.begin(self.spaces[0].handle, None, True)
-            waited(time.monotonic_ns() - began)
+        began = time.monotonic_ns()
+        raw = self._env.begin(self.spaces[0].handle, None, True)
+        waited = time.monotonic_ns() - began
+        if waited < SHORT_WAIT_NS:
+            self.measures.short_waits += 1
+        elif self.measures.lock_waited is not None:
+            self.measures.lock_waited(waited)
         try:
             change_log = self._change_log
             if change_log is not None and not change_log.is_on(ReadTransaction(self, raw)):
