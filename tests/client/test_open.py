@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import os
 import random
 import signal
@@ -141,6 +142,25 @@ def test_a_failed_opening_leaves_nothing_behind() -> None:
     with pytest.raises(ValueError, match="timeout"):
         keyrack.open(timeout=-1)
     assert _mine() == before
+
+
+def test_a_store_that_was_closed_holds_nothing_any_more() -> None:
+    _used_and_closed()
+    gc.collect()
+    before = len(list(_descriptors()))
+    paths = [_used_and_closed() for _ in range(5)]
+    gc.collect()
+    assert len(list(_descriptors())) <= before
+    with open("/proc/self/maps", encoding="ascii") as file:
+        maps = file.read()
+    assert not [path for path in paths if path in maps]
+
+
+def _used_and_closed() -> str:
+    with keyrack.open() as store:
+        store.set("a", 1)
+        store.wait("a")
+        return store.path
 
 
 def _mine() -> tuple[set[Path], set[threading.Thread]]:

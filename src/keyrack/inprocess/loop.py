@@ -11,7 +11,7 @@ import asyncio
 import socket
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import uvloop
 from uvicorn.server import ServerState
@@ -64,6 +64,7 @@ class StoreLoop:
         self._is_watched = False
         self._is_woken = False
         self._ending = asyncio.Event()
+        self._connecting: set[asyncio.Task[Any]] = set()
         limits = Limits(
             settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
         )
@@ -137,9 +138,10 @@ class StoreLoop:
                     connection.cut()
 
     def _adopt(self, sock: socket.socket) -> None:
-        self._connecting = self._loop.create_task(
-            self._loop.connect_accepted_socket(self._protocol, sock)
-        )
+        task = self._loop.create_task(self._loop.connect_accepted_socket(self._protocol, sock))
+        # The loop itself holds tasks weakly.
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
 
     def _interested(self, some: bool) -> None:
         self._is_watched = some

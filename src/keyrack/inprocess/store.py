@@ -67,7 +67,7 @@ class OwnStore:
         except BaseException:
             self._let_go()
             raise
-        counters = Counters.create(1, REQUEST_WORDS.number)
+        self._counters = counters = Counters.create(1, REQUEST_WORDS.number)
         self._snapshots = None
         if self._durability is not None:
             self._durability.use(self.engine)
@@ -151,6 +151,7 @@ class OwnStore:
         if not self._inside:
             # Memory that a thread still reads from is not taken away: the process' end does that.
             self.engine.close()
+        self._counters.close()
         self._let_go()
 
     def _let_go(self) -> None:

@@ -238,6 +238,12 @@ class Counters:
         words[_STARTED] = time.monotonic_ns()
         return cls(words, workers, width)
 
+    def close(self) -> None:
+        """Let go of the descriptors. For a process that goes on without these counters."""
+        for wakeup in self.wakeups:
+            os.close(wakeup)
+        self.inquiries.close()
+
     @property
     def age(self) -> float:
         """For how many seconds there has been a service that counts here."""

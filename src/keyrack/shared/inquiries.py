@@ -35,6 +35,11 @@ class Inquiries:
         self._question = os.memfd_create("keyrack-question", os.MFD_CLOEXEC)
         self._answers = [os.memfd_create("keyrack-answer", os.MFD_CLOEXEC) for _ in range(workers)]
 
+    def close(self) -> None:
+        """Let go of the descriptors."""
+        for file in (self._question, *self._answers):
+            os.close(file)
+
     # Who asks
 
     def try_begin(self) -> bool:
