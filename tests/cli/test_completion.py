@@ -133,3 +133,12 @@ def test_a_service_that_is_not_there_costs_no_more_than_a_moment(home: Path) -> 
             ["keyrack", "__complete", "keys", "a"], env=environ, capture_output=True, timeout=60
         )
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_the_script_of_bash_has_nothing_that_shellcheck_knows_better(home: Path) -> None:
+    if shutil.which("shellcheck") is None:
+        pytest.skip("shellcheck is not installed here")
+    (home / "script").write_text(completing.script("bash"))
+    argv = ["shellcheck", "--shell=bash", str(home / "script")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
