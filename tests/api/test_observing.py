@@ -68,7 +68,8 @@ def test_an_answer_that_is_large_is_remembered(slow: Server) -> None:
             for _ in range(2):  # the second is recognised by its head
                 assert wire.ask(request("GET", target)).status == 200
     sizes = [one["bytes"] for one in entries(slow) if one.get("key") == "large"]
-    assert len([size for size in sizes if size >= 200_000]) >= 4
+    # An engine that answers later is told of twice: its read was slow, and the answer is large.
+    assert len([size for size in sizes if size is not None and size >= 200_000]) >= 4
 
 
 def test_a_slow_request_of_the_wide_lane_names_its_prefix(slow: Server) -> None:
