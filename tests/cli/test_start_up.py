@@ -8,6 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
+import pytest
 from cli_support.running import environment
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ def processor_seconds(environ: dict[str, str], *arguments: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
+@pytest.mark.timing
 def test_get_takes_little_more_than_python_itself(keyrack: Keyrack, home: Path) -> None:
     """The least of several runs, taken in turns: what else the machine does only adds."""
     keyrack.out("set", "app/name", "Keyrack")
