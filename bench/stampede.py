@@ -23,11 +23,13 @@ from keyrack.client import Client
 
 if TYPE_CHECKING:
     from multiprocessing.sharedctypes import Synchronized
+    from multiprocessing.synchronize import Barrier
 
 _KEY: Final = "hot"
 _STALE: Final = 60.0
-_PAUSE: Final = 0.02
-"""Between two reads of one process: all of them together ask some thousand times a second."""
+_PAUSE: Final = 0.2
+"""Between two reads of one process, on average: 200 of them ask a thousand times a second, which
+leaves two cores time for nothing but waiting."""
 _KILL_EVERY: Final = 5.0
 
 
@@ -75,7 +77,8 @@ def run(
     reads, computed, computing = (context.Value("q", 0) for _ in range(3))
     longest, slowest = (context.Value("d", 0.0) for _ in range(2))
     shared = Shared(reads, computed, longest, slowest, computing)
-    arguments = (url, time.monotonic() + seconds, compute, ttl, lease, shared)
+    ready = context.Barrier(processes)
+    arguments = (url, seconds, compute, ttl, lease, shared, ready)
     started = [context.Process(target=_work, args=arguments) for _ in range(processes)]
     for process in started:
         process.start()
@@ -110,7 +113,15 @@ def _kill_some(seconds: float, shared: Shared) -> int:
     return killed
 
 
-def _work(url: str, stop: float, compute: float, ttl: float, lease: float, shared: Shared) -> None:
+def _work(
+    url: str,
+    seconds: float,
+    compute: float,
+    ttl: float,
+    lease: float,
+    shared: Shared,
+    ready: Barrier,
+) -> None:
     mine = [False]
 
     def computed() -> str:
@@ -123,6 +134,9 @@ def _work(url: str, stop: float, compute: float, ttl: float, lease: float, share
         return "value"
 
     with Client(url, timeout=60) as client:
+        client.get(_KEY)
+        ready.wait()
+        stop = time.monotonic() + seconds
         while time.monotonic() < stop:
             mine[0] = False
             began = time.monotonic()
