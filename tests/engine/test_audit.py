@@ -7,10 +7,10 @@ from struct import Struct
 from typing import TYPE_CHECKING
 
 import pytest
-from engine_support.world import drop, put
+from engine_support.world import done, drop, put
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Change
+from keyrack.engines.contract import Change, Set
 from keyrack.engines.embedded import eventlog
 
 if TYPE_CHECKING:
@@ -211,3 +211,26 @@ def test_no_more_than_twenty_problems_are_told(engine: Driven) -> None:
     for number in range(30):
         store(engine, b"%d" % number, wire.pack(1 << 60, b""))
     assert len(engine.check()) == 20
+
+
+def test_a_stale_copy_that_is_not_counted_is_told(embedded: EmbeddedWorld) -> None:
+    engine = embedded.engine
+    done(engine, Set(b"k", b"v", ttl_ms=5, stale_ms=1000))
+    embedded.clock.advance(5)
+    engine.expire(1)
+    assert engine.check() == []
+    with tampering(engine) as txn:
+        txn.put_stale_copies(7)
+    assert engine.check() == ["1 records are stale copies, and the store says 7"]
+
+
+def test_a_stale_copy_whose_key_has_not_ended_is_told(embedded: EmbeddedWorld) -> None:
+    engine = embedded.engine
+    done(engine, Set(b"k", b"v", ttl_ms=5, stale_ms=1000))
+    with tampering(engine) as txn:
+        raw = txn.get(b"k", txn.database.spaces[0])
+        assert raw is not None
+        txn.put(b"k", wire.as_copy(raw), txn.database.spaces[0])
+    told = " ".join(engine.check())
+    assert "is a stale copy, and its last event is" in told
+    assert "and the expiry index does not know" in told

@@ -410,6 +410,37 @@ def test_a_key_whose_time_is_over_is_told_as_expired(world: EmbeddedWorld) -> No
 # Processes and lives
 
 
+def test_stale_copies_go_before_keys_that_were_used_as_much_and_stay_if_somebody_asks_for_them(
+    world: EmbeddedWorld,
+) -> None:
+    engine = world.engine
+    copies = [b"copy/%03d" % number for number in range(100)]
+    keys = [b"key/%03d" % number for number in range(100)]
+    for key in copies:
+        done(engine, Set(key, bytes(A_PAGE), ttl_ms=10, stale_ms=10_000_000))
+    for key in keys:
+        done(engine, Set(key, bytes(A_PAGE)))
+    for _ in range(3):
+        use(engine, [*copies, *keys])
+    world.clock.advance(10)
+    while engine.expire(1000).expired:
+        pass
+    wanted = copies[:20]
+    for number in range(400):
+        for key in (*wanted, *keys):
+            engine.get_stale(key)
+        stream(engine, 20, name=b"new/%d/" % number)
+        if engine.usage().stale_copies <= 25:
+            break
+    assert engine.usage().stale_copies <= 25
+    assert present(engine, keys) > 90
+    assert sum(engine.get_stale(key) is not None for key in wanted) > 15
+    assert engine.check() == []
+    assert all(
+        change is not Change.EVICT for change, key in history(engine) if key.startswith(b"copy/")
+    )
+
+
 def test_several_processes_evict_at_the_same_time(world: EmbeddedWorld) -> None:
     children = [Child("overfill", world.directory, MEMORY, name, 1500) for name in "abc"]
     for child in children:

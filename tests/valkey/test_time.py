@@ -8,6 +8,7 @@ from valkey_support.engines import attempt, changes, done, opened, run, value_of
 from valkey_support.servers import alone
 
 from keyrack.engines.contract import Delete, Set, Space, Touch
+from keyrack.engines.valkey.clock import StoreClock
 
 
 async def passed(ms: float) -> None:
@@ -147,3 +148,42 @@ def test_the_clock_is_known_to_a_few_milliseconds(server: str) -> None:
             assert abs(engine.now() - (int(seconds) * 1000 + int(us) // 1000)) < 50
 
     run(look())
+
+
+def test_a_key_with_a_stale_copy_is_never_served_in_or_after_the_millisecond_of_its_end(
+    server: str,
+) -> None:
+    async def look() -> None:
+        async with opened(server) as engine:
+            keys = [b"%d" % number for number in range(60)]
+            for number, key in enumerate(keys):
+                await done(engine, Set(key, b"v", ttl_ms=10 + number, stale_ms=60_000))
+            served = 0
+            while True:
+                # The time was told before the reads were sent: what is served then was fresh.
+                seconds, us = await engine.calls.ask(0, b"TIME")
+                now = int(seconds) * 1000 + int(us) // 1000
+                alone_read = await asyncio.gather(*map(engine.get, keys))
+                for record in (*alone_read, *await engine.get_many(keys)):
+                    if record is not None:
+                        served += 1
+                        assert record.expires_at > now
+                if not any(alone_read):
+                    break
+            assert served > 60
+            stale = await asyncio.gather(*map(engine.get_stale, keys))
+            assert [record is not None for record in stale] == [True] * 60
+
+    run(look())
+
+
+def test_a_clock_that_was_not_looked_at_tells_nothing() -> None:
+    clock = StoreClock()
+    assert clock.is_over(clock.now() + 60_000) is None
+    asked = clock.steady()
+    clock.learn(1_000_000, asked)
+    assert clock.is_over(1_060_000) is False
+    assert clock.is_over(990_000) is True
+    assert clock.is_over(1_000_001) is None
+    clock.forget_bounds()
+    assert clock.is_over(1_060_000) is None
