@@ -134,7 +134,8 @@ def _rendered(service: Service, given: argparse.Namespace, tasks: list[_Task], m
                 write(text)
     flush()
     if written and given.exec:
-        done = subprocess.run(given.exec, shell=True, check=False)
+        # A command line of the user's own; nothing that was read is part of it.
+        done = subprocess.run(given.exec, shell=True, check=False)  # nosec B602
         if done.returncode:
             saying.say(f"keyrack: {given.exec!r} ended with {done.returncode}.")
     return DONE
@@ -184,7 +185,10 @@ def _jinja(service: Service, path: str, source: str, value: Callable[[str], str]
         }
 
     names: dict[str, Any] = {"key": value, "keys": keys}
-    made = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
+    # What comes of it is a file of any kind, not HTML.
+    made = jinja2.Environment(  # nosec B701
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
     try:
         return str(made.from_string(source).render(names))
     except jinja2.TemplateError as error:
