@@ -39,7 +39,9 @@ class _Walk:
         for variant in variants:
             found = self._resolved(variant)
             if len(variants) > 1:
-                yield Member(path or "either", _tag(found), True, found.get("description", ""))
+                # A docstring's lines are indented or not, as the version of Python has it.
+                meaning = " ".join(found.get("description", "").split())
+                yield Member(path or "either", _tag(found), True, meaning)
             yield from self._of_object(found, path)
         yield from self._of_object(schema, path)
 
