@@ -41,7 +41,7 @@ by=(--set-string "image.tag=$TAG")
 if digest=${DIGEST:-$(image_digest)}; then
   by+=(--set-string "image.digest=$digest")
 else
-  say "the registry does not tell the digest of $IMAGE:$TAG to this machine: it is deployed by its tag"
+  say "the registry does not tell the digest of $IMAGE:$TAG to this machine: it goes by its tag"
 fi
 
 # A deploy that was refused before it changed anything leaves no revision that failed.
