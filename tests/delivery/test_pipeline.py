@@ -738,7 +738,7 @@ def test_what_was_scanned_is_what_is_deployed_and_verified(world: World) -> None
 
 def test_an_image_whose_digest_nobody_tells_is_deployed_by_its_tag(world: World) -> None:
     done = world.make("deploy")
-    assert "is deployed by its tag" in done.stdout
+    assert "goes by its tag" in done.stdout
     assert "image.digest" not in world.changes()[0]
 
 
