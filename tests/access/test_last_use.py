@@ -94,7 +94,7 @@ def test_a_header_section_is_looked_at_again_after_a_minute() -> None:
     tick: Any = SimpleNamespace(now=100.0)
     worker = WorkerContext(nothing, tick, nothing, nothing, nothing, nothing)
     for name in (b"old", b"new"):
-        head: Any = SimpleNamespace(denial=None, grant=None, fields=())
+        head: Any = SimpleNamespace(denial=None, grant=None, fields=(), keep_alive=True)
         worker.remember(name, head)
         tick.now += 50
     tick.now = 159.0

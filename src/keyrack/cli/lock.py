@@ -107,14 +107,14 @@ def _locked(service: Service, given: argparse.Namespace) -> int:
 
 
 def _run(lock: Lock, words: list[str]) -> int:
-    running: list[programs.Program] = []
+    foreground = programs.Foreground()
     environ = {**os.environ, "KEYRACK_TOKEN_FENCE": str(lock.token)}
-    with programs.passing_signals_on(running):
+    with foreground.passing_signals_on():
         try:
-            running.append(programs.Program(words, environ))
-            while (code := running[-1].code(_LOOK_SECONDS)) is None:
+            program = foreground.start(words, environ)
+            while (code := program.code(_LOOK_SECONDS)) is None:
                 if lock.lost:
-                    running[-1].end(_PATIENCE_SECONDS)
+                    program.end(_PATIENCE_SECONDS)
                     return saying.complain("The lock was lost; the command was ended.", LOST)
         finally:
             lost = lock.lost

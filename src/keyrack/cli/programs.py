@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _PASSED_ON: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _NOT_FOUND: Final = 127
 _NOT_RUNNABLE: Final = 126
+_HEARD_SECONDS: Final = 0.2
+"""How long a program has to end, if it has got the Ctrl-C that came while it was being started."""
 
 
 class Program:
@@ -61,26 +63,65 @@ class NotStarted(Exception):
         self.code = code
 
 
-@contextlib.contextmanager
-def passing_signals_on(to: list[Program]) -> Iterator[None]:
-    """Send what ends or wakes this process to the program that is last in the list, instead."""
+class Foreground:
+    """What runs in this process's place, one program after the other.
 
-    def pass_on(number: int, _frame: FrameType | None) -> None:
-        if to:
-            to[-1].send(number)
+    What ends or wakes this process goes to the program instead; what comes while one is being
+    started is kept for it.
+    """
 
-    def interrupted(_number: int, _frame: FrameType | None) -> None:
-        if not to:
+    def __init__(self) -> None:
+        self._program: Program | None = None
+        self._is_starting = False
+        self._early: list[int] = []
+        self.is_ending = False
+        """Somebody wants this process to end, so no other program should be started."""
+
+    @property
+    def program(self) -> Program:
+        """The one that was started last."""
+        assert self._program is not None
+        return self._program
+
+    def start(self, words: list[str], environ: Mapping[str, str]) -> Program:
+        """Start a program. Raises `NotStarted`."""
+        self._is_starting = True
+        try:
+            self._program = started = Program(words, environ)
+        finally:
+            self._is_starting = False
+        early, self._early = self._early, []
+        for number in early:
+            # Ctrl-C has reached it already, unless it was not there yet.
+            if number != signal.SIGINT or started.code(_HEARD_SECONDS) is None:
+                started.send(number)
+        return started
+
+    @contextlib.contextmanager
+    def passing_signals_on(self) -> Iterator[None]:
+        """Pass on what is sent to this process, as long as this lasts."""
+        before = {number: signal.signal(number, self._pass_on) for number in _PASSED_ON}
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, self._interrupted)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _pass_on(self, number: int, _frame: FrameType | None) -> None:
+        self.is_ending = self.is_ending or number == signal.SIGTERM
+        if self._is_starting:
+            self._early.append(number)
+        elif self._program is not None:
+            self._program.send(number)
+
+    def _interrupted(self, number: int, _frame: FrameType | None) -> None:
+        self.is_ending = True
+        if self._is_starting:
+            self._early.append(number)
+        elif self._program is None:
             raise KeyboardInterrupt
-        # The program has got it too, and decides by itself what to do.
-
-    before = {number: signal.signal(number, pass_on) for number in _PASSED_ON}
-    before[signal.SIGINT] = signal.signal(signal.SIGINT, interrupted)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        # A program that runs has got it too, and decides by itself what to do.
 
 
 def signal_of(text: str) -> int:

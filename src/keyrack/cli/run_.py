@@ -72,13 +72,13 @@ def run(given: argparse.Namespace) -> int:
 def _run(service: Service, given: argparse.Namespace) -> int:
     environ = _environment(service, given)  # who mistyped an address is told at once
     changes = None if given.once else Changes(service, [given.prefix])
-    running: list[programs.Program] = []
+    foreground = programs.Foreground()
     try:
-        with programs.passing_signals_on(running):
+        with foreground.passing_signals_on():
             if changes is not None:
                 changes.wait_synced()
                 environ = _environment(service, given)
-            return _kept_running(service, given, environ, changes, running)
+            return _kept_running(service, given, environ, changes, foreground)
     finally:
         if changes is not None:
             changes.close()
@@ -89,11 +89,11 @@ def _kept_running(
     given: argparse.Namespace,
     environ: dict[str, str],
     changes: Changes | None,
-    running: list[programs.Program],
+    foreground: programs.Foreground,
 ) -> int:
     _tell(given, environ)
-    running.append(programs.Program(given.program, environ))
-    while (code := running[-1].code(_LOOK_SECONDS)) is None:
+    foreground.start(given.program, environ)
+    while (code := foreground.program.code(_LOOK_SECONDS)) is None:
         if changes is None or not changes.wait(0.0):
             continue
         if changes.failure is not None:
@@ -106,10 +106,12 @@ def _kept_running(
         environ = after
         _tell(given, environ)
         if given.signal is not None:
-            running[-1].send(given.signal)
-        else:
-            running[-1].end(given.kill_after)
-            running.append(programs.Program(given.program, environ))
+            foreground.program.send(given.signal)
+            continue
+        code = foreground.program.end(given.kill_after)
+        if foreground.is_ending:
+            return code
+        foreground.start(given.program, environ)
     return code
 
 
