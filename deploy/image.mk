@@ -31,7 +31,7 @@ image:
 	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/keyrack/__init__.py) \
 	  --tag $(IMAGE):$(TAG) .
 
-## scan: fail when the image has a flaw that is known and fixed (trivy; without it pip-audit and apt)
+## scan: fail when the image has a flaw that is known and fixed (trivy; without it pip-audit and apt; REPORTS keeps it)
 .PHONY: scan
 scan: $(IMAGE_VENV)/.ready
 	DOCKER="$(DOCKER)" PIP_AUDIT=$(IMAGE_VENV)/bin/pip-audit deploy/image/scan.sh $(IMAGE):$(TAG)

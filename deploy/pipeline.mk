@@ -1,5 +1,5 @@
 # What the Jenkinsfile's stages call and nothing else has; deploy/jenkins/README.md explains it.
-# IMAGE and TAG are those of deploy/image.mk. KUBECONFIG, REGISTRY_USER, REGISTRY_PASSWORD and NOTIFY_URL
+# IMAGE and TAG are those of deploy/image.mk. KUBECONFIG, REGISTRY_USER and REGISTRY_PASSWORD
 # come from the environment only: what is secret must not stand in the arguments of a process.
 
 PIPELINE_DIR := .delivery/pipeline
@@ -49,21 +49,42 @@ verify:
 rollback:
 	$(PIPELINE)rollback.sh
 
-## notify: tell the webhook NOTIFY_URL that a build failed or works again (STATUS=failure or recovery)
-.PHONY: notify
-notify:
-	$(PIPELINE)notify.sh
+## recover: put back a deploy that was cut off; change nothing if none was (ENVIRONMENT, KUBECONFIG)
+.PHONY: recover
+recover:
+	$(PIPELINE)rollback.sh unfinished
+
+## results-clean: remove test results and reports of earlier builds
+.PHONY: results-clean
+results-clean:
+	rm -rf test-results .delivery/reports
+
+## results: if the tests in JUNIT (a directory) left no results, leave one that says that they did not start
+.PHONY: results
+results:
+	@mkdir -p '$(JUNIT)'
+	@ls '$(JUNIT)'/*.xml >/dev/null 2>&1 || printf '%s\n' \
+	  '<testsuite name="tests" tests="1" errors="1"><testcase classname="tests" name="start">' \
+	  '<error message="the tests did not start: see the log"/></testcase></testsuite>' >'$(JUNIT)/not-started.xml'
 
 # All shell scripts: by their names, and by their first lines where the name does not tell.
 FILES   = git ls-files --cached --others --exclude-standard
 SCRIPTS = { $(FILES) '*.sh'; $(FILES) | xargs -d '\n' awk 'FNR == 1 && /^\#!.*[\/ ](ba|da)?sh( |$$)/ {print FILENAME} {nextfile}' 2>/dev/null; } | sort -u
 
-## static-analysis: shellcheck all scripts; look for unsafe code in src with bandit
+# B104, B108: addresses and directories that are meant (--host, /dev/shm); nothing secret is written there.
+BANDIT = $(PIPELINE_BIN)/bandit --quiet --recursive --severity-level medium --skip B104,B108
+
+## static-analysis: shellcheck all scripts; look for unsafe code in src with bandit (REPORTS: a directory for reports)
 .PHONY: static-analysis
 static-analysis: $(PIPELINE_DIR)/.ready
+ifdef REPORTS
+	@# First, so that they are there when the checks below fail.
+	@mkdir -p '$(REPORTS)/analysis'
+	$(PIPELINE_BIN)/shellcheck --external-sources --format json $$($(SCRIPTS)) >'$(REPORTS)/analysis/shellcheck.json' || true
+	$(BANDIT) --exit-zero --format json --output '$(REPORTS)/analysis/bandit.json' src
+endif
 	$(PIPELINE_BIN)/shellcheck --external-sources $$($(SCRIPTS))
-	@# B104, B108: addresses and directories that are meant (--host, /dev/shm); nothing secret is written there.
-	$(PIPELINE_BIN)/bandit --quiet --recursive --severity-level medium --skip B104,B108 src
+	$(BANDIT) src
 
 ## pipeline-test: run the real Jenkinsfile with recorded steps, its scripts against stubs, check the controller
 .PHONY: pipeline-test

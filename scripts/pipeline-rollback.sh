@@ -1,6 +1,9 @@
 #!/usr/bin/env bash
 # Put a release back to what it was before the last deploy, or remove it if it was the first.
 # REVISION names another one (see `helm history`).
+#
+#   scripts/pipeline-rollback.sh              what was deployed last
+#   scripts/pipeline-rollback.sh unfinished   only a deploy that was cut off or failed and still stands so
 set -euo pipefail
 # shellcheck source=scripts/pipeline-lib.sh
 . "$(dirname "$0")/pipeline-lib.sh"
@@ -10,8 +13,17 @@ need helm kubectl python3
 check_cluster
 
 target=(--namespace "$NAMESPACE")
-history=$(helm history "$RELEASE" "${target[@]}" --output json) ||
+if ! history=$(helm history "$RELEASE" "${target[@]}" --output json); then
+  [ "${1:-}" != unfinished ] || { say "there is no release $RELEASE in $NAMESPACE: nothing was cut off"; exit 0; }
   stop "there is no release $RELEASE in $NAMESPACE: nothing to put back."
+fi
+if [ "${1:-}" = unfinished ] && ! python3 -c '
+import json, sys
+last = json.loads(sys.argv[1])[-1]["status"]
+sys.exit(0 if last == "failed" or last.startswith("pending-") else 1)' "$history"; then
+  say "the release $RELEASE in $NAMESPACE is whole: nothing was cut off"
+  exit 0
+fi
 # The newest one before the last that once was good; attempts that failed are passed over.
 revision=${REVISION:-$(python3 -c '
 import json, sys

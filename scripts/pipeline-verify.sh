@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Verify what was deployed: that it runs the image of this commit, and that its API answers to the
-# letter (scripts/verify-api.sh). VERIFY_URL is the address to ask, usually the Ingress; without it the
-# Service is asked through `kubectl port-forward`.
+# letter (scripts/verify-api.sh). The address to ask is that of the Ingress (or of the HTTPRoute) in the values
+# that the environment was deployed with, deploy/jenkins/ENVIRONMENT.yaml; VERIFY_URL names another one. Without
+# any the Service is asked through `kubectl port-forward`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/pipeline-lib.sh
@@ -9,7 +10,7 @@ cd "$(dirname "$0")/.."
 
 check_image
 check_environment
-need kubectl curl
+need helm kubectl curl python3
 check_cluster
 
 ours=(--namespace "$NAMESPACE" --selector "app.kubernetes.io/instance=$RELEASE")
@@ -30,8 +31,19 @@ if [ -z "${KEYRACK_TOKEN:-}" ] && [ -n "$secret" ]; then
   export KEYRACK_TOKEN
 fi
 
-if [ -n "${VERIFY_URL:-}" ]; then
-  exec scripts/verify-api.sh "$VERIFY_URL"
+# The first name that is a whole one. A Gateway's listener ends TLS where nobody here sees it: https is what is meant.
+address=$(helm get values "$RELEASE" --namespace "$NAMESPACE" --output json | python3 -c '
+import json, sys
+values = json.load(sys.stdin) or {}
+ingress, route = values.get("ingress") or {}, values.get("httpRoute") or {}
+for part, names in ((ingress, "hosts"), (route, "hostnames")):
+    whole = [name for name in part.get(names) or [] if not name.startswith("*")] if part.get("enabled") else []
+    if whole:
+        print(("https://" if part is route or part.get("tls") else "http://") + whole[0])
+        break')
+if [ -n "${VERIFY_URL:-$address}" ]; then
+  say "asked at ${VERIFY_URL:-$address}"
+  exec scripts/verify-api.sh "${VERIFY_URL:-$address}"
 fi
 
 # A headless Service has no address of its own; the other one is what clients use.

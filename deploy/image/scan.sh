@@ -10,10 +10,18 @@
 # Each needs its source of knowledge; when that does not answer, the scan fails: not known is not good.
 #
 # DOCKER and PIP_AUDIT name the commands, PIP_AUDIT_ARGS more flags (`--ignore-vuln ID`, `-s osv`),
+# REPORTS is a directory in which what is found is kept too, as scan/report.txt.
 # ONLY=packages or ONLY=python asks one question alone.
 set -euo pipefail
 
 image=${1:?usage: scan.sh IMAGE}
+if [ -n "${REPORTS:-}" ]; then
+  mkdir -p "$REPORTS/scan"
+  report=$REPORTS/scan/report.txt
+  # Once more, written down as well: pipefail keeps the status.
+  REPORTS='' "$0" "$@" 2>&1 | tee "$report"
+  exit
+fi
 read -r -a docker <<<"${DOCKER:-docker}"
 read -r -a audit <<<"${PIP_AUDIT:-pip-audit} ${PIP_AUDIT_ARGS:-}"
 

@@ -59,6 +59,8 @@ advise DOCKERHUB_USER 'no image is pushed'
 advise DOCKERHUB_TOKEN 'no image is pushed'
 advise KUBECONFIG_STAGING 'nothing is deployed to staging'
 advise KUBECONFIG_PRODUCTION 'nothing is deployed to production'
+advise COSIGN_PRIVATE_KEY 'no image is signed'
+advise COSIGN_PASSWORD 'no image is signed'
 advise NOTIFY_URL 'nobody is told of failures'
 
 exec /usr/bin/tini -- "${JENKINS_START:-/usr/local/bin/jenkins.sh}" "$@"

@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PULL_REQUEST = {"branch": "PR-7", "change": True}
-OUTWARD = {"publish", "deploy", "verify", "rollback", "pipeline-check-access"}
+OUTWARD = {"publish", "sign", "recover", "deploy", "verify", "rollback", "pipeline-check-access"}
 """Targets that reach the registry with credentials, or a cluster."""
 
 MISSING = {
@@ -54,8 +55,17 @@ MISSING = {
 }
 
 
+SLACK = "https://hooks.slack.com/services/x"
+TELEGRAM = "https://api.telegram.org/bot1:x/sendMessage?chat_id=-42"
+
+
 def fails(pattern: str) -> dict[str, Any]:
     return {"match": pattern, "status": 2}
+
+
+def cut_off(pattern: str) -> dict[str, Any]:
+    """A limit is reached while this runs."""
+    return {"match": pattern, "status": 0, "abort": True}
 
 
 SCENARIOS = [
@@ -64,11 +74,19 @@ SCENARIOS = [
     scenario("pull request", **PULL_REQUEST),
     scenario("pull request of a branch called main", branch="PR-8", change=True),
     scenario("other registry", params={"REGISTRY": "registry.example", "REPOSITORY": "a/b"}),
-    scenario("with addresses", params={"STAGING_URL": "http://s", "PRODUCTION_URL": "http://p"}),
     scenario("image exists", sh=[{"match": "image-exists", "status": 0}]),
     scenario("refused", input="abort"),
     scenario("recovered", previous="FAILURE"),
-    scenario("broken webhook", previous="FAILURE", sh=[fails("make .*notify")]),
+    scenario("broken webhook", previous="FAILURE", webhook="broken"),
+    scenario("broken webhook and tests", webhook="broken", sh=[fails("make test-wheel")]),
+    scenario("no webhook at all", previous="FAILURE", credentials=MISSING["notify-url"]),
+    scenario("slack", sh=[fails("make lint")], secrets={"notify-url": SLACK}),
+    scenario("telegram", sh=[fails("make lint")], secrets={"notify-url": TELEGRAM}),
+    scenario("deploy is cut off", sh=[cut_off("make deploy")]),
+    scenario("image is cut off", sh=[cut_off("make image$")]),
+    scenario("agent is lost once", sh=[{"match": "make test-wheel", "status": 0, "lost": 1}]),
+    scenario("agent is lost", sh=[{"match": "make test-wheel", "status": 0, "lost": 9}]),
+    scenario("agent is lost in a deploy", sh=[{"match": "make deploy", "status": 0, "lost": 1}]),
     *(
         scenario(f"{target} fails", sh=[fails(f"make {target}\\b")])
         for target in (
@@ -85,11 +103,12 @@ SCENARIOS = [
             "image",
             "scan",
             "publish",
+            "sign",
             "deploy",
             "verify",
         )
     ),
-    scenario("verify is cut off", sh=[{"match": "make verify", "status": 0, "abort": True}]),
+    scenario("verify is cut off", sh=[cut_off("make verify")]),
     scenario("verify and rollback fail", sh=[fails("make verify"), fails("make rollback")]),
     scenario("pull request fails", **PULL_REQUEST, sh=[fails("make lint")]),
     *(scenario(f"no {missing}", credentials=rest) for missing, rest in MISSING.items()),
@@ -108,6 +127,10 @@ BROKEN = {
 }
 
 
+PRODUCTION_VERIFIED = """stage('Verify production') {
+                    steps { timeout(time: 10, unit: 'MINUTES') """
+
+
 def changed(before: str, after: str) -> str:
     assert before in JENKINSFILE
     return JENKINSFILE.replace(before, after)
@@ -120,8 +143,8 @@ SCENARIOS += [
         "late",
         sh=[fails("#late")],
         jenkinsfile=changed(
-            "stage('Verify production') {\n                    steps { sh 'make verify' }",
-            "stage('Verify production') {\n                    steps { sh 'make verify #late' }",
+            f"{PRODUCTION_VERIFIED}{{ sh 'make verify'",
+            f"{PRODUCTION_VERIFIED}{{ sh 'make verify #late'",
         ),
     ),
     scenario("asked", **PULL_REQUEST, jenkinsfile=changed("beforeInput true", "")),
@@ -147,22 +170,27 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
     run = builds["main"]
     assert run.result == "SUCCESS"
     assert run.made == [
+        "results-clean",
         "pipeline-check",
         "pipeline-check-access",
         "lint",
-        "test-wheel",
-        "static-analysis",
         "chart-test",
+        "static-analysis",
+        "image-exists",
+        "image",
+        "scan",
+        "test-wheel",
+        "results",
         "test-late",
         "test-valkey",
         "test-faults",
         "fuzz",
-        "image-exists",
-        "image",
-        "scan",
         "publish",
+        "sign",
+        "recover",
         "deploy",
         "verify",
+        "recover",
         "deploy",
         "verify",
     ]
@@ -170,16 +198,22 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
         "Build",
         "Checkout",
         "Check access",
+        "Checks",
+        "Source",
         "Lint",
-        "Test",
+        "Chart",
         "Static analysis",
-        "Long tests",
+        "Image and scan",
         "Image",
         "Scan",
+        "Test",
+        "Long tests",
         "Push",
+        "Sign",
         "Staging",
         "Deploy to staging",
         "Verify staging",
+        "Ask for production",
         "Production",
         "Deploy to production",
         "Verify production",
@@ -191,20 +225,30 @@ def test_only_main_pushes_and_deploys(builds: dict[str, Run], name: str) -> None
     run = builds[name]
     assert run.result == "SUCCESS"
     assert run.made == [
+        "results-clean",
         "pipeline-check",
         "lint",
-        "test-wheel",
-        "static-analysis",
         "chart-test",
+        "static-analysis",
         "image-exists",
         "image",
         "scan",
+        "test-wheel",
+        "results",
     ]
     assert not OUTWARD & set(run.made)
     assert run.of("credential") == []
     assert run.of("input") == []
     skipped = [event["stage"] for event in run.of("skipped")]
-    assert skipped == ["Check access", "Long tests", "Push", "Staging", "Production"]
+    assert skipped == [
+        "Check access",
+        "Long tests",
+        "Push",
+        "Sign",
+        "Staging",
+        "Ask for production",
+        "Production",
+    ]
 
 
 def test_the_tag_is_the_commit_wherever_it_is_used(builds: dict[str, Run]) -> None:
@@ -221,14 +265,14 @@ def test_registry_and_name_are_parameters(builds: dict[str, Run]) -> None:
         assert run.environment(target)["IMAGE"] == "registry.example/a/b"
 
 
-def test_each_environment_has_its_cluster_and_its_address(builds: dict[str, Run]) -> None:
-    run = builds["with addresses"]
-    for name, address in (("staging", "http://s"), ("production", "http://p")):
+def test_each_environment_has_its_cluster(builds: dict[str, Run]) -> None:
+    run = builds["main"]
+    for name in ("staging", "production"):
         for target, stage in (("deploy", f"Deploy to {name}"), ("verify", f"Verify {name}")):
             seen = run.environment(target, stage)
             assert seen["ENVIRONMENT"] == name
             assert seen["KUBECONFIG"] == f"file kubeconfig-{name}"
-            assert seen["VERIFY_URL"] == address
+            assert "VERIFY_URL" not in seen
 
 
 def test_an_image_that_exists_is_not_built_again(builds: dict[str, Run]) -> None:
@@ -236,7 +280,7 @@ def test_an_image_that_exists_is_not_built_again(builds: dict[str, Run]) -> None
     assert run.result == "SUCCESS"
     assert "image" not in run.made
     assert run.of("skipped", stage="Image")
-    assert run.made[run.made.index("image-exists") + 1 :][:3] == ["scan", "publish", "deploy"]
+    assert run.made[run.made.index("image-exists") + 1] == "scan"
 
 
 def test_the_registry_password_is_seen_by_nothing_but_what_needs_it(builds: dict[str, Run]) -> None:
@@ -246,6 +290,7 @@ def test_the_registry_password_is_seen_by_nothing_but_what_needs_it(builds: dict
         if "REGISTRY_PASSWORD" in script["env"]
     }
     needed = {"make pipeline-check-access", "make --silent image-exists", "make publish"}
+    needed |= {"make sign"}
     assert seen == needed
 
 
@@ -274,6 +319,7 @@ def test_tests_leave_results_that_jenkins_reads_also_when_they_fail(builds: dict
         "image",
         "scan",
         "publish",
+        "sign",
     ],
 )
 def test_what_fails_before_the_deploy_ends_the_build_there(
@@ -281,7 +327,7 @@ def test_what_fails_before_the_deploy_ends_the_build_there(
 ) -> None:
     run = builds[f"{target} fails"]
     assert run.result == "FAILURE"
-    made = [name for name in run.made if name != "notify"]
+    made = [name for name in run.made if name != "results"]
     assert made[-1] == target
     assert not {"deploy", "verify", "rollback"} & set(made)
 
@@ -289,14 +335,14 @@ def test_what_fails_before_the_deploy_ends_the_build_there(
 def test_a_failed_deploy_is_left_to_helm_and_ends_the_build(builds: dict[str, Run]) -> None:
     run = builds["deploy fails"]
     assert run.result == "FAILURE"
-    assert [name for name in run.made if name in OUTWARD][-1] == "deploy"
+    assert [name for name in run.made if name in OUTWARD][-2:] == ["deploy", "recover"]
     assert run.of("input") == []
 
 
 def test_a_failed_verification_is_rolled_back_and_fails(builds: dict[str, Run]) -> None:
     run = builds["verify fails"]
     assert run.result == "FAILURE"
-    assert run.made[-4:] == ["deploy", "verify", "rollback", "notify"]
+    assert run.made[-4:] == ["recover", "deploy", "verify", "rollback"]
     rolled_back = run.environment("rollback", "Verify staging")
     assert rolled_back["ENVIRONMENT"] == "staging"
     assert rolled_back["KUBECONFIG"] == "file kubeconfig-staging"
@@ -306,7 +352,7 @@ def test_a_failed_verification_is_rolled_back_and_fails(builds: dict[str, Run]) 
 def test_a_failed_verification_of_production_is_rolled_back_there(builds: dict[str, Run]) -> None:
     run = builds["late"]
     assert run.result == "FAILURE"
-    assert run.made[-6:] == ["deploy", "verify", "deploy", "verify", "rollback", "notify"]
+    assert run.made[-5:] == ["verify", "recover", "deploy", "verify", "rollback"]
     rolled_back = run.environment("rollback", "Verify production")
     assert rolled_back["ENVIRONMENT"] == "production"
     assert rolled_back["KUBECONFIG"] == "file kubeconfig-production"
@@ -321,14 +367,80 @@ def test_a_verification_that_is_cut_off_is_rolled_back_too(builds: dict[str, Run
 def test_a_failed_rollback_still_fails_the_build_and_is_told(builds: dict[str, Run]) -> None:
     run = builds["verify and rollback fail"]
     assert run.result == "FAILURE"
-    assert run.made[-3:] == ["verify", "rollback", "notify"]
+    assert run.made[-2:] == ["verify", "rollback"]
+    assert run.told[0]["status"] == "failure"
+
+
+A_DAY = 24 * 60
+
+
+def test_what_deploys_and_puts_back_has_a_limit_of_its_own_and_no_other(
+    builds: dict[str, Run],
+) -> None:
+    """Neither a question nor the wait for an agent takes from it."""
+    targets = ("make deploy", "make verify", "make recover", "make rollback")
+    for name in ("main", "verify fails", "deploy is cut off", "late"):
+        seen = [one for one in builds[name].of("sh") if one["script"].startswith(targets)]
+        assert seen
+        for one in seen:
+            assert one["limits"][0] == A_DAY
+            assert len(one["limits"]) == 2, one["script"]
+
+
+def test_all_that_a_build_may_take_fits_twice_into_its_limit(builds: dict[str, Run]) -> None:
+    run = builds["main"]
+    assert all(len(one["limits"]) > 1 for one in run.of("sh"))
+    unit = {"MINUTES": 1, "HOURS": 60}
+    limits = [one["limit"] for one in run.of("timeout")]
+    assert sum(one["time"] * unit[one["unit"]] for one in limits) + 60 < A_DAY / 2
+
+
+def test_a_deploy_that_is_cut_off_is_put_back_in_time_of_its_own(builds: dict[str, Run]) -> None:
+    run = builds["deploy is cut off"]
+    assert run.result == "ABORTED"
+    assert run.made[-2:] == ["deploy", "recover"]
+    put_back = run.of("sh")[-1]["env"]
+    assert put_back["ENVIRONMENT"] == "staging"
+    assert put_back["KUBECONFIG"] == "file kubeconfig-staging"
+    assert "Ask for production" not in run.started
+
+
+def test_what_a_lost_agent_left_in_the_middle_is_put_back_before_the_next_deploy(
+    builds: dict[str, Run],
+) -> None:
+    run = builds["agent is lost in a deploy"]
+    assert run.result == "SUCCESS"
+    assert len(run.of("retry")) == 1
+    first = run.made.index("deploy")
+    again = run.made.index("deploy", first + 1)
+    assert run.made[again - 1] == "recover"
+
+
+def test_a_lost_agent_is_tried_once_more_and_then_told_of(builds: dict[str, Run]) -> None:
+    once = builds["agent is lost once"]
+    assert once.result == "SUCCESS"
+    assert once.made.count("test-wheel") == 2
+    assert once.made.count("results-clean") == 2
+    gone = builds["agent is lost"]
+    assert gone.result == "ABORTED"
+    assert gone.made.count("test-wheel") == 2
+    assert [one["status"] for one in gone.told] == ["aborted"]
+
+
+def test_stages_that_do_not_need_each_other_run_side_by_side(builds: dict[str, Run]) -> None:
+    branches = [event["name"] for event in builds["main"].of("branch")]
+    assert branches == ["Source", "Static analysis", "Image and scan"]
+    # What measures time has nothing beside it.
+    assert "Test" not in branches
+    assert "static-analysis" not in builds["lint fails"].made
 
 
 def test_production_is_asked_for_and_holds_no_agent_meanwhile(builds: dict[str, Run]) -> None:
     (asked,) = builds["main"].of("input")
-    assert asked["stage"] == "Production"
+    assert asked["stage"] == "Ask for production"
     assert asked["submitter"] == "admin"
     assert asked["holdsAgent"] is False
+    assert asked["limits"] == [A_DAY, 60]
     events = builds["main"].events
     production = [e for e in events if e["event"] == "sh" and "production" in e["stage"]]
     assert events.index(asked) < events.index(production[0])
@@ -344,25 +456,103 @@ def test_without_consent_staging_stays_and_production_is_not_touched(
     assert run.made.count("deploy") == 1
 
 
+def test_a_pushed_image_is_signed_where_a_key_is_configured(builds: dict[str, Run]) -> None:
+    seen = builds["main"].environment("sign")
+    assert seen["COSIGN_PRIVATE_KEY"] == "string cosign-key"
+    assert seen["COSIGN_PASSWORD"] == "string cosign-password"
+    others = [one for one in builds["main"].of("sh") if one["script"] != "make sign"]
+    assert not any("COSIGN_PRIVATE_KEY" in one["env"] for one in others)
+
+
+@pytest.mark.parametrize(("target", "kept"), [("static-analysis", "analysis"), ("scan", "scan")])
+def test_reports_are_archived_also_when_they_are_bad(
+    builds: dict[str, Run], target: str, kept: str
+) -> None:
+    run = builds[f"{target} fails"]
+    (command,) = [one for one in run.shell if f"make {target}" in one]
+    assert 'REPORTS="$PWD/.delivery/reports"' in command
+    archived = [event["files"] for event in run.of("archive")]
+    assert archived[-1] == f".delivery/reports/{kept}/*"
+
+
+def test_a_pull_request_ends_its_build_before_and_main_never_does(
+    builds: dict[str, Run],
+) -> None:
+    for name, ended in (("pull request", True), ("main", False), ("branch", False)):
+        (option,) = builds[name].of("option", name="disableConcurrentBuilds")
+        assert option["arguments"] == [{"abortPrevious": ended}]
+
+
+FACTS = {
+    "job": "keyrack/main",
+    "build": "12",
+    "commit": COMMIT,
+    "url": "https://ci.example.org/job/keyrack/12/",
+}
+
+
 def test_a_failure_is_told(builds: dict[str, Run]) -> None:
     for name in ("lint fails", "verify fails", "pull request fails"):
-        assert builds[name].shell[-1] == "make --silent notify STATUS=failure"
-        assert builds[name].environment("notify")["NOTIFY_URL"] == "string notify-url"
+        (told,) = builds[name].told
+        assert told.items() >= (FACTS | {"status": "failure", "approved_by": ""}).items()
+        assert told["text"] == (
+            f"keyrack/main build 12 failed at commit {COMMIT[:12]}: {FACTS['url']}"
+        )
+        assert builds[name].of("http")[0]["url"] == "string notify-url"
+
+
+@pytest.mark.parametrize("name", ["image is cut off", "deploy is cut off", "refused"])
+def test_a_build_that_ends_before_its_end_is_told_of(builds: dict[str, Run], name: str) -> None:
+    assert builds[name].result == "ABORTED"
+    assert [one["status"] for one in builds[name].told] == ["aborted"]
 
 
 def test_a_recovery_is_told(builds: dict[str, Run]) -> None:
-    assert builds["recovered"].shell[-1] == "make --silent notify STATUS=recovery"
+    assert "recovery" in [one["status"] for one in builds["recovered"].told]
     assert builds["recovered"].result == "SUCCESS"
 
 
-def test_nobody_is_told_of_the_usual(builds: dict[str, Run]) -> None:
-    assert "notify" not in builds["main"].made
-    assert "notify" not in builds["refused"].made
+def test_who_approved_production_is_told(builds: dict[str, Run]) -> None:
+    (told,) = builds["main"].told
+    assert told["status"] == "production"
+    assert told["approved_by"] == "alice"
+    assert "approved for production by alice" in told["text"]
+    assert builds["late"].told[0]["approved_by"] == "alice"
+    assert builds["main"].of("echo")[0]["text"] == "Approved for production by alice"
 
 
-def test_a_broken_webhook_changes_no_result(builds: dict[str, Run]) -> None:
-    assert builds["broken webhook"].result == "SUCCESS"
-    assert builds["broken webhook"].of("sh", status=2)
+def test_telling_needs_no_agent_and_shows_no_address(builds: dict[str, Run]) -> None:
+    told = [event for run in builds.values() for event in run.of("http")]
+    assert len(told) > 20
+    assert not any(event["onAgent"] for event in told)
+    assert all(event["quiet"] for event in told)
+
+
+def test_nobody_is_told_of_a_pull_request_that_works(builds: dict[str, Run]) -> None:
+    assert builds["pull request"].told == []
+
+
+@pytest.mark.parametrize(
+    ("name", "result"),
+    [
+        ("broken webhook", "SUCCESS"),
+        ("no webhook at all", "SUCCESS"),
+        ("broken webhook and tests", "FAILURE"),
+    ],
+)
+def test_a_broken_webhook_changes_no_result(builds: dict[str, Run], name: str, result: str) -> None:
+    assert builds[name].result == result
+    assert builds[name].of("caught")
+
+
+def test_slack_and_telegram_get_what_they_understand(builds: dict[str, Run]) -> None:
+    text = f"keyrack/main build 12 failed at commit {COMMIT[:12]}: {FACTS['url']}"
+    (slack,) = builds["slack"].of("http")
+    assert slack["url"] == SLACK
+    assert json.loads(slack["body"]) == {"text": text}
+    (telegram,) = builds["telegram"].of("http")
+    assert telegram["url"] == "https://api.telegram.org/bot1:x/sendMessage"
+    assert json.loads(telegram["body"]) == {"chat_id": "-42", "text": text}
 
 
 @pytest.mark.parametrize("missing", ["dockerhub", "kubeconfig-staging", "kubeconfig-production"])
@@ -373,7 +563,7 @@ def test_a_missing_credential_ends_the_build_before_anything_is_changed(
     assert run.result == "FAILURE"
     (ended,) = run.of("ended")
     assert ended["message"] == f"Could not find credentials entry with ID '{missing}'"
-    assert [name for name in run.made if name != "notify"] == ["pipeline-check"]
+    assert run.made == ["results-clean", "pipeline-check"]
 
 
 def test_options_keep_builds_apart_short_and_few(builds: dict[str, Run]) -> None:
@@ -382,9 +572,8 @@ def test_options_keep_builds_apart_short_and_few(builds: dict[str, Run]) -> None
     }
     assert ("", "disableConcurrentBuilds") in options
     assert options["", "logRotator"][0]["numToKeepStr"] == "30"
-    for stage in ("", "Build", "Production"):
-        assert options[stage, "timeout"][0]["time"] > 0
-    assert options["Build", "timeout"] == [{"time": 75, "unit": "MINUTES"}]
+    limited = {stage for stage, name in options if name == "timeout"}
+    assert limited == {"", "Ask for production"}
 
 
 @pytest.mark.parametrize("what", BROKEN)
@@ -403,7 +592,7 @@ def test_every_make_target_that_is_named_exists(builds: dict[str, Run]) -> None:
     named = {target for run in builds.values() for target in run.made} - {"shell"}
     in_text = set(re.findall(r"make (?:--silent )?([a-z][a-z-]*)", re.sub("//.*", "", JENKINSFILE)))
     assert named == in_text
-    assert len(named) == 18
+    assert len(named) == 21
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "ARGS")}
     for target in sorted(named):
         done = subprocess.run(
@@ -448,6 +637,54 @@ def test_the_linter_of_jenkinsfiles_has_no_complaint(tmp_path: Path) -> None:
     found = {Path(name).resolve(): file["errors"] for name, file in files.items()}
     assert found[good.resolve()] == []
     assert any(error["rule"] == "NglParseError" for error in found[bad.resolve()])
+
+
+def results_of(tmp_path: Path) -> list[str]:
+    made = subprocess.run(
+        ["make", "--silent", "results", f"JUNIT={tmp_path / 'results'}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert made.stderr == ""
+    return sorted(path.name for path in (tmp_path / "results").iterdir())
+
+
+def test_tests_that_did_not_start_are_a_result_too(tmp_path: Path) -> None:
+    assert results_of(tmp_path) == ["not-started.xml"]
+    suite = ElementTree.parse(tmp_path / "results/not-started.xml").getroot()
+    error = suite.find("testcase/error")
+    assert error is not None
+    assert "did not start" in error.attrib["message"]
+
+
+def test_results_that_are_there_stay_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/timing.xml").write_text("<testsuite/>")
+    assert results_of(tmp_path) == ["timing.xml"]
+
+
+def test_a_scan_writes_down_what_it_says_and_fails_all_the_same(
+    world: World, tmp_path: Path
+) -> None:
+    world.answer("^docker image inspect", status=1)
+    done = subprocess.run(
+        [ROOT / "deploy/image/scan.sh", "an/image:tag"],
+        env=os.environ
+        | {
+            "PATH": f"{world.bin}:{os.environ['PATH']}",
+            "STUBS": str(world.prepared()),
+            "REPORTS": str(tmp_path / "reports"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    report = (tmp_path / "reports/scan/report.txt").read_text()
+    assert "there is no image an/image:tag" in report
+    assert report == done.stdout
 
 
 def test_the_jenkinsfile_is_thin() -> None:
@@ -506,6 +743,7 @@ def world(tmp_path: Path) -> World:
     world.answer("^docker manifest inspect", status=1, stderr="no such manifest\n")
     world.answer("get statefulsets,deployments", stdout=f"{IMAGE}:{COMMIT}\n")
     world.answer("^kubectl .*get services", stdout="keyrack 8088\n")
+    world.answer("^helm get values", stdout="null\n")
     return world
 
 
@@ -554,23 +792,6 @@ def store() -> Iterator[int]:
         ("deploy", {"VALUES": "missing.yaml"}, "the file of values missing.yaml does not exist"),
         ("verify", {"ENVIRONMENT": "prod"}, "'prod' is no environment"),
         ("rollback", {"ENVIRONMENT": "prod"}, "'prod' is no environment"),
-        ("notify", {"STATUS": "odd"}, "'odd' is no status. Use STATUS=failure or STATUS=recovery."),
-        ("notify", {"STATUS": "failure", "NOTIFY_URL": ""}, "nobody was told: NOTIFY_URL is empty"),
-        (
-            "notify",
-            {"STATUS": "failure", "NOTIFY_URL": "ftp://x"},
-            "NOTIFY_URL is no http or https address",
-        ),
-        (
-            "notify",
-            {"STATUS": "failure", "NOTIFY_URL": "https://api.telegram.org/bot1/sendMessage"},
-            "needs ?chat_id=... at its end",
-        ),
-        (
-            "notify",
-            {"STATUS": "failure", "NOTIFY_URL": "http://127.0.0.1", "NOTIFY_FORMAT": "morse"},
-            "'morse' is no format",
-        ),
     ],
 )
 def test_bad_input_gets_a_sentence_and_changes_nothing(
@@ -713,7 +934,7 @@ def test_a_failed_deploy_fails(world: World) -> None:
     done = world.make("deploy", ENVIRONMENT="production")
     assert done.returncode != 0
     assert "--namespace keyrack-production" in world.changes()[0]
-    assert "deployed" not in done.stdout
+    assert f"deployed {IMAGE}" not in done.stdout
 
 
 DIGEST = "sha256:" + "5" * 64
@@ -902,6 +1123,35 @@ def test_verification_asks_the_address_that_it_is_given(world: World, store: int
     assert f"staging runs {IMAGE}:{COMMIT}" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("values", "address"),
+    [
+        ({"ingress": {"enabled": True, "hosts": ["*.a.test", "b.test"]}}, "http://b.test"),
+        ({"ingress": {"enabled": True, "hosts": ["b.test"], "tls": [{}]}}, "https://b.test"),
+        ({"httpRoute": {"enabled": True, "hostnames": ["c.test"]}}, "https://c.test"),
+    ],
+)
+def test_verification_asks_the_address_in_the_environments_values(
+    world: World, values: dict[str, Any], address: str
+) -> None:
+    world.answer("^helm get values", stdout=json.dumps(values))
+    # The address exists in no DNS: it is enough to see who would be asked.
+    world.put("curl", "#!/bin/sh\nexit 7\n")
+    done = world.make("verify", ATTEMPTS="1")
+    assert f"asked at {address}" in done.stdout
+    assert not [call for call in world.calls if "port-forward" in call]
+    assert done.returncode != 0
+
+
+@pytest.mark.parametrize("values", ["null", '{"ingress": {"enabled": false, "hosts": ["b.test"]}}'])
+def test_values_without_an_address_are_verified_through_the_service(
+    world: World, values: str
+) -> None:
+    world.answer("^helm get values", stdout=values)
+    world.answer("kubectl port-forward", status=1, stderr="error: no\n")
+    assert "cannot be reached: error: no" in world.make("verify").stderr
+
+
 def test_verification_goes_through_the_service_without_an_address(world: World, store: int) -> None:
     world.answer(
         "kubectl port-forward", stdout=f"Forwarding from 127.0.0.1:{store} -> 8088\n", wait=60
@@ -971,67 +1221,36 @@ def test_a_rollback_goes_to_the_revision_that_is_named(world: World) -> None:
     assert world.changes()[0].startswith("helm rollback keyrack 1 ")
 
 
+@pytest.mark.parametrize(
+    ("history", "done"),
+    [
+        (("superseded", "deployed", "pending-upgrade"), "helm rollback keyrack 2 "),
+        (("superseded", "deployed", "failed"), "helm rollback keyrack 2 "),
+        (("pending-install",), "helm uninstall keyrack "),
+        (("superseded", "deployed"), ""),
+        (("superseded", "failed", "deployed"), ""),
+        ((), ""),
+    ],
+)
+def test_only_a_deploy_that_was_cut_off_is_recovered_from(
+    world: World, history: tuple[str, ...], done: str
+) -> None:
+    if history:
+        world.answer("^helm history", stdout=revisions(*history))
+    else:
+        world.answer("^helm history", status=1, stderr="Error: release: not found\n")
+    told = world.make("recover")
+    assert told.returncode == 0, told.stderr
+    assert len(world.changes()) == bool(done)
+    assert all(change.startswith(done) for change in world.changes())
+    assert ("nothing was cut off" in told.stdout) != bool(done)
+
+
 def test_a_rollback_of_nothing_says_so(world: World) -> None:
     world.answer("^helm history", status=1, stderr="Error: release: not found\n")
     done = world.make("rollback")
     assert "there is no release keyrack in keyrack-staging" in done.stderr
     assert world.changes() == []
-
-
-BUILD = {
-    "JOB_NAME": "keyrack/main",
-    "BUILD_NUMBER": "12",
-    "BRANCH_NAME": 'a "quoted" branch',
-    "BUILD_URL": "https://ci.example.org/job/keyrack/12/",
-}
-TEXT = (
-    f"keyrack/main build 12 failed at commit {COMMIT[:12]}: https://ci.example.org/job/keyrack/12/"
-)
-
-
-def test_the_webhook_is_told_in_json(world: World) -> None:
-    with Webhook() as webhook:
-        address = f"http://127.0.0.1:{webhook.port}/hook?token=secret"
-        failure = world.make("notify", STATUS="failure", NOTIFY_URL=address, **BUILD)
-        recovery = world.make("notify", STATUS="recovery", NOTIFY_URL=address, **BUILD)
-    assert failure.returncode == 0, failure.stderr
-    (path, message), (_, good) = webhook.messages
-    assert path == "/hook?token=secret"
-    assert message == {
-        "text": TEXT,
-        "status": "failure",
-        "job": "keyrack/main",
-        "build": "12",
-        "branch": 'a "quoted" branch',
-        "commit": COMMIT,
-        "url": "https://ci.example.org/job/keyrack/12/",
-    }
-    assert good["status"] == "recovery"
-    assert "works again" in good["text"]
-    assert "secret" not in failure.stdout + failure.stderr + recovery.stdout
-
-
-def test_slack_and_telegram_get_what_they_understand(world: World) -> None:
-    with Webhook() as webhook:
-        address = f"http://127.0.0.1:{webhook.port}/bot1:x/sendMessage?chat_id=-42"
-        for kind in ("slack", "telegram"):
-            told = world.make(
-                "notify", STATUS="failure", NOTIFY_URL=address, NOTIFY_FORMAT=kind, **BUILD
-            )
-            assert told.returncode == 0, told.stderr
-    (_, slack), (path, telegram) = webhook.messages
-    assert slack == {"text": TEXT}
-    assert telegram == {"chat_id": "-42", "text": TEXT}
-    assert path == "/bot1:x/sendMessage"
-
-
-def test_a_webhook_that_refuses_is_said(world: World) -> None:
-    with Webhook(status=403) as webhook:
-        address = f"http://127.0.0.1:{webhook.port}/secret"
-        done = world.make("notify", STATUS="failure", NOTIFY_URL=address)
-    assert done.returncode != 0
-    assert "the webhook did not take the message" in done.stderr
-    assert "/secret" not in done.stderr
 
 
 # The controller
@@ -1055,9 +1274,14 @@ def plugins_of(value: Any, described: dict[str, Any]) -> set[str]:
 
 STEPS = {
     "pipeline": "pipeline-model-definition",
+    "httpRequest": "http_request",
+    "catchError": "workflow-basic-steps",
+    "archiveArtifacts": "workflow-basic-steps",
+    "retry": "workflow-basic-steps",
+    "agent": "workflow-durable-task-step",
+    "nonresumable": "workflow-durable-task-step",
     "stage": "pipeline-stage-step",
     "sh": "workflow-durable-task-step",
-    "node": "workflow-durable-task-step",
     "checkout": "workflow-scm-step",
     "junit": "junit",
     "timeout": "workflow-basic-steps",
@@ -1095,7 +1319,7 @@ def test_hadolint_has_no_complaint_about_the_controller() -> None:
 def test_every_plugin_has_a_version() -> None:
     assert len(plugins()) > 30
     for name, version in plugins().items():
-        assert re.fullmatch(r"[a-z0-9-]+", name)
+        assert re.fullmatch(r"[a-z0-9_-]+", name)
         assert re.fullmatch(r"\d[\w.-]+", version), name
     lines = (JENKINS / "plugins.txt").read_text().splitlines()
     names = [line.split(":")[0] for line in lines if line and line[0] != "#"]
@@ -1159,11 +1383,10 @@ def test_all_that_the_jenkinsfile_calls_is_installed() -> None:
 def test_credentials_and_agent_of_the_jenkinsfile_are_those_of_the_controller() -> None:
     named = set(re.findall(r"credentials(?:Id: |\()'([^']+)'", JENKINSFILE))
     kinds = credentials(casc())
-    assert named == {"dockerhub", "kubeconfig-staging", "kubeconfig-production", "notify-url"}
+    clusters = {"kubeconfig-staging", "kubeconfig-production"}
+    assert named == clusters | {"dockerhub", "notify-url", "cosign-key", "cosign-password"}
     assert named <= kinds.keys()
-    labels = set(re.findall(r"label '([^']+)'", JENKINSFILE)) | set(
-        re.findall(r"node\('([^']+)'", JENKINSFILE)
-    )
+    labels = set(re.findall(r"label '([^']+)'", JENKINSFILE))
     nodes = [node["permanent"] for node in casc()["jenkins"]["nodes"]]
     assert labels == {label for node in nodes for label in node["labelString"].split()}
     (submitter,) = re.findall(r"submitter '([^']+)'", JENKINSFILE)

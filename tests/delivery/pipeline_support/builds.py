@@ -71,6 +71,11 @@ class Run:
         """The stages that ran."""
         return [event["stage"] for event in self.events if event["event"] == "start"]
 
+    @property
+    def told(self) -> list[dict[str, str]]:
+        """What the webhook was sent, in order."""
+        return [json.loads(event["body"]) for event in self.of("http")]
+
     def of(self, kind: str, **wanted: Any) -> list[dict[str, Any]]:
         """The events of a kind, with these values."""
         return [
@@ -100,6 +105,8 @@ def scenario(name: str, **differences: Any) -> dict[str, Any]:
         "credentials": credentials(casc()),
         "input": "approve",
         "previous": "SUCCESS",
+        "webhook": "works",
+        "secrets": {},
     }
     assert not differences.keys() - usual.keys()
     # The image does not exist yet, unless a scenario says otherwise.
@@ -122,7 +129,7 @@ def run_builds(
         check=False,
         timeout=110,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr[:3000]
     answer = json.loads(done.stdout)
     runs = {run["name"]: Run(run["result"], run["events"]) for run in answer["runs"]}
     return runs, answer["jobs"]

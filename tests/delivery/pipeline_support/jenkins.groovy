@@ -17,6 +17,11 @@ class Ended extends RuntimeException {
     Ended(String result, String message) { super(message); this.result = result }
 }
 
+/** The agent is gone: what `retry(conditions: [agent(), nonresumable()])` is for. */
+class Lost extends Ended {
+    Lost() { super('ABORTED', 'the agent was lost') }
+}
+
 /** One build: what it was given, what it did. */
 class Build {
     Map scenario
@@ -25,6 +30,8 @@ class Build {
     Map env = [:]
     List stages = []
     String node
+    /** The limits around what runs now, in minutes, outermost first. */
+    List limits = []
     String result = 'SUCCESS'
 
     void note(Map event) { events << ([stage: stages ? stages.last() : ''] + event) }
@@ -43,6 +50,11 @@ class Build {
         node = label
         note(event: 'agent', label: label)
         try { return body() } finally { node = before }
+    }
+
+    Object limited(Map limit, Closure body) {
+        limits << limit.time * [MINUTES: 1, HOURS: 60, DAYS: 1440][limit.unit]
+        try { return body() } finally { limits.remove(limits.size() - 1) }
     }
 
     /** Runs a block of steps: its names mean the steps, not the directives that surround it. */
@@ -91,9 +103,13 @@ abstract class Steps extends Script {
         build.needNode('sh')
         assert arguments.keySet() - ['script', 'returnStatus', 'returnStdout', 'label'] == [] as Set
         String text = arguments.script
-        Map rule = build.scenario.sh.find { text =~ it.match }
+        Map rule = build.scenario.sh.find { text =~ it.match && it.lost != 0 }
         int status = rule ? rule.status : 0
-        build.note(event: 'sh', script: text, status: status, env: new LinkedHashMap(build.env))
+        build.note(event: 'sh', script: text, status: status, env: new LinkedHashMap(build.env), limits: build.limits.collect())
+        if (rule?.lost) {
+            rule.lost--
+            throw new Lost()
+        }
         if (rule?.abort) { throw new Ended('ABORTED', 'Timeout has been exceeded') }
         if (arguments.returnStatus) { return status }
         if (status != 0) { throw new Ended('FAILURE', "script returned exit code ${status}") }
@@ -104,6 +120,21 @@ abstract class Steps extends Script {
         build.note(event: 'checkout')
         return [GIT_COMMIT: build.scenario.commit]
     }
+    void echo(String text) { build.note(event: 'echo', text: text) }
+    void archiveArtifacts(Map of) {
+        build.needNode('archiveArtifacts')
+        build.note(event: 'archive', files: of.artifacts, empty: of.allowEmptyArchive)
+    }
+    Map httpRequest(Map of) {
+        assert of.keySet() == ['url', 'httpMode', 'contentType', 'timeout', 'quiet', 'validResponseCodes', 'requestBody'] as Set
+        build.note(event: 'http', url: of.url, body: of.requestBody, quiet: of.quiet, onAgent: build.node != null)
+        if (build.scenario.webhook == 'broken') { throw new IllegalStateException('Fail: the returned code 500') }
+        return [status: 200]
+    }
+    void catchError(Map of, Closure body) {
+        assert of.buildResult == 'SUCCESS' && of.stageResult == 'SUCCESS' : 'the harness knows one that changes no result'
+        try { body() } catch (Exception caught) { build.note(event: 'caught', message: of.message) }
+    }
     void junit(String files) {
         build.needNode('junit')
         build.note(event: 'junit', files: files)
@@ -112,7 +143,7 @@ abstract class Steps extends Script {
     Object node(String label, Closure body) { build.onNode(label, body) }
     Object timeout(Map limit, Closure body) {
         build.note(event: 'timeout', limit: limit)
-        return body()
+        return build.limited(limit, body)
     }
     Map usernamePassword(Map of) { of + [kind: 'usernamePassword'] }
     Map file(Map of) { of + [kind: 'file'] }
@@ -125,7 +156,7 @@ abstract class Steps extends Script {
                 variables[bound.usernameVariable] = "user of ${bound.credentialsId}".toString()
                 variables[bound.passwordVariable] = "password of ${bound.credentialsId}".toString()
             } else {
-                variables[bound.variable] = "${bound.kind} ${bound.credentialsId}".toString()
+                variables[bound.variable] = build.scenario.secrets[bound.credentialsId] ?: "${bound.kind} ${bound.credentialsId}".toString()
             }
         }
         return build.inside(variables, body).value
@@ -149,7 +180,10 @@ class Block {
         calls.get(name, []) << (arguments as List)
         return null
     }
+    /** What stands in the arguments of an option and is known when it is read. */
+    static Object env
     Object getProperty(String name) {
+        if (name == 'env') { return Block.@env }
         if (name == 'calls' || name == 'known') { return this.@"$name" }
         // `agent none` and the like: a name without arguments.
         return name
@@ -207,20 +241,22 @@ class When {
 }
 
 class Pipeline {
-    static final List STAGE = ['agent', 'when', 'options', 'environment', 'input', 'steps', 'stages', 'post']
+    static final List STAGE = ['agent', 'when', 'options', 'environment', 'input', 'steps', 'stages', 'parallel', 'failFast', 'post']
     static final List CONDITIONS = ['always', 'changed', 'fixed', 'regression', 'aborted', 'failure', 'success',
                                     'unstable', 'unsuccessful', 'cleanup']
-    static final List OPTIONS = ['disableConcurrentBuilds', 'buildDiscarder', 'timeout', 'timestamps', 'skipDefaultCheckout']
+    static final List OPTIONS = ['disableConcurrentBuilds', 'buildDiscarder', 'timeout', 'timestamps', 'skipDefaultCheckout', 'retry']
     Build build
     Pipeline(Build build) { this.build = build }
 
     void run(Closure body) {
         Map top = once(Block.read(body, ['agent', 'options', 'parameters', 'environment', 'stages', 'post']))
-        options(top.options)
+        Block.@env = build.env
+        Map limit = options(top.options).timeout[0][0]
         parameters(top.parameters)
         assert top.agent == 'none' : 'the harness expects stages that name their agents'
         try {
             build.inside(top.environment ? Assignments.read(build, top.environment) : [:]) {
+                build.limits << limit.time * [HOURS: 60, DAYS: 1440][limit.unit]
                 try {
                     stages(top.stages)
                 } catch (Ended ended) {
@@ -253,7 +289,7 @@ class Pipeline {
     Map options(Closure body) {
         if (body == null) { return [:] }
         // buildDiscarder(logRotator(...)) has a call in its arguments, which the block answers too.
-        Map calls = Block.read(body, OPTIONS + 'logRotator')
+        Map calls = Block.read(body, OPTIONS + ['logRotator', 'agent', 'nonresumable'])
         calls.each { name, all -> build.note(event: 'option', name: name, arguments: all[0].findAll { it != null }) }
         return calls
     }
@@ -264,31 +300,46 @@ class Pipeline {
 
     void stage(String name, Closure body) {
         Map parts = once(Block.read(body, STAGE))
-        assert parts.containsKey('steps') != parts.containsKey('stages') : "stage ${name} has steps or stages"
+        assert ['steps', 'stages', 'parallel'].count { parts.containsKey(it) } == 1 : "stage ${name} has one of steps, stages, parallel"
         When condition = parts.when ? When.read(build, parts.when) : null
         build.stages << name
         try {
-            boolean skipCheckout = options(parts.options).containsKey('skipDefaultCheckout')
-            if (condition?.beforeInput && !condition.holds()) { skipped(); return }
-            if (parts.input) { input(parts.input) }
-            if (condition?.beforeAgent && !condition.holds()) { skipped(); return }
-            Closure rest = {
-                if (condition != null && !condition.holds()) { skipped(); return }
-                build.note(event: 'start')
-                Map variables = parts.environment ? Assignments.read(build, parts.environment) : [:]
-                build.inside(variables) { work(parts) }
-            }
-            if (parts.agent) {
-                String label = Block.read(parts.agent, ['label']).label[0][0]
-                build.onNode(label) {
-                    if (!skipCheckout) { build.script.checkout('scm') }
-                    rest()
-                }
-            } else {
-                rest()
-            }
+            Map given = options(parts.options)
+            Closure inside = { whole(parts, condition, given.containsKey('skipDefaultCheckout')) }
+            Closure tried = given.retry ? { retried(given.retry[0][0].count, inside) } : inside
+            // A limit of a stage runs from here: while it is asked and while it waits for an agent.
+            if (given.timeout) { build.limited(given.timeout[0][0], tried) } else { tried() }
         } finally {
             build.stages.pop()
+        }
+    }
+
+    void retried(int count, Closure body) {
+        try { body() } catch (Lost lost) {
+            if (count < 2) { throw lost }
+            build.note(event: 'retry')
+            retried(count - 1, body)
+        }
+    }
+
+    void whole(Map parts, When condition, boolean skipCheckout) {
+        if (condition?.beforeInput && !condition.holds()) { skipped(); return }
+        if (parts.input) { input(parts.input) }
+        if (condition?.beforeAgent && !condition.holds()) { skipped(); return }
+        Closure rest = {
+            if (condition != null && !condition.holds()) { skipped(); return }
+            build.note(event: 'start')
+            Map variables = parts.environment ? Assignments.read(build, parts.environment) : [:]
+            build.inside(variables) { work(parts) }
+        }
+        if (parts.agent) {
+            String label = Block.read(parts.agent, ['label']).label[0][0]
+            build.onNode(label) {
+                if (!skipCheckout) { build.script.checkout('scm') }
+                rest()
+            }
+        } else {
+            rest()
         }
     }
 
@@ -296,7 +347,7 @@ class Pipeline {
         String result = 'SUCCESS'
         Ended ended = null
         try {
-            if (parts.stages) { stages(parts.stages) } else { build.steps(parts.steps) }
+            if (parts.parallel) { branches(parts) } else if (parts.stages) { stages(parts.stages) } else { build.steps(parts.steps) }
         } catch (Ended it) {
             result = it.result
             ended = it
@@ -306,12 +357,25 @@ class Pipeline {
         if (ended != null) { throw ended }
     }
 
+    /** One branch after the other; with failFast, one that fails ends those that have not begun. */
+    void branches(Map parts) {
+        Ended first = null
+        Block.read(parts.parallel, ['stage']).stage.each { List call ->
+            if (first != null && parts.failFast) { return }
+            build.note(event: 'branch', name: call[0])
+            try { stage(call[0], call[1]) } catch (Ended ended) { first = first ?: ended }
+        }
+        if (first != null) { throw first }
+    }
+
     void skipped() { build.note(event: 'skipped') }
 
     void input(Closure body) {
-        Map of = once(Block.read(body, ['message', 'ok', 'submitter']))
-        build.note(event: 'input', message: of.message, submitter: of.submitter, holdsAgent: build.node != null)
+        Map of = once(Block.read(body, ['message', 'ok', 'submitter', 'submitterParameter']))
+        build.note(event: 'input', message: of.message, submitter: of.submitter, holdsAgent: build.node != null,
+            limits: build.limits.collect())
         if (build.scenario.input != 'approve') { throw new Ended('ABORTED', 'Rejected or not answered in time') }
+        build.env[of.submitterParameter] = 'alice'
     }
 
     void post(Closure body, String result) {
@@ -363,7 +427,9 @@ Closure<Script> load = { String text, Class base, Map variables ->
 Map request = new JsonSlurper().parse(new File(args[0]))
 List runs = request.scenarios.collect { Map scenario ->
     Build build = new Build(scenario: scenario)
-    build.env = [BRANCH_NAME: scenario.branch]
+    build.env = [BRANCH_NAME: scenario.branch, JOB_NAME: 'keyrack/main', BUILD_NUMBER: '12',
+                 BUILD_URL: 'https://ci.example.org/job/keyrack/12/']
+    if (scenario.change) { build.env.CHANGE_ID = '7' }
     build.script = load(scenario.jenkinsfile, Steps, [build: build])
     try {
         build.script.run()

@@ -57,10 +57,15 @@ class World:
         """Let the calls that have the pattern be answered so; later rules come first."""
         self.rules.insert(0, (pattern, answer))
 
-    def make(self, target: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
-        """Run a target, with variables of the environment changed or (None) taken away."""
+    def prepared(self) -> Path:
+        """Write the rules down and forget the calls; return the directory that STUBS names."""
         (self.stubs / "rules.json").write_text(json.dumps(self.rules))
         (self.stubs / "calls.jsonl").write_text("")
+        return self.stubs
+
+    def make(self, target: str, **variables: str | None) -> subprocess.CompletedProcess[str]:
+        """Run a target, with variables of the environment changed or (None) taken away."""
+        self.prepared()
         environment = os.environ | {
             "PATH": f"{self.bin}:{os.environ['PATH']}",
             "STUBS": str(self.stubs),
