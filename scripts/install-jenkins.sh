@@ -134,18 +134,20 @@ fetch() { # url sum-url destination: a file, but only if its checksum is right
   echo "$sum  $3" | sha256sum --check --quiet || stop "the checksum of $1 is wrong: nothing of it was installed."
 }
 
+java_21() { # before anything else is installed: a release without it cannot be an agent
+  ! command -v dnf >/dev/null || return 0
+  [ -n "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 2>/dev/null | head -n 1)" ] || apt-get update --quiet=2
+  java_is_new || [ -n "$(apt-cache show openjdk-21-jre-headless 2>/dev/null)" ] ||
+    stop "an agent needs Java 21, and this release has no package of it. Use Debian 13, Ubuntu 24.04 or Amazon Linux 2023, or install a Java 21 first. Nothing was installed."
+}
+
 install_tools() {
   local machine work
   if command -v dnf >/dev/null; then
     packages git make tar gzip findutils shadow-utils python3.11 java-21-amazon-corretto-headless
   else
-    [ -n "$(find /var/lib/apt/lists -name '*_Packages*' -mmin -1440 2>/dev/null | head -n 1)" ] || apt-get update --quiet=2
     packages git make curl ca-certificates python3 python3-venv
-    if ! java_is_new; then
-      [ -n "$(apt-cache show openjdk-21-jre-headless 2>/dev/null)" ] ||
-        stop "an agent needs Java 21, and this release has no package of it. Use Debian 13, Ubuntu 24.04 or Amazon Linux 2023, or install a Java 21 first."
-      packages openjdk-21-jre-headless
-    fi
+    java_is_new || packages openjdk-21-jre-headless
   fi
   machine=$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/')
   work=$(mktemp -d)
@@ -174,6 +176,7 @@ new_python() { # prints the first that can run Keyrack; the python3 of Amazon Li
 agent() {
   local name=${AGENT_NAME:-docker-1} directory=/var/lib/jenkins-agent python changed=no
   need_secret AGENT_PASSWORD
+  java_21
   "$here/install-docker.sh"
   install_tools
   id jenkins-agent >/dev/null 2>&1 || useradd --system --create-home --home-dir "$directory" --shell /bin/bash jenkins-agent

@@ -282,6 +282,7 @@ def test_an_agent_without_java_21_is_refused_where_there_is_none(
         (root.path / "usr/local/bin/apt-cache").unlink()
     assert done.returncode == 2, done.stderr
     assert "an agent needs Java 21" in done.stderr
+    assert "Nothing was installed" in done.stderr
     assert not (root.path / "etc/systemd/system/jenkins-agent.service").exists()
 
 
