@@ -181,11 +181,12 @@ def test_credentials_that_do_not_count_open_nothing(
 
 
 def test_unknown_and_disabled_tokens_are_told_the_same(client: Client, cast: Cast) -> None:
-    details = set()
+    told = []
     for text in (cast.disabled.text, tokens.new().text):
         answer = client.get("/v1/info", Authorization=f"Bearer {text}")
-        details.add((answer.status, answer.body))
-    assert len(details) == 1
+        # The public part of what was shown is all that differs.
+        told.append((answer.status, {**answer.json, "token": None}))
+    assert told[0] == told[1]
 
 
 # Spellings

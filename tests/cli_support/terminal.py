@@ -22,6 +22,9 @@ class Terminal:
     """`keyrack` on a terminal. `err` says where standard error goes, if not to it as well."""
 
     def __init__(self, environ: dict[str, str], *arguments: str, program: str = "") -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # Tests that run in the background of a shell would hand that on.
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._reader, terminal = pty.openpty()
         words = [program] if program else [sys.executable, "-m", "keyrack"]
         self.process = subprocess.Popen(
