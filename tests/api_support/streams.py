@@ -31,7 +31,11 @@ class Watch:
         self._raw = b""
         self._text = b""
         self.ended = False
-        self.head = self._head()
+        try:
+            self.head = self._head()
+        except BaseException:
+            self.wire.close()  # else the open socket fails a later test
+            raise
 
     def __enter__(self) -> Watch:
         return self
