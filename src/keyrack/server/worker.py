@@ -96,13 +96,7 @@ class Worker:
         self._loop = loop
         self._counters = counters
         self._guard = _guard(spec)
-        self._slow_log = SlowLog(
-            counters,
-            slot,
-            round(settings.slow * 1e9) or NEVER,
-            settings.slow_bytes or NEVER,
-            {route.name: route.path for route in ROUTES.values()},
-        )
+        self._slow_log = _slow_log(spec)
         self._tick = Tick(
             loop,
             engine,
@@ -120,40 +114,35 @@ class Worker:
         self._observer = ServiceObserver(self._inquirer, self._slow_log, slot)
         self._access = AccessControl(spec.access, slot, counters, engine, self._tick)
         self._context = self._make_context()
-        data = spec.store.data
-        application = Application(
-            self._context,
-            counters,
-            None if data is None else Snapshots(data, counters, settings.snapshot_interval),
-        )
         self._tls = None
         if spec.certificates is not None:
             self._tls = WorkerTls(spec.certificates, counters)
+        application = Application(self._context, counters, _snapshots(spec))
         config = _config(settings, self._context, application, self._tls)
         self._server = _Server(config, spec.listeners, self._ready)
-        collector = Collector(self._context.connections)
-        collector.begin()
-        self._upkeep = Upkeep(
-            loop,
-            self._context,
-            engine,
-            slot / counters.workers,
-            (
-                self._heartbeat.beat,
-                self._limit.tell,
-                *self._watch_over_the_store(),
-                self._server.look_after_listeners,
-                logs.Drops(self._count_log_dropped).look,
-                self._look_after_held,
-                self._publish,
-                *(() if self._traces is None else (self._traces.look,)),
-                self._access.tick,
-                *self._look_after_the_audit_log(),
-                collector.look,
-            ),
-        )
+        self._upkeep = self._make_upkeep()
         self._other_service = OtherService(loop, counters, self._hub)
         self._measure()
+
+    def _make_upkeep(self) -> Upkeep:
+        slot = self._spec.slot
+        collector = Collector(self._context.connections)
+        collector.begin()
+        chores = (
+            self._heartbeat.beat,
+            self._limit.tell,
+            *self._watch_over_the_store(),
+            self._server.look_after_listeners,
+            logs.Drops(self._count_log_dropped).look,
+            self._look_after_held,
+            self._publish,
+            *(() if self._traces is None else (self._traces.look,)),
+            self._access.tick,
+            *self._look_after_the_audit_log(),
+            collector.look,
+        )
+        share = slot / self._counters.workers
+        return Upkeep(self._loop, self._context, self._engine, share, chores)
 
     def _measure(self) -> None:
         """Have the engine tell for how long one waits for its locks and its disk."""
@@ -298,11 +287,28 @@ def _guard(spec: WorkerSpec) -> Guard:
     return Guard(names, demands_host=demands_host, cors=Cors(settings.cors_origins))
 
 
+def _slow_log(spec: WorkerSpec) -> SlowLog:
+    settings = spec.settings
+    longest, largest = round(settings.slow * 1e9) or NEVER, settings.slow_bytes or NEVER
+    return SlowLog(spec.counters, spec.slot, longest, largest, _paths())
+
+
+def _snapshots(spec: WorkerSpec) -> Snapshots | None:
+    data = spec.store.data
+    if data is None:
+        return None
+    return Snapshots(data, spec.counters, spec.settings.snapshot_interval)
+
+
+def _paths() -> dict[str, str]:
+    """Return the path of each operation, by its name."""
+    return {route.name: route.path for route in ROUTES.values()}
+
+
 def _traces(settings: Settings) -> Traces | None:
     if settings.traces is None:
         return None
-    paths = {route.name: route.path for route in ROUTES.values()}
-    recorder = SpanRecorder(settings.trace_share, paths, settings.trace_keys)
+    recorder = SpanRecorder(settings.trace_share, _paths(), settings.trace_keys)
     return Traces(settings.traces, recorder, __version__)
 
 

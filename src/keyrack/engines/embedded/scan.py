@@ -8,6 +8,8 @@ from keyrack.engines import record as wire
 from keyrack.engines.contract import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from keyrack.engines.contract import Record
     from keyrack.engines.embedded.database import Cursor
     from keyrack.engines.embedded.pieces import Pieces
@@ -37,6 +39,7 @@ class Scan:
         self._delimiter = delimiter
         self._now = now
         self._space = space
+        self._stopped_at: bytes | None = None
         self._found = self._seek_before(after) if reverse else self._seek_after(after)
 
     def _seek_after(self, after: bytes | None) -> bool:
@@ -99,52 +102,44 @@ class Scan:
 
     def count(self, steps: int) -> tuple[int, bytes | None]:
         """Return the number of keys found in so many steps, and the key to go on after, if any."""
+        now = self._now
         number = 0
-        key = b""
-        for _ in range(steps):
-            if not self._found:
-                return number, None
-            key = self._cursor.key()
-            if not key.startswith(self._prefix):
-                return number, None
-            raw = self._cursor.value()
-            number += not (wire.has_ttl(raw) and wire.expires_at(raw) <= self._now)
-            self._found = self._next()
-        return number, key
+        for _, raw in self._walk(steps):
+            number += not (wire.has_ttl(raw) and wire.expires_at(raw) <= now)
+        return number, self._stopped_at
 
     def sizes(self, steps: int) -> tuple[list[tuple[bytes, int]], bytes | None]:
         """Return the keys found in so many steps, with the bytes of each and its record."""
-        found: list[tuple[bytes, int]] = []
-        key = b""
-        for _ in range(steps):
-            if not self._found:
-                return found, None
-            key = self._cursor.key()
-            if not key.startswith(self._prefix):
-                return found, None
-            raw = self._cursor.value()
-            if not (wire.has_ttl(raw) and wire.expires_at(raw) <= self._now):
-                found.append((key, len(key) + wire.size(raw)))
-            self._found = self._next()
-        return found, key
+        found = [
+            (key, len(key) + wire.size(raw))
+            for key, raw in self._walk(steps)
+            if not (wire.has_ttl(raw) and wire.expires_at(raw) <= self._now)
+        ]
+        return found, self._stopped_at
 
     def stale_copies(self, limit: int) -> tuple[list[bytes], bytes | None]:
         """Return keys of which only a stale copy is left, and the one to go on after, if any."""
         found: list[bytes] = []
-        key = b""
-        for _ in range(_MOST_STEPS):
-            if not self._found:
-                return found, None
-            key = self._cursor.key()
-            if not key.startswith(self._prefix):
-                return found, None
-            raw = self._cursor.value()
+        for key, raw in self._walk(_MOST_STEPS):
             if wire.keeps_copy(raw) and wire.expires_at(raw) <= self._now:
                 found.append(key)
+                if len(found) == limit:
+                    return found, key
+        return found, self._stopped_at
+
+    def _walk(self, steps: int) -> Iterator[tuple[bytes, bytes]]:
+        """Yield keys and records, ended ones too; note where it stopped, None at the end of all."""
+        key = b""
+        self._stopped_at = None
+        for _ in range(steps):
+            if not self._found:
+                return
+            key = self._cursor.key()
+            if not key.startswith(self._prefix):
+                return
+            yield key, self._cursor.value()
             self._found = self._next()
-            if len(found) == limit:
-                break
-        return found, key
+        self._stopped_at = key
 
     def _next(self) -> bool:
         return self._cursor.prev() if self._reverse else self._cursor.next()
