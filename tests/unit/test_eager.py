@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -128,6 +129,25 @@ def test_what_is_cancelled_in_the_moment_of_its_answer_stays_cancelled() -> None
         running.cancel()
         await turns()
         assert (seen, results) == ([], [])
+
+    in_loop(work)
+
+
+@pytest.mark.parametrize("how", ["waiting", "failed just before"])
+def test_a_gathering_that_nobody_waits_for_any_more_is_not_complained_of(how: str) -> None:
+    """It does not end as cancelled, but with an error that somebody has to look at."""
+
+    async def work(loop: asyncio.AbstractEventLoop) -> None:
+        future: asyncio.Future[Any] = loop.create_future()
+        running = eager.run(twice([asyncio.gather(future)], []), lambda _: None)
+        assert running is not None
+        if how == "failed just before":
+            future.set_exception(ValueError("late"))
+            await turns(1)
+        running.cancel()
+        del running, future
+        await turns()
+        gc.collect()  # a future complains when it goes
 
     in_loop(work)
 

@@ -90,6 +90,18 @@ def test_a_position_stays_reached_as_long_as_the_history_does(first: Server) -> 
     run(look())
 
 
+def test_a_position_that_nobody_was_told_of_is_not_logged_as_a_loss(
+    first: Server, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def look() -> None:
+        async with opened(f"valkey://{HOST}:{first.port}") as engine:
+            newest = (await set_some(engine, b"k", 3))[-1]
+            assert not await reaches(engine, newest + 1_000_000)
+
+    run(look())
+    assert caplog.records == []
+
+
 def test_a_takeover_that_lost_nothing_goes_unnoticed(first: Server) -> None:
     async def look() -> None:
         sentinel = OneVoice(first)
@@ -189,6 +201,7 @@ def test_watchers_begin_anew_and_skip_nothing_when_told_changes_are_lost(first: 
                 sentinel.primary = other
                 for watch in (synced, idle):
                     watch.until(lambda message: message.event == "reset")
+                assert "Valkey lost changes that were told" in service.log()
                 # A position of the lost history is not gone on from, one of both is.
                 refused = service.ask("GET", f"/v1/watch?since={lost}")
                 assert refused.status == 410

@@ -66,6 +66,7 @@ class Running(Generic[T]):
         if future is None:
             return
         future.remove_done_callback(self._go_on)
+        future.add_done_callback(_look_at)
         future.cancel()
         try:
             awaited = self._coroutine.throw(asyncio.CancelledError())
@@ -104,6 +105,12 @@ def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
         return result
     coroutine.close()
     raise RuntimeError("what was to be done at once has to wait for something")
+
+
+def _look_at(future: asyncio.Future[Any]) -> None:
+    """Take note of an error that nobody waits for any more, lest the loop logs it."""
+    if not future.cancelled():
+        future.exception()
 
 
 def _set(future: asyncio.Future[None]) -> None:

@@ -72,9 +72,12 @@ class EventReader:
         known = b"%d" % after if after is not None and self._shards == 1 else b"0"
         replies = await self._calls.each("raise", b"%d" % self._target(), known)
         gone, last = max(reply[2] for reply in replies), min(reply[1] for reply in replies)
+        clock = self._calls.clock
         if after is not None and not replies[0][3]:
-            _log.warning("Valkey lost changes that were told: watchers begin anew")
             gone = max(gone, after + 1)
+            if after <= clock.highest:  # else it is the client's word alone that it was ever told
+                _log.warning("Valkey lost changes that were told: watchers begin anew")
+        clock.saw(last)
         return gone, last
 
     def _target(self) -> int:
