@@ -242,6 +242,7 @@ class _Batch:
         self.writes: list[Write] = []
         self.sinks: list[tuple[_Written, int]] = []
         self.call: Call | None = None
+        """What is under way; None when its reply has come."""
         self.reply: Any = None
 
     def add(self, write: Write, sink: tuple[_Written, int]) -> None:
@@ -368,6 +369,8 @@ class WriteBatcher:
         return encode((b"WAIT", b"%d" % self._wait, b"%d" % limit))
 
     def _replied(self, batch: _Batch, reply: Any) -> None:
+        # The call leads back to its batch: values would stay until all cycles are looked for.
+        call, batch.call = batch.call, None
         self._unanswered[batch.shard] -= 1
         if batch.shard in self._waiting:
             self._calls.flush_soon()
@@ -379,9 +382,8 @@ class WriteBatcher:
         batch.reply = reply
         if not self._wait:
             self._conclude(batch, self._outcomes(batch))
-        elif batch.call is not None and batch.call.tries:
+        elif call is not None and call.tries:
             # It went elsewhere meanwhile; what was sent behind it waited in the wrong place.
-            batch.call = None
             slot = self._calls.layout.slots[batch.shard]
             call = Call(slot, self._wait_call(), partial(self._waited, batch))
             self.servers.submit(call, self._calls.loop.time())
