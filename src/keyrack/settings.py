@@ -100,17 +100,16 @@ def _seconds(low: float, high: float) -> Kind:
     )
 
 
-def _size(low: int, high: int = 1 << 50) -> Kind:
+def _size(low: int, high: int = 1 << 50, *, off: bool = False) -> Kind:
+    """Return the kind of a size in bytes; with `off`, 0 is one as well."""
+
     def parse(given: object) -> int:
         size = size_of(given if isinstance(given, str) else str(_number(given, "")))
-        _need(low <= size <= high)
+        _need(low <= size <= high or (off and size == 0))
         return size
 
-    return Kind(
-        f"a size of at least {shown_size(low)}, in bytes or like 512k, 64m, 1.5g",
-        parse,
-        shown_size,
-    )
+    expected = f"a size of at least {shown_size(low)}, in bytes or like 512k, 64m, 1.5g"
+    return Kind(f"0, or {expected}" if off else expected, parse, shown_size)
 
 
 def _one_of(*choices: str) -> Kind:
@@ -515,7 +514,7 @@ class Settings:
         "nothing.",
     )  # fmt: skip
     slow_bytes: int = _row(
-        _size(0), _MIB, _LOGS, "SIZE",
+        _size(64 << 10, off=True), _MIB, _LOGS, "SIZE",  # smaller answers are not looked at
         "Remember requests whose answer is longer, there too; 0 is none.",
     )  # fmt: skip
     traces: str | None = _row(

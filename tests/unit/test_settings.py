@@ -126,6 +126,13 @@ def test_what_is_no_size_or_too_small_is_refused(text: str) -> None:
     assert "is not a size of at least 8m" in refusal({"memory": text})
 
 
+def test_a_size_that_can_be_switched_off_is_nothing_or_large_enough() -> None:
+    assert [load({"slow_bytes": text}, {})[0].slow_bytes for text in ("0", "64k")] == [0, 65_536]
+    expected = "is not 0, or a size of at least 64k"
+    assert expected in refusal({"slow_bytes": "1"})
+    assert expected in refusal({"slow_bytes": "65535"})
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
