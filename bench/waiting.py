@@ -69,7 +69,7 @@ def _watch(server: Keyrack, sockets: list[socket.socket], seconds: float) -> Wai
     worst = _worst_while_coming(server, request, sockets)
     while len(sockets) < THERE:
         sockets.append(_waiting(server.port, request))
-    time.sleep(1.5)  # until whatever their coming has begun is over
+    time.sleep(3)  # until whatever their coming has begun is over
     grown = procstat.private_bytes(server.pids(), "Pss_Anon") - before
     cost = max(0.0, _busy(server, seconds) - alone)
     _check_all_wait(sockets)
