@@ -136,6 +136,7 @@ def test_an_export_of_many_keys_holds_up_nobody(client: Client, server: Server, 
     client.delete(f"/v1/keys?prefix={key}/")
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize(
     ("value", "media_type"),
     [
