@@ -158,3 +158,11 @@ def test_what_was_to_be_done_at_once_and_is_not_is_an_error() -> None:
             eager.at_once(twice([loop.create_future()], []))
 
     in_loop(work)
+
+
+def test_what_is_done_at_once_has_nobody_to_let_go_first() -> None:
+    async def sleeps() -> int:
+        await asyncio.sleep(0)
+        return 5
+
+    assert eager.at_once(sleeps()) == 5

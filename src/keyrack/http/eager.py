@@ -94,12 +94,14 @@ def run(coroutine: Coroutine[Any, Any, T], done: Callable[[T], None]) -> Running
 
 
 def at_once(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Return what a coroutine returns that never suspends: a call of an engine at hand.
+    """Return what a coroutine returns that waits for nothing: a call of an engine at hand.
 
-    For programs without an event loop. Raises `RuntimeError` where it does suspend.
+    For programs without an event loop: where it lets others go first, there are none. Raises
+    `RuntimeError` where it does wait.
     """
     try:
-        coroutine.send(None)
+        while coroutine.send(None) is None:
+            pass
     except StopIteration as end:
         result: T = end.value
         return result

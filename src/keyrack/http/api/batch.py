@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
 
 _NONE: Final[frozenset[bytes]] = frozenset()
 _MOST_KEPT: Final = 1 << 16
+_LONG_BODY: Final = 1 << 20
+"""Bytes of a body that take a ms to read."""
 _INT64: Final = range(-(1 << 63), 1 << 63)
 _decode: Final = msgspec.json.Decoder(BatchRequest).decode
 _decode_counter: Final = msgspec.json.Decoder(CounterRequest).decode
@@ -61,7 +64,10 @@ _decode_counter: Final = msgspec.json.Decoder(CounterRequest).decode
 async def batch(request: Request, context: Context) -> PendingWrite:
     """`POST /v1/batch`: do operations in order, all or none."""
     codec.parameters(request.query, _NONE)
+    # To put a long body together, to read it and to make writes of it take some ms each.
+    await _let_others_go_first(request)
     asked = codec.read_json(request, _decode)
+    await _let_others_go_first(request)
     write = tuple(
         _operation(request, index, one, context.limits)
         for index, one in enumerate(asked.operations)
@@ -78,6 +84,11 @@ async def batch(request: Request, context: Context) -> PendingWrite:
         return Answer(200, JSON_HEADERS, codec.encode(answer))
 
     return PendingWrite(write, conclude)
+
+
+async def _let_others_go_first(request: Request) -> None:
+    if len(request.body) >= _LONG_BODY:
+        await asyncio.sleep(0)
 
 
 def _operation(request: Request, index: int, asked: BatchOperation, limits: Limits) -> Operation:
