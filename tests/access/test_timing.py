@@ -6,6 +6,8 @@ import random
 import time
 from typing import TYPE_CHECKING
 
+import pytest
+
 from keyrack.access import tickets, tokens
 from keyrack.access.model import AccessFile, Token
 from keyrack.access.table import LoginFailed, Table
@@ -82,6 +84,7 @@ def compared(work: Callable[[bytes], None], kinds: dict[str, list[bytes]]) -> di
     return least
 
 
+@pytest.mark.timing
 def test_a_wrong_token_costs_the_same_however_much_of_it_is_right() -> None:
     known, texts = table()
     dice = random.Random(12)
@@ -111,6 +114,7 @@ def test_a_wrong_token_costs_the_same_however_much_of_it_is_right() -> None:
     assert max(found.values()) <= min(found.values()) * ALLOWED, found
 
 
+@pytest.mark.timing
 def test_a_wrong_ticket_costs_the_same_however_much_of_its_mac_is_right() -> None:
     key = tickets.new_key()
     text = tickets.seal(key, "3fK9aZ01", "0" * 12, ("read keys:a",), 1 << 40)
