@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from engine_support.world import MIB, EmbeddedWorld, attempt, done, value_of
 
-from keyrack.engines.contract import Delete, Refusal, Set, Why
+from keyrack.engines.contract import Change, Delete, Refusal, Result, Set, Why
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -129,6 +129,31 @@ def test_a_batch_of_sets_takes_the_place_of_whatever_there_was(world: EmbeddedWo
     assert revisions[0] > before
     assert all(value_of(engine, key) == b"new" for key in (plain, ending, long, ended))
     assert engine.usage().keys_with_ttl == 0
+
+
+@pytest.mark.parametrize("world", [32], indirect=True)
+def test_sets_that_share_a_commit_have_events_in_the_order_of_asking(world: EmbeddedWorld) -> None:
+    """Whatever the order of storing; the end of what was over comes before its set."""
+    engine = world.engine
+    done(engine, Set(b"d", b"old", ttl_ms=1_000), Set(b"b", b"old", ttl_ms=1_000))
+    world.clock.advance(2_000)
+    before = engine.usage().revision
+    keys = [b"e", b"d", b"a", b"e", b"b", b"c"]
+    outcomes = engine.write([(Set(key, b"%d" % n),) for n, key in enumerate(keys)])
+    revisions = [one.revision for (one,) in outcomes if isinstance(one, Result)]
+    events = [(event.change, event.key, event.revision) for event in engine.events(before)]
+    ends = {b"d", b"b"}
+    assert [event[:2] for event in events] == [
+        event
+        for key in keys
+        for event in [(Change.EXPIRE, key)] * (key in ends) + [(Change.SET, key)]
+    ]
+    assert [event[2] for event in events if event[0] is Change.SET] == revisions
+    last = dict(zip(keys, enumerate(revisions), strict=True))
+    for key, (number, revision) in last.items():
+        record = engine.get(key)
+        assert record is not None
+        assert (record.value, record.revision) == (b"%d" % number, revision)
 
 
 _KINDS = (b"plain", b"ending", b"long", b"ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import pytest
@@ -90,6 +91,21 @@ def test_a_hundred_thousand_small_keys_take_about_as_much_as_promised(shm: Path)
     used = world.engine.usage().used
     world.close()
     assert used < 110 * 100_000
+
+
+def test_keys_that_come_in_about_their_order_fill_their_leaves(shm: Path) -> None:
+    """As many clients send them, a commit has them in any order, and each commit greater ones.
+
+    73 bytes a key of 16 bytes with a value of 32, and 110 where each commit splits leaves in two.
+    """
+    world, chance = EmbeddedWorld(shm, events=1), random.Random(1)
+    for start in range(0, 100_000, 50):
+        some = chance.sample(range(start, start + 50), 50)
+        world.engine.write([(Set(b"user:%011d" % i, b"v" * 32),) for i in some])
+        world.engine.trim(1000)
+    used = world.engine.usage().used
+    world.close()
+    assert used < 80 * 100_000
 
 
 @pytest.mark.parametrize("memory", [8, 64])

@@ -50,6 +50,7 @@ _Ends: TypeAlias = tuple[int, int, int]
 """When a record ends, when its stale copy goes, when it was stored; see `record.Ends`."""
 
 _NEVER: Final = (0, 0, 0)
+_NOTHING: Final = [Result(0, existed=False)]
 _KEYS: Final = Space.KEYS
 _EVICT: Final = Change.EVICT
 _NUMBER: Final = re.compile(rb"-?(?:0|[1-9][0-9]{0,18})").fullmatch
@@ -272,7 +273,7 @@ class Commit:
             self._undo.changes.append((key, space, old))
         existed = old is not None
         if old is not None and not wire.is_plain(old):
-            revision, existed = self.let_go_first(operation, old, revision, ends)
+            revision, existed = self._let_go_first(operation, old, revision, ends)
         if len(operation.value) > LONGEST_WHOLE:
             self._store_long(space, revision, operation.value)
         if ends[0]:
@@ -294,12 +295,12 @@ class Commit:
         if self._undo is not None:
             self._undo.made.append((space, number, len(value)))
 
-    def let_go_first(
+    def _let_go_first(
         self, operation: Set, old: bytes, revision: int, ends: _Ends
     ) -> tuple[int, bool]:
         """Let go of the record that was replaced; return the new revision, and if it existed."""
         key, space = operation.key, operation.space
-        existed = self._let_go(old, space)
+        existed = self.let_go(old, space)
         if not existed and not wire.is_copy(old):
             # It had ended and was still there: that is an event of its own, and comes first.
             revision = self._end_first(key, space, revision)
@@ -324,7 +325,7 @@ class Commit:
             return Result(0, existed=False)
         if self._undo is not None:
             self._undo.changes.append((key, space, old))
-        if not wire.is_plain(old) and not self._let_go(old, space):
+        if not wire.is_plain(old) and not self.let_go(old, space):
             if not wire.is_copy(old):
                 self._note(_EXPIRE_CHANGE, key, space)
             return Result(0, existed=False)
@@ -430,7 +431,7 @@ class Commit:
         """Note that keys (with their records) were evicted, and take away what depended on them."""
         note = self.draft.note
         for key, raw in gone:
-            if wire.is_plain(raw) or self._let_go(raw, _KEYS):
+            if wire.is_plain(raw) or self.let_go(raw, _KEYS):
                 self.evicted += 1
                 note(_EVICT, key)
             elif not wire.is_copy(raw):
@@ -465,7 +466,7 @@ class Commit:
         holder = self._pieces.record(space, raw)
         return Refusal(Why.CONDITION, revision=revision, holder=holder, at=self.now)
 
-    def _let_go(self, raw: bytes, space: Space) -> bool:
+    def let_go(self, raw: bytes, space: Space) -> bool:
         """Take what depends on a record that is gone away; say whether the record still counted."""
         if wire.is_long(raw):
             number, size = wire.revision(raw), wire.size(raw)
@@ -531,25 +532,61 @@ def set_together(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
 
 
 def _set_plain(commit: Commit, operations: Sequence[Set]) -> list[Result]:
+    """Set short values, in the order of their keys; events and revisions are in that of asking.
+
+    What comes in about the order of its keys then comes in exactly that, and fills its leaves,
+    where a key that goes before the last one would leave two halves.
+    """
     draft, replace = commit.draft, commit.txn.replacing_keys()
-    results: list[Result] = []
-    unnoted: list[bytes] = []
-    revision = draft.last
-    for operation in operations:
-        key = operation.key
-        revision += 1
-        unnoted.append(key)
-        raw = wire.pack(revision, operation.value, operation.media_type)
-        old = replace(key, raw)
-        if old is None or wire.is_plain(old):
-            results.append(Result(revision, old is not None))
-            continue
-        draft.set_all(unnoted)
-        unnoted.clear()
-        results.append(Result(*commit.let_go_first(operation, old, revision, _NEVER)))
-        revision = draft.last
-    draft.set_all(unnoted)
+    keys = [operation.key for operation in operations]
+    mark = draft.mark()
+    first = draft.last + 1
+    draft.set_all(keys)
+    results = _NOTHING * len(keys)
+    replaced: list[tuple[int, bytes]] = []
+    for place in sorted(range(len(keys)), key=keys.__getitem__):
+        operation, revision = operations[place], first + place
+        old = replace(keys[place], wire.pack(revision, operation.value, operation.media_type))
+        if old is None:
+            results[place] = Result(revision, existed=False)
+        else:
+            results[place] = Result(revision, existed=True)
+            if not wire.is_plain(old):
+                replaced.append((place, old))
+    if replaced:
+        _let_go_of_replaced(commit, operations, mark, replaced, results)
     return results
+
+
+def _let_go_of_replaced(
+    commit: Commit,
+    operations: Sequence[Set],
+    mark: tuple[int, int],
+    replaced: list[tuple[int, bytes]],
+    results: list[Result],
+) -> None:
+    """Let go of records that were replaced; `mark` is where the draft was before.
+
+    Where one had ended and was still there, that is an event of its own and comes before the set,
+    so that all revisions from there on are greater: what has them is put once more.
+    """
+    draft, ended = commit.draft, []
+    for place, old in sorted(replaced):
+        existed = commit.let_go(old, _KEYS)
+        results[place] = Result(results[place].revision, existed)
+        if not existed and not wire.is_copy(old):
+            ended.append(place)
+    if not ended:
+        return
+    draft.back_to(mark)
+    for place, operation in enumerate(operations):
+        if place in ended:
+            draft.note(Change.EXPIRE, operation.key)
+        revision = draft.set(operation.key)
+        if place >= ended[0]:
+            raw = wire.pack(revision, operation.value, operation.media_type)
+            commit.txn.put(operation.key, raw, commit.txn.database.spaces[_KEYS])
+            results[place] = Result(revision, results[place].existed)
 
 
 def are_plain(writes: Sequence[Write]) -> bool:
