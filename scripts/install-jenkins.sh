@@ -11,9 +11,13 @@
 #                        (deploy/jenkins/README.md lists them)
 #   JENKINS_HOME_DEVICE  a disk for the home; formatted if it is empty, and only then  [none]
 #   JENKINS_HOME_DIR     where the home is, or the disk is mounted  [/var/lib/jenkins]
-#   JENKINS_PORT         [8080]
-# agent: installs what builds need and connects to the controller. Needs AGENT_PASSWORD in JENKINS_SECRETS.
+#   JENKINS_PORT         [443; 8080 of loopback where TLS ends elsewhere]
+#   BEHIND_PROXY=1       a proxy on this machine ends TLS: plain HTTP on loopback, for the proxy
+#   TLS_NAMES            more names and addresses of the certificate that the controller makes  [none]
+# agent: installs what builds need and connects to the controller. Needs AGENT_PASSWORD in JENKINS_SECRETS, and
+# TLS_CERTIFICATE (tls/certificate.pem of the controller's home) where no public authority signed the controller's.
 #   AGENT_NAME           [docker-1]
+#   JENKINS_ADDRESS      the address of the name in JENKINS_URL, where DNS tells none or another one  [none]
 #   HELM_VERSION, KUBECTL_VERSION   installed where the command is missing
 set -euo pipefail
 
@@ -81,12 +85,14 @@ mount_home() {
 }
 
 start_controller() {
-  local image=keyrack-jenkins wanted running tries state
+  local image=keyrack-jenkins wanted running tries state publish=${JENKINS_PORT:-443}:8443
+  # Where TLS ends elsewhere, nobody but this machine may reach the port.
+  if [ -n "${BEHIND_PROXY:-}" ] || [[ $JENKINS_URL = http://* ]]; then publish=127.0.0.1:${JENKINS_PORT:-8080}:8080; fi
   DOCKER_BUILDKIT=1 docker build --quiet --tag "$image" "$here/../deploy/jenkins" >/dev/null
   # Of everything that the container is made from; when it is the same, the container stays.
   wanted=$({
     docker image inspect --format '{{.Id}}' "$image"
-    printf '%s\n' "$JENKINS_URL" "$home" "${JENKINS_PORT:-8080}"
+    printf '%s\n' "$JENKINS_URL" "$home" "$publish" "${BEHIND_PROXY:-}" "${TLS_NAMES:-}"
     find "$secrets" -type f -not -name '.*' | sort | xargs sha256sum
   } | sha256sum | cut -c 1-64)
   running=$(docker inspect --format '{{.State.Running}} {{index .Config.Labels "keyrack.settings"}}' jenkins 2>/dev/null || true)
@@ -94,7 +100,8 @@ start_controller() {
     docker stop --time 60 jenkins >/dev/null 2>&1 || true
     docker rm --force jenkins >/dev/null 2>&1 || true
     docker run --detach --name jenkins --restart unless-stopped --label "keyrack.settings=$wanted" \
-      --publish "${JENKINS_PORT:-8080}:8080" --env "JENKINS_URL=$JENKINS_URL" \
+      --publish "$publish" --env "JENKINS_URL=$JENKINS_URL" \
+      --env "BEHIND_PROXY=${BEHIND_PROXY:-}" --env "TLS_NAMES=${TLS_NAMES:-}" \
       --volume "$home:/var/jenkins_home" --volume "$secrets:/run/secrets:ro" "$image" >/dev/null
   fi
   for ((tries = 0; tries < 150; tries++)); do
@@ -104,7 +111,7 @@ start_controller() {
       stop "the controller ends as soon as it is started: $(docker logs --tail 5 jenkins 2>&1)"
     }
     if docker exec jenkins curl --fail --silent --output /dev/null http://127.0.0.1:8080/login; then
-      echo "Jenkins answers at $JENKINS_URL (port ${JENKINS_PORT:-8080} of this machine)."
+      echo "Jenkins answers at $JENKINS_URL (${publish%:*} of this machine)."
       return
     fi
     sleep 2
@@ -174,7 +181,7 @@ new_python() { # prints the first that can run Keyrack; the python3 of Amazon Li
 }
 
 agent() {
-  local name=${AGENT_NAME:-docker-1} directory=/var/lib/jenkins-agent python changed=no
+  local name=${AGENT_NAME:-docker-1} directory=/var/lib/jenkins-agent python changed=no trusted='' host
   need_secret AGENT_PASSWORD
   java_21
   "$here/install-docker.sh"
@@ -182,19 +189,35 @@ agent() {
   id jenkins-agent >/dev/null 2>&1 || useradd --system --create-home --home-dir "$directory" --shell /bin/bash jenkins-agent
   id -nG jenkins-agent | grep -qw docker || usermod --append --groups docker jenkins-agent
   python=$(new_python)
+  if [ -n "${JENKINS_ADDRESS:-}" ]; then
+    host=$(sed -E 's|^[a-z]+://([^/:]*).*|\1|' <<<"$JENKINS_URL")
+    # Written anew, not moved: in a container the file is mounted.
+    { sed '/ # install-jenkins$/d' /etc/hosts; printf '%s %s # install-jenkins\n' "$JENKINS_ADDRESS" "$host"; } >/etc/hosts.new
+    cmp --silent /etc/hosts.new /etc/hosts || cat /etc/hosts.new >/etc/hosts
+    rm /etc/hosts.new
+  fi
+  [ ! -s "$secrets/TLS_CERTIFICATE" ] || trusted=$'\n'LoadCredential=TLS_CERTIFICATE:$secrets/TLS_CERTIFICATE
   # Program and secret are fetched at every start: a controller that was made anew has others.
   put /usr/local/lib/keyrack/jenkins-agent 0755 <<'START' && changed=yes
 #!/usr/bin/env bash
 # Made by install-jenkins.sh: connect this machine to the controller as AGENT_NAME.
 set -euo pipefail
 cd "$RUNTIME_DIRECTORY"
-curl --fail --silent --show-error --output agent.jar "$JENKINS_URL/jnlpJars/agent.jar"
+trust=() options=()
+if [ -s "$CREDENTIALS_DIRECTORY/TLS_CERTIFICATE" ]; then
+  # This one and no other; by Java's own settings, which hold for WebSocket too.
+  rm -f trusted
+  keytool -importcert -noprompt -keystore trusted -storepass changeit -file "$CREDENTIALS_DIRECTORY/TLS_CERTIFICATE" 2>/dev/null
+  trust=(--cacert "$CREDENTIALS_DIRECTORY/TLS_CERTIFICATE")
+  options=("-Djavax.net.ssl.trustStore=$PWD/trusted" -Djavax.net.ssl.trustStorePassword=changeit)
+fi
+curl "${trust[@]}" --fail --silent --show-error --output agent.jar "$JENKINS_URL/jnlpJars/agent.jar"
 # In a file, because every user sees the words of a command.
 printf 'user = "agent:%s"\n' "$(sed 's/["\\]/\\&/g' "$CREDENTIALS_DIRECTORY/AGENT_PASSWORD")" |
-  curl --config - --fail --silent --show-error "$JENKINS_URL/computer/$AGENT_NAME/jenkins-agent.jnlp" |
+  curl "${trust[@]}" --config - --fail --silent --show-error "$JENKINS_URL/computer/$AGENT_NAME/jenkins-agent.jnlp" |
   sed -n 's/.*<argument>\([0-9a-f]\{64\}\)<\/argument>.*/\1/p' >secret
 [ -s secret ] || { echo "$JENKINS_URL knows no agent $AGENT_NAME" >&2; exit 1; }
-exec java -jar agent.jar -url "$JENKINS_URL/" -name "$AGENT_NAME" -secret @secret -webSocket -workDir "$HOME"
+exec java "${options[@]}" -jar agent.jar -url "$JENKINS_URL/" -name "$AGENT_NAME" -secret @secret -webSocket -workDir "$HOME"
 START
   put /etc/systemd/system/jenkins-agent.service 0644 <<UNIT && changed=yes
 # Made by install-jenkins.sh.
@@ -206,7 +229,7 @@ After=network-online.target docker.service
 [Service]
 User=jenkins-agent
 Environment=JENKINS_URL=${JENKINS_URL%/} AGENT_NAME=$name HOME=$directory PYTHON=$python
-LoadCredential=AGENT_PASSWORD:$secrets/AGENT_PASSWORD
+LoadCredential=AGENT_PASSWORD:$secrets/AGENT_PASSWORD$trusted
 RuntimeDirectory=jenkins-agent
 RuntimeDirectoryMode=0700
 WorkingDirectory=$directory
@@ -229,7 +252,8 @@ UNIT
 
 [ "$(id -u)" = 0 ] || stop "this changes the system: run it with sudo."
 case "${JENKINS_URL:-}" in
-  http://?* | https://?*) ;;
+  https://?* | http://localhost[:/]* | http://127.0.0.1[:/]* | 'http://[::1]'*) ;;
+  http://?*) stop "JENKINS_URL='$JENKINS_URL' is plain HTTP, so passwords would pass in the clear. Use https://, which the controller answers by itself." ;;
   *) stop "JENKINS_URL='${JENKINS_URL:-}' is no address like https://ci.example.org/" ;;
 esac
 case "${1:-}" in

@@ -248,6 +248,8 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("allowed_cidrs", [""], "allowed_cidrs takes IPv4 networks in CIDR notation"),
         ("allowed_cidrs", ["203.0.113.7"], "allowed_cidrs takes IPv4 networks in CIDR notation"),
         ("allowed_cidrs", ["::/0"], "allowed_cidrs takes IPv4 networks in CIDR notation"),
+        ("domain", "https://ci.example.org/", "domain is a whole name in lower case"),
+        ("domain", "localhost", "domain is a whole name in lower case"),
         ("region", "Frankfurt", "region is the name of an AWS region"),
         ("name", "Keyrack", "name takes 2 to 20 lower-case letters"),
         ("name", "key_rack", "name takes 2 to 20 lower-case letters"),
@@ -474,13 +476,13 @@ def rules(world: World, component: str) -> list[tuple[str, str, int, int, str]]:
 def test_only_the_given_networks_and_the_agent_come_in_and_nobody_by_ssh(world: World) -> None:
     assert rules(world, "jenkins") == sorted(
         [
-            *[("keyrack-controller", "in", 8080, 8080, network) for network in PEOPLE],
-            ("keyrack-controller", "in", 8080, 8080, "keyrack-agent"),
+            *[("keyrack-controller", "in", 443, 443, network) for network in PEOPLE],
+            ("keyrack-controller", "in", 443, 443, "keyrack-agent"),
             ("keyrack-controller", "out", 80, 80, "0.0.0.0/0"),
             ("keyrack-controller", "out", 443, 443, "0.0.0.0/0"),
             ("keyrack-agent", "out", 80, 80, "0.0.0.0/0"),
             ("keyrack-agent", "out", 443, 443, "0.0.0.0/0"),
-            ("keyrack-agent", "out", 8080, 8080, "keyrack-controller"),
+            ("keyrack-agent", "out", 443, 443, "keyrack-controller"),
         ]
     )
     assert controller(world)["SecurityGroups"][0]["GroupName"] == "keyrack-controller"
@@ -531,6 +533,9 @@ def test_an_instance_may_be_reached_by_ssm_and_read_its_own_secrets(
     narrow = {"ssm:GetParametersByPath": [own, f"{own}/*"]}
     if role == "agent":
         narrow["eks:DescribeCluster"] = [cluster]
+    else:
+        certificate = f"{own.removesuffix('controller')}agent/TLS_CERTIFICATE"
+        narrow["ssm:PutParameter"] = [certificate]
     assert {
         action: where for action, where in allowed.items() if action not in everywhere
     } == narrow
@@ -650,7 +655,8 @@ class Machine:
         self._fake(commands / "aws", f'echo "aws $*" >>{self.calls}; cat {directory}/parameters')
         self._fake(commands / "sleep", "exit 0")
         self._fake(scripts / "install-docker.sh", f"echo docker $(umask) >>{self.calls}")
-        seen = 'echo "jenkins $* $JENKINS_URL ${JENKINS_HOME_DEVICE:-} $JENKINS_SECRETS"'
+        variables = "$JENKINS_URL ${JENKINS_HOME_DEVICE:-${JENKINS_ADDRESS:-}} $JENKINS_SECRETS"
+        seen = f'echo "jenkins $* {variables} ${{TLS_NAMES:-}}"'
         self._fake(scripts / "install-jenkins.sh", f"{seen} >>{self.calls}")
         (directory / "parameters").write_text(json.dumps(parameters))
         boot = boot.replace("/opt/keyrack", str(directory))
@@ -693,22 +699,54 @@ def test_the_controller_boots_with_its_secrets_as_files(world: World, tmp_path: 
     assert (done.returncode, done.stderr) == (0, "")
     assert {file.name: file.read_text() for file in here.secrets.iterdir()} == values
     assert {file.stat().st_mode & 0o777 for file in here.secrets.iterdir()} == {0o600}
-    asked, docker, jenkins = here.calls.read_text().splitlines()
+    asked, docker, jenkins, told = here.calls.read_text().splitlines()
     assert f"--path {path} --with-decryption" in asked
     assert docker == "docker 0022"  # what it installs is for other users too
     url = world.root("jenkins").outputs()["jenkins_url"]
-    assert jenkins == f"jenkins controller {url} {tmp_path}/devices/{name} {here.secrets}"
+    assert url.startswith("https://")
+    address = controller(world)["PrivateIpAddress"]
+    assert jenkins == f"jenkins controller {url} {tmp_path}/devices/{name} {here.secrets} {address}"
+    # The agent is to trust the certificate that it serves.
+    assert told.startswith(f"aws ssm put-parameter --region {REGION} ")
+    assert "--name /keyrack/jenkins/agent/TLS_CERTIFICATE --type String --overwrite" in told
+    assert told.endswith("--value file:///var/lib/jenkins/tls/certificate.pem")
 
 
 def test_the_agent_boots_towards_the_controllers_fixed_address(
     world: World, tmp_path: Path
 ) -> None:
-    here = machine(world, "agent", tmp_path, [["/keyrack/jenkins/agent/AGENT_PASSWORD", "secret"]])
+    path = "/keyrack/jenkins/agent"
+    parameters = [[f"{path}/AGENT_PASSWORD", "secret"], [f"{path}/TLS_CERTIFICATE", "PEM"]]
+    here = machine(world, "agent", tmp_path, parameters)
     done = here.run()
     assert (done.returncode, done.stderr) == (0, "")
     address = controller(world)["PrivateIpAddress"]
-    expected = f"jenkins agent http://{address}:8080  {here.secrets}"
+    expected = f"jenkins agent https://{address}  {here.secrets} "
     assert here.calls.read_text().splitlines()[-1] == expected
+
+
+def test_the_agent_waits_for_the_certificate_that_it_is_to_trust(
+    world: World, tmp_path: Path
+) -> None:
+    here = machine(world, "agent", tmp_path, [["/keyrack/jenkins/agent/AGENT_PASSWORD", "secret"]])
+    done = here.run()
+    assert done.returncode == 1
+    assert "TLS_CERTIFICATE, which the controller writes once it has started" in done.stderr
+    assert "docker" not in here.calls.read_text()
+
+
+def test_a_controller_with_a_name_is_called_by_it(world: World) -> None:
+    planned = world.root("jenkins").planned(**variables_of("jenkins"), domain="ci.example.org")
+    outputs = planned["planned_values"]["outputs"]
+    assert outputs["jenkins_url"]["value"] == "https://ci.example.org/"
+    (template,) = [
+        change["change"]["after"]
+        for change in planned["resource_changes"]
+        if change["address"] == "aws_launch_template.agent"
+    ]
+    boot = gzip.decompress(base64.b64decode(template["user_data"])).decode()
+    assert "export JENKINS_URL='https://ci.example.org'" in boot
+    assert f"export JENKINS_ADDRESS='{controller(world)['PrivateIpAddress']}'" in boot
 
 
 def test_without_parameters_nothing_is_changed_and_it_says_what_to_do(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[2]
-URL = "http://ci.example.org:8080/"
+URL = "https://ci.example.org/"
 DOCKER = "/repository/scripts/install-docker.sh"
 JENKINS = "/repository/scripts/install-jenkins.sh"
 SECRETS = {
@@ -165,6 +165,7 @@ def test_an_unknown_system_is_refused_with_a_sentence(root: Root) -> None:
         ([DOCKER, "nobody-here"], "0", {}, "there is no user 'nobody-here'"),
         ([JENKINS, "agent"], "65534", {}, "run it with sudo"),
         ([JENKINS, "agent"], "0", {}, "JENKINS_URL='' is no address"),
+        ([JENKINS, "agent"], "0", {"JENKINS_URL": "http://ci.example.org"}, "is plain HTTP"),
         ([JENKINS], "0", {"JENKINS_URL": URL}, "controller or agent"),
         (
             [JENKINS, "agent"],
@@ -324,6 +325,25 @@ def test_an_agent_is_set_up_once_and_connects(
     _connects(root)
 
 
+@pytest.mark.usefixtures("secrets")
+def test_an_agent_finds_and_trusts_the_controller_that_it_is_told_of(
+    root: Root, site: tuple[str, dict[str, bytes]]
+) -> None:
+    """That it trusts no other is tried with the real Java: test_pipeline.py."""
+    root.script("usr/bin/java", _JAVA_21)
+    root.write("etc/keyrack/secrets/TLS_CERTIFICATE", "a certificate")
+    given = {"HELM_SITE": site[0], "KUBECTL_SITE": site[0], "JENKINS_URL": URL}
+    for address in ("10.20.0.9", "10.20.0.10", "10.20.0.10"):
+        done = root.run(JENKINS, "agent", JENKINS_ADDRESS=address, **given)
+        assert done.returncode == 0, done.stderr
+    hosts = (root.path / "etc/hosts").read_text().splitlines()
+    told = [line for line in hosts if "ci.example.org" in line]
+    assert told == ["10.20.0.10 ci.example.org # install-jenkins"]
+    unit = (root.path / "etc/systemd/system/jenkins-agent.service").read_text()
+    assert "LoadCredential=TLS_CERTIFICATE:/etc/keyrack/secrets/TLS_CERTIFICATE\n" in unit
+    (root.path / "etc/keyrack/secrets/TLS_CERTIFICATE").unlink()
+
+
 def changed(root: Root) -> dict[str, int]:
     names = (
         *("etc/systemd/system/jenkins-agent.service", "usr/local/lib/keyrack/jenkins-agent"),
@@ -398,13 +418,31 @@ _STAND_IN_PROGRAMS = {
 _STAND_IN_JENKINS = """\
 #!/usr/bin/python3
 import http.server, os, pathlib, signal, sys
+import ssl, subprocess, threading
 signal.signal(signal.SIGTERM, lambda *_: sys.exit())
+given = dict(word[2:].split("=", 1) for word in sys.argv[1:])
 starts = pathlib.Path("/var/jenkins_home/starts")
 starts.write_text((starts.read_text() if starts.exists() else "") + "started\\n")
 pathlib.Path("/tmp/login").touch()
 os.chdir("/tmp")
-http.server.ThreadingHTTPServer(("", 8080), http.server.SimpleHTTPRequestHandler).serve_forever()
+serve = lambda *at: http.server.ThreadingHTTPServer(at, http.server.SimpleHTTPRequestHandler)
+plain = serve(given.get("httpListenAddress", ""), int(given["httpPort"]))
+if "httpsPort" in given:
+    word = "pass:" + given["httpsKeyStorePassword"]
+    unpack = ["openssl", "pkcs12", "-in", given["httpsKeyStore"], "-passin", word, "-noenc"]
+    subprocess.run([*unpack, "-out", "both"], check=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain("both")
+    safe = serve("", int(given["httpsPort"]))
+    safe.socket = context.wrap_socket(safe.socket, server_side=True)
+    threading.Thread(target=safe.serve_forever, daemon=True).start()
+plain.serve_forever()
 """
+_ASK = """import ssl, sys, urllib.request as u
+context = ssl.create_default_context(cafile=sys.argv[2]) if sys.argv[2:] else None
+print(u.urlopen(sys.argv[1], context=context).status)
+"""
+"""Asks an address, and trusts the certificate in a file."""
 
 
 @pytest.fixture(scope="module")
@@ -427,7 +465,8 @@ def _disk(path: Path) -> Iterator[str]:
 
 
 def controller(root: Root, **given: str) -> subprocess.CompletedProcess[str]:
-    return root.run(JENKINS, "controller", JENKINS_URL=URL, JENKINS_PORT="18080", **given)
+    usual = {"JENKINS_URL": URL, "JENKINS_PORT": "18443", "TLS_NAMES": "127.0.0.1"}
+    return root.run(JENKINS, "controller", **usual | given)
 
 
 def container(root: Root) -> dict[str, object]:
@@ -460,6 +499,33 @@ def test_a_controller_is_set_up_once_with_its_home_on_a_disk(machine: Root, disk
     assert (second["Id"], second["State"]) == (first["Id"], first["State"])
     assert (machine.path / "etc/fstab").read_text() == line
     assert starts(machine) == 1
+
+
+def ask(machine: Root, *words: str) -> str:
+    """What the machine itself is answered, or the last line of why not."""
+    done = machine.run("python3", "-c", _ASK, *words)
+    return (done.stdout or done.stderr).strip().splitlines()[-1]
+
+
+@pytest.mark.usefixtures("secrets")
+def test_the_controller_is_reached_by_https_alone(machine: Root, disk: str) -> None:
+    assert controller(machine, JENKINS_HOME_DEVICE=disk).returncode == 0
+    made = "/var/lib/jenkins/tls/certificate.pem"
+    assert ask(machine, "https://127.0.0.1:18443/login", made) == "200"
+    assert "CERTIFICATE_VERIFY_FAILED" in ask(machine, "https://127.0.0.1:18443/login")
+    published = container(machine)["NetworkSettings"]["Ports"]  # type: ignore[index]  # a JSON object
+    assert {port for port, where in published.items() if where} == {"8443/tcp"}
+
+
+@pytest.mark.usefixtures("secrets")
+def test_behind_a_proxy_the_controller_is_reached_from_its_own_machine_alone(
+    machine: Root, disk: str
+) -> None:
+    done = controller(machine, JENKINS_HOME_DEVICE=disk, BEHIND_PROXY="1", JENKINS_PORT="18080")
+    assert done.returncode == 0, done.stderr
+    assert ask(machine, "http://127.0.0.1:18080/login") == "200"
+    bound = container(machine)["HostConfig"]["PortBindings"]  # type: ignore[index]  # a JSON object
+    assert bound == {"8080/tcp": [{"HostIp": "127.0.0.1", "HostPort": "18080"}]}
 
 
 @pytest.mark.usefixtures("secrets")

@@ -34,6 +34,7 @@ from delivery.pipeline_support.builds import (
 )
 from delivery.pipeline_support.world import (
     IMAGE,
+    TlsController,
     Webhook,
     World,
     copy_real_helm,
@@ -1431,7 +1432,12 @@ def controller(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[
     copied.write_text(script.replace("/usr/bin/tini", "echo STARTED"))
     return subprocess.run(
         ["bash", copied],
-        env={"PATH": os.environ["PATH"], "SECRETS": str(tmp_path / "secrets")} | variables,
+        env={
+            "PATH": os.environ["PATH"],
+            "SECRETS": str(tmp_path / "secrets"),
+            "JENKINS_HOME": str(tmp_path / "home"),
+        }
+        | variables,
         capture_output=True,
         text=True,
         check=False,
@@ -1471,19 +1477,215 @@ def test_the_controller_refuses_short_passwords_and_no_addresses(tmp_path: Path)
     done = controller(tmp_path, **ENOUGH | {"ADMIN_PASSWORD": "admin", "JENKINS_URL": "ci"})
     assert done.returncode == 2
     assert "ADMIN_PASSWORD has 5 characters: give it at least 12" in done.stderr
-    assert "JENKINS_URL must begin with http:// or https://." in done.stderr
+    assert "JENKINS_URL must begin with https://." in done.stderr
+
+
+PLAIN = "--httpPort=8080"
+"""What the controller is started with where somebody else ends TLS."""
+
+
+def listening(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """What the controller would listen on."""
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split("jenkins.sh ", 1)[1].split()
+
+
+def certificate(tmp_path: Path, *names: str) -> None:
+    """Put a certificate for the names, and its key, among the controller's secrets."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir(exist_ok=True)
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"),
+            *("-noenc", "-days", "2", "-subj", "/CN=given"),
+            *("-addext", f"subjectAltName={','.join(names)}"),
+            *("-keyout", secrets / "TLS_KEY", "-out", secrets / "TLS_CERTIFICATE"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+
+
+def openssl(*words: str | Path) -> str:
+    return subprocess.check_output(["openssl", *words], text=True, stderr=subprocess.STDOUT)
+
+
+def test_the_controller_answers_https_and_plain_http_only_to_its_own_health_check(
+    tmp_path: Path,
+) -> None:
+    done = controller(tmp_path, **ENOUGH, TLS_NAMES="10.20.0.10")
+    store = tmp_path / "home/tls/store.p12"
+    assert listening(done) == [
+        PLAIN,
+        "--httpListenAddress=127.0.0.1",
+        "--httpsPort=8443",
+        f"--httpsKeyStore={store}",
+        "--httpsKeyStorePassword=changeit",
+    ]
+    # Java reads the store, and everybody's tools the certificate.
+    listed = subprocess.check_output(
+        ["keytool", "-list", "-keystore", store, "-storepass", "changeit"], text=True
+    )
+    assert "PrivateKeyEntry" in listed
+    made = tmp_path / "home/tls/certificate.pem"
+    for asked, name in (("-checkhost", "ci.example.org"), ("-checkip", "10.20.0.10")):
+        assert "does match" in openssl("x509", "-in", made, "-noout", asked, name)
+    (fingerprint,) = re.findall(r"SHA-256 ([0-9A-F:]{95})", done.stderr)
+    assert fingerprint in openssl("x509", "-in", made, "-noout", "-fingerprint", "-sha256")
+    kept = {path.name: path.stat().st_mode & 0o077 for path in store.parent.iterdir()}
+    assert {name for name, mode in kept.items() if mode} == {"certificate.pem"}
+    recipe = (JENKINS / "Dockerfile").read_text()
+    assert "EXPOSE 8443" in recipe
+    assert "http://127.0.0.1:8080/login" in recipe
+
+
+def test_a_certificate_that_the_controller_made_stays_until_its_names_change(
+    tmp_path: Path,
+) -> None:
+    made = tmp_path / "home/tls/certificate.pem"
+    controller(tmp_path, **ENOUGH)
+    first = made.read_text()
+    controller(tmp_path, **ENOUGH)
+    assert made.read_text() == first
+    controller(tmp_path, **ENOUGH | {"JENKINS_URL": "https://[fd00::1]:8443/x"})
+    assert made.read_text() != first
+    assert "does match" in openssl("x509", "-in", made, "-noout", "-checkip", "fd00::1")
+
+
+def test_the_controller_serves_the_certificate_that_it_is_given(tmp_path: Path) -> None:
+    certificate(tmp_path, "DNS:*.example.org")
+    given = (tmp_path / "secrets/TLS_CERTIFICATE").read_text()
+    with (tmp_path / "secrets/TLS_CERTIFICATE").open("a") as file:
+        file.write(given)  # with the one that signed it
+    assert "--httpsPort=8443" in listening(controller(tmp_path, **ENOUGH))
+    # What agents trust is that of the controller alone.
+    assert (tmp_path / "home/tls/certificate.pem").read_text() == given
+
+
+def test_a_certificate_that_browsers_would_refuse_is_refused_at_the_start(tmp_path: Path) -> None:
+    certificate(tmp_path, "DNS:other.example.org")
+    done = controller(tmp_path, **ENOUGH)
+    assert done.returncode == 2
+    assert "is not made out to ci.example.org" in done.stderr
+    assert "STARTED" not in done.stdout
+
+    certificate(tmp_path, "DNS:ci.example.org")
+    good, key = tmp_path / "secrets/TLS_CERTIFICATE", tmp_path / "secrets/TLS_KEY"
+    # Signed once more, so that it ended yesterday.
+    openssl("x509", "-in", good, "-signkey", key, "-days", "-1", "-out", tmp_path / "old")
+    (tmp_path / "old").rename(good)
+    done = controller(tmp_path, **ENOUGH)
+    assert done.returncode == 2
+    assert "TLS_CERTIFICATE has expired: notAfter=" in done.stderr
+
+
+def test_a_certificate_without_its_key_or_that_is_none_is_refused(tmp_path: Path) -> None:
+    certificate(tmp_path, "DNS:ci.example.org")
+    key = tmp_path / "secrets/TLS_KEY"
+    key.write_text("none")
+    assert "TLS_KEY is not the key" in controller(tmp_path, **ENOUGH).stderr
+    key.unlink()
+    assert "TLS_KEY is not the key" in controller(tmp_path, **ENOUGH).stderr
+    (tmp_path / "secrets/TLS_CERTIFICATE").write_text("nonsense")
+    assert "TLS_CERTIFICATE is no certificate" in controller(tmp_path, **ENOUGH).stderr
+
+
+@pytest.mark.parametrize(
+    "url", ["http://ci.example.org/", "http://localhost.example.org/", "http://127.example.org/"]
+)
+def test_plain_http_is_refused_on_every_address_but_loopback(tmp_path: Path, url: str) -> None:
+    done = controller(tmp_path, **ENOUGH | {"JENKINS_URL": url})
+    assert done.returncode == 2
+    assert "passwords would pass in the clear" in done.stderr
+    for own in ("http://localhost:8080/", "http://127.0.0.1/", "http://[::1]:8080/"):
+        assert listening(controller(tmp_path, **ENOUGH | {"JENKINS_URL": own})) == [PLAIN]
+
+
+def test_behind_a_proxy_that_ends_tls_the_controller_needs_no_certificate(tmp_path: Path) -> None:
+    assert listening(controller(tmp_path, **ENOUGH, BEHIND_PROXY="1")) == [PLAIN]
+    assert not (tmp_path / "home").exists()
+
+
+JAVA_ASKS = """
+def address = System.getenv('JENKINS_URL') + '/computer'
+def connection = new URL(address).openConnection()
+println 'JAVA GOT ' + connection.responseCode
+"""
+"""What stands in for agent.jar: the real Java asks the controller."""
+
+AS_GROOVY = """
+for word; do [ "$word" != -jar ] || break; JAVA_OPTS="$JAVA_OPTS $word"; done
+export JAVA_OPTS
+exec groovy "$DIRECTORY/ask.groovy"
+"""
+"""What stands before -jar is Java's, and the rest the agent's."""
+
+
+class Agent:
+    """The program that install-jenkins.sh writes for an agent, and Groovy for agent.jar."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        for name in ("bin", "run", "credentials"):
+            (directory / name).mkdir()
+        text = (ROOT / "scripts/install-jenkins.sh").read_text()
+        (program,) = re.findall(r"<<'START'.*?\n(.*?)\nSTART\n", text, re.S)
+        (directory / "program").write_text(program)
+        (directory / "ask.groovy").write_text(JAVA_ASKS)
+        java = directory / "bin/java"
+        java.write_text(f"#!/bin/sh\nDIRECTORY={directory}; PATH={os.environ['PATH']}\n{AS_GROOVY}")
+        java.chmod(0o755)
+        (directory / "credentials/AGENT_PASSWORD").write_text("the password")
+
+    def connect(self, url: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["bash", self.directory / "program"],
+            env=java_environment()
+            | {
+                "PATH": f"{self.directory}/bin:{os.environ['PATH']}",
+                "JENKINS_URL": url,
+                "AGENT_NAME": "docker-1",
+                "RUNTIME_DIRECTORY": str(self.directory / "run"),
+                "CREDENTIALS_DIRECTORY": str(self.directory / "credentials"),
+                "JAVA_OPTS": "-XX:TieredStopAtLevel=1",
+            },
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+
+def test_an_agent_trusts_the_certificate_of_its_controller_and_no_other(tmp_path: Path) -> None:
+    controller(tmp_path, **ENOUGH | {"JENKINS_URL": "https://127.0.0.1/"})
+    made = (tmp_path / "home/tls/certificate.pem").read_text()
+    (tmp_path / "agent").mkdir()
+    agent = Agent(tmp_path / "agent")
+    with TlsController(tmp_path / "home/tls") as served:
+        (agent.directory / "credentials/TLS_CERTIFICATE").write_text(made)
+        done = agent.connect(served.url)
+        assert "JAVA GOT 200" in done.stdout, done.stderr
+        assert served.passwords == {"agent:the password"}
+
+        served.passwords.clear()
+        certificate(tmp_path, "IP:127.0.0.1")
+        other = (tmp_path / "secrets/TLS_CERTIFICATE").read_text()
+        (agent.directory / "credentials/TLS_CERTIFICATE").write_text(other)
+        assert "certificate" in agent.connect(served.url).stderr
+        (agent.directory / "credentials/TLS_CERTIFICATE").unlink()
+        assert agent.connect(served.url).returncode != 0
+        assert served.passwords == set()
 
 
 def test_every_variable_of_the_configuration_is_checked_and_described() -> None:
     names = set(re.findall(r"\$\{([A-Z_]+)", (JENKINS / "jenkins.yaml").read_text()))
     names |= set(re.findall(r"\$\{SECRETS\}/([A-Z_]+)", (JENKINS / "jenkins.yaml").read_text()))
     names -= {"SECRETS", "NAME"}
-    checked = set(
-        re.findall(r"^(?:require|advise) (\w+)", (JENKINS / "start.sh").read_text(), re.M)
-    )
+    start = (JENKINS / "start.sh").read_text()
+    checked = set(re.findall(r"^(?:require|advise) (\w+)", start, re.M))
     assert names - {"GITHUB_USER"} == checked, "GITHUB_USER has a default"
     described = set(re.findall(r"^\| `([A-Z_]+)`", (JENKINS / "README.md").read_text(), re.M))
-    assert described == names
+    assert described == names | set(re.findall(r"\bvalue ([A-Z_]+)", start))
     recipe = (JENKINS / "Dockerfile").read_text()
     assert "SECRETS=/run/secrets" in recipe
     assert "--latest false" in recipe

@@ -15,12 +15,16 @@ locals {
   subnets = cidrsubnets(var.vpc_cidr, 4, 4, 4, 4)
   account = data.aws_caller_identity.this.account_id
   ami     = nonsensitive(data.aws_ssm_parameter.ami.value)
-  port    = 8080
+  port    = 443
 
   # Fixed, so that the agent's settings outlive a controller that is made anew. AWS keeps the
   # first four addresses of every subnet.
   controller_ip = cidrhost(local.subnets[0], 10)
   parameters    = "/${var.name}/jenkins"
+
+  # Where the controller writes the certificate that it serves, for the agent to trust it and no other.
+  certificate = "${local.parameters}/agent/TLS_CERTIFICATE"
+  url         = "https://${coalesce(var.domain, aws_eip.controller.public_ip)}/"
 }
 
 data "aws_availability_zones" "here" {
@@ -249,6 +253,18 @@ data "aws_iam_policy_document" "instance" {
       "arn:${data.aws_partition.this.partition}:ssm:${var.region}:${local.account}:parameter${local.parameters}/${each.key}${below}"
     ]
   }
+
+  dynamic "statement" {
+    for_each = each.key == "controller" ? ["TellItsCertificate"] : []
+
+    content {
+      sid     = statement.value
+      actions = ["ssm:PutParameter"]
+      resources = [
+        "arn:${data.aws_partition.this.partition}:ssm:${var.region}:${local.account}:parameter${local.certificate}"
+      ]
+    }
+  }
 }
 
 resource "aws_iam_role" "instance" {
@@ -295,11 +311,14 @@ locals {
   # What install-jenkins.sh is told beside the secrets.
   settings = {
     controller = {
-      JENKINS_URL         = "http://${aws_eip.controller.public_ip}:${local.port}/"
+      JENKINS_URL         = local.url
+      TLS_NAMES           = local.controller_ip
       JENKINS_HOME_DEVICE = "/dev/disk/by-id/nvme-Amazon_Elastic_Block_Store_${replace(aws_ebs_volume.home.id, "-", "")}"
     }
-    agent = {
-      JENKINS_URL = "http://${local.controller_ip}:${local.port}"
+    # By its private address; where it has a name, that name leads there.
+    agent = var.domain == "" ? { JENKINS_URL = "https://${local.controller_ip}", JENKINS_ADDRESS = "" } : {
+      JENKINS_URL     = "https://${var.domain}"
+      JENKINS_ADDRESS = local.controller_ip
     }
   }
 
@@ -327,9 +346,13 @@ locals {
       aws ssm get-parameters-by-path --region '${var.region}' --path '${local.parameters}/${role}' \
         --with-decryption --query 'Parameters[].[Name,Value]' --output json >"$JENKINS_SECRETS/.fetched"
     }
+    # Nothing at all is for the message below.
+    fetch_with_certificate() {
+      fetch && { [ "$(cat "$JENKINS_SECRETS/.fetched")" = '[]' ] || grep -q '"${local.certificate}"' "$JENKINS_SECRETS/.fetched"; }
+    }
 
     mkdir -p "$JENKINS_SECRETS"
-    wait_for 'The parameters below ${local.parameters}/${role}' fetch
+    wait_for '${role == "agent" ? "${local.certificate}, which the controller writes once it has started" : "The parameters below ${local.parameters}/${role}"}' ${role == "agent" ? "fetch_with_certificate" : "fetch"}
     # A file each, named like the parameter: values may have many lines, and no process list shows them.
     python3 - "$JENKINS_SECRETS" <<'SPREAD'
     import json, pathlib, sys
@@ -347,7 +370,8 @@ locals {
     fi
     umask 022
     /opt/keyrack/scripts/install-docker.sh
-    exec /opt/keyrack/scripts/install-jenkins.sh ${role}
+    /opt/keyrack/scripts/install-jenkins.sh ${role}
+    ${role == "controller" ? "aws ssm put-parameter --region '${var.region}' --name '${local.certificate}' --type String --overwrite --value file:///var/lib/jenkins/tls/certificate.pem >/dev/null" : ""}
     BOOT
   }
 

@@ -1,6 +1,11 @@
 output "jenkins_url" {
   description = "Where Jenkins answers, for the networks of allowed_cidrs. The address survives a stop and a new instance."
-  value       = "http://${aws_eip.controller.public_ip}:${local.port}/"
+  value       = local.url
+}
+
+output "controller_address" {
+  description = "The controller's public address, for the DNS record of domain."
+  value       = aws_eip.controller.public_ip
 }
 
 output "controller_instance_id" {

@@ -20,6 +20,18 @@ variable "allowed_cidrs" {
   }
 }
 
+variable "domain" {
+  description = "Name of the controller, for example ci.example.org; point it at the controller's address. Without one, that address is used."
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = var.domain == "" || can(regex("^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)+$", var.domain))
+    error_message = "domain is a whole name in lower case, without https:// and path, for example ci.example.org."
+  }
+}
+
 variable "region" {
   description = "AWS region to build in."
   type        = string

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import json
 import os
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -133,6 +135,43 @@ class Webhook:
         self.port = self.server.server_address[1]
 
     def __enter__(self) -> Webhook:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+class TlsController:
+    """Answers an agent as Jenkins would, by HTTPS with the key and certificate in a directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.passwords: set[str] = set()
+        """The users and passwords that were sent."""
+        controller = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                sent = self.headers.get("Authorization", "").removeprefix("Basic ")
+                if sent:
+                    controller.passwords.add(base64.b64decode(sent).decode())
+                body = f"<argument>{'0a' * 32}</argument>".encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(directory / "own.pem", directory / "own.key")
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"https://127.0.0.1:{self.server.server_address[1]}"
+
+    def __enter__(self) -> TlsController:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
