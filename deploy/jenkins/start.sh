@@ -12,7 +12,8 @@
 set -euo pipefail
 
 secrets=${SECRETS:-/run/secrets}
-tls=${JENKINS_HOME:-/var/jenkins_home}/tls
+home=${JENKINS_HOME:-/var/jenkins_home}
+tls=$home/tls
 
 value() { # name: prints the value, nothing when there is none
   if [ -s "$secrets/$1" ]; then
@@ -45,7 +46,22 @@ require REPOSITORY_OWNER 'the GitHub user or organisation that the repository be
 require REPOSITORY_NAME 'the name of the repository'
 require WEBHOOK_SECRET 'the secret that signs the calls of the webhook'
 
-for name in ADMIN_PASSWORD AGENT_PASSWORD WEBHOOK_SECRET; do
+# One user for each secret DEVELOPER_name: its content is the password.
+mapfile -t developers < <({
+  find -L "$secrets" -maxdepth 1 -type f -name 'DEVELOPER_*' -printf '%f\n' 2>/dev/null
+  compgen -e DEVELOPER_
+} | sort -u)
+for name in "${developers[@]}"; do
+  [[ ${name#DEVELOPER_} =~ ^[a-z][a-z0-9_]*$ && ! ${name#DEVELOPER_} =~ ^(admin|agent|anonymous|authenticated)$ ]] ||
+    fault "$name is no name of a developer: after DEVELOPER_ come lower-case letters, digits and _, like DEVELOPER_alice."
+done
+approvers=$(value PRODUCTION_APPROVERS)
+for name in ${approvers//,/ }; do
+  [ "$name" = admin ] || [[ " ${developers[*]} " = *" DEVELOPER_$name "* ]] ||
+    fault "PRODUCTION_APPROVERS names $name, who is neither admin nor a developer (there is no DEVELOPER_$name)."
+done
+
+for name in ADMIN_PASSWORD AGENT_PASSWORD WEBHOOK_SECRET "${developers[@]}"; do
   given=$(value "$name")
   if [ -n "$given" ] && [ "${#given}" -lt 12 ]; then
     fault "$name has ${#given} characters: give it at least 12, for example \$(openssl rand -hex 16)."
@@ -137,5 +153,22 @@ if [ -z "$form" ]; then
   listen+=(--httpListenAddress=127.0.0.1 --httpsPort=8443 "--httpsKeyStore=$tls/store.p12" --httpsKeyStorePassword=changeit)
 fi
 umask "$before"
+
+# The configuration, with the developers in it.
+users='' rights=''
+for name in "${developers[@]}"; do
+  id=${name#DEVELOPER_}
+  users+="        - {id: $id, name: $id, password: \"\${$name}\"}"$'\n'
+  rights+="        - user: {name: $id, permissions: [Overall/Read, View/Read, Job/Read, Job/Build, Job/Cancel]}"$'\n'
+done
+mkdir -p "$home/casc"
+while IFS= read -r line; do
+  case $line in
+    *'# start.sh: users') printf '%s' "$users" ;;
+    *'# start.sh: rights') printf '%s' "$rights" ;;
+    *) printf '%s\n' "$line" ;;
+  esac
+done <"${CASC_TEMPLATE:-/usr/share/jenkins/casc/jenkins.yaml}" >"$home/casc/jenkins.yaml"
+export CASC_JENKINS_CONFIG=$home/casc/jenkins.yaml
 
 exec /usr/bin/tini -- "${JENKINS_START:-/usr/local/bin/jenkins.sh}" "${listen[@]}" "$@"

@@ -74,9 +74,16 @@ SCENARIOS = [
     scenario("branch", branch="try-something"),
     scenario("pull request", **PULL_REQUEST),
     scenario("pull request of a branch called main", branch="PR-8", change=True),
-    scenario("other registry", params={"REGISTRY": "registry.example", "REPOSITORY": "a/b"}),
+    scenario(
+        "other registry",
+        params={"REGISTRY": "registry.example", "REPOSITORY": "a/b"},
+        controller={"DOCKERHUB_REGISTRY": "registry.example"},
+        input="admin",
+    ),
+    scenario("registry of a stranger", params={"REGISTRY": "registry.example"}),
+    scenario("developer who is not asked", input="bob"),
     scenario("image exists", sh=[{"match": "image-exists", "status": 0}]),
-    scenario("refused", input="abort"),
+    scenario("refused", input="nobody"),
     scenario("recovered", previous="FAILURE"),
     scenario("broken webhook", previous="FAILURE", webhook="broken"),
     scenario("broken webhook and tests", webhook="broken", sh=[fails("make test-wheel")]),
@@ -148,7 +155,11 @@ SCENARIOS += [
             f"{PRODUCTION_VERIFIED}{{ sh 'make verify #late'",
         ),
     ),
-    scenario("asked", **PULL_REQUEST, jenkinsfile=changed("beforeInput true", "")),
+    # A condition of a stage that fails keeps no later one from running.
+    scenario(
+        "post fails",
+        sh=[fails("make results "), fails("make test-wheel")],
+    ),
 ]
 
 
@@ -439,12 +450,33 @@ def test_stages_that_do_not_need_each_other_run_side_by_side(builds: dict[str, R
 def test_production_is_asked_for_and_holds_no_agent_meanwhile(builds: dict[str, Run]) -> None:
     (asked,) = builds["main"].of("input")
     assert asked["stage"] == "Ask for production"
-    assert asked["submitter"] == "admin"
+    assert asked["submitter"] == "admin,alice"
     assert asked["holdsAgent"] is False
     assert asked["limits"] == [A_DAY, 60]
     events = builds["main"].events
     production = [e for e in events if e["event"] == "sh" and "production" in e["stage"]]
     assert events.index(asked) < events.index(production[0])
+
+
+def test_only_an_administrator_and_who_is_named_let_a_commit_into_production(
+    builds: dict[str, Run],
+) -> None:
+    assert builds["developer who is not asked"].result == "ABORTED"
+    assert "Production" not in builds["developer who is not asked"].started
+    # A controller that names nobody means the administrator.
+    (asked,) = builds["other registry"].of("input")
+    assert asked["submitter"] == "admin"
+    assert builds["other registry"].result == "SUCCESS"
+
+
+def test_the_credentials_of_the_registry_are_shown_to_no_other(builds: dict[str, Run]) -> None:
+    run = builds["registry of a stranger"]
+    assert run.result == "FAILURE"
+    assert not any("REGISTRY_PASSWORD" in one["env"] for one in run.of("sh"))
+    assert run.of("ended")[0]["message"] == (
+        "The controller has credentials for docker.io (DOCKERHUB_REGISTRY)"
+        " and none for registry.example"
+    )
 
 
 def test_without_consent_staging_stays_and_production_is_not_touched(
@@ -520,6 +552,8 @@ def test_who_approved_production_is_told(builds: dict[str, Run]) -> None:
     assert "approved for production by alice" in told["text"]
     assert builds["late"].told[0]["approved_by"] == "alice"
     assert builds["main"].of("echo")[0]["text"] == "Approved for production by alice"
+    assert builds["main"].description == "Approved for production by alice"
+    assert builds["refused"].description is None
 
 
 def test_telling_needs_no_agent_and_shows_no_address(builds: dict[str, Run]) -> None:
@@ -582,11 +616,11 @@ def test_the_harness_refuses_what_jenkins_refuses(builds: dict[str, Run], what: 
     assert builds[what].result == "FAILURE"
 
 
-def test_a_pull_request_would_be_asked_for_consent_without_before_input(
-    builds: dict[str, Run],
-) -> None:
-    """The line is there for a reason, and the harness knows it."""
-    assert builds["asked"].of("input")
+def test_a_post_condition_that_fails_hides_nothing(builds: dict[str, Run]) -> None:
+    run = builds["post fails"]
+    assert run.of("post failed", condition="always")
+    assert run.of("ended")[0]["message"] == "script returned exit code 2"
+    assert [one["status"] for one in run.told] == ["failure"]
 
 
 def test_every_make_target_that_is_named_exists(builds: dict[str, Run]) -> None:
@@ -1393,9 +1427,15 @@ def test_credentials_and_agent_of_the_jenkinsfile_are_those_of_the_controller() 
     labels = set(re.findall(r"label '([^']+)'", JENKINSFILE))
     nodes = [node["permanent"] for node in casc()["jenkins"]["nodes"]]
     assert labels == {label for node in nodes for label in node["labelString"].split()}
-    (submitter,) = re.findall(r"submitter '([^']+)'", JENKINSFILE)
+    everywhere = {
+        one["key"]: one["value"]
+        for part in casc()["jenkins"]["globalNodeProperties"]
+        for one in part["envVars"]["env"]
+    }
+    assert everywhere["PRODUCTION_APPROVERS"] == "${PRODUCTION_APPROVERS:-admin}"
+    assert set(re.findall(r"\benv\.([A-Z_]+) \?:", JENKINSFILE)) >= everywhere.keys()
     users = {user["id"] for user in casc()["jenkins"]["securityRealm"]["local"]["users"]}
-    assert submitter in users
+    assert "admin" in users
 
 
 def test_the_multibranch_job_is_made_of_what_is_installed(
@@ -1436,6 +1476,7 @@ def controller(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[
             "PATH": os.environ["PATH"],
             "SECRETS": str(tmp_path / "secrets"),
             "JENKINS_HOME": str(tmp_path / "home"),
+            "CASC_TEMPLATE": str(JENKINS / "jenkins.yaml"),
         }
         | variables,
         capture_output=True,
@@ -1603,7 +1644,57 @@ def test_plain_http_is_refused_on_every_address_but_loopback(tmp_path: Path, url
 
 def test_behind_a_proxy_that_ends_tls_the_controller_needs_no_certificate(tmp_path: Path) -> None:
     assert listening(controller(tmp_path, **ENOUGH, BEHIND_PROXY="1")) == [PLAIN]
-    assert not (tmp_path / "home").exists()
+    assert not (tmp_path / "home/tls").exists()
+
+
+def configured(tmp_path: Path, **variables: str) -> dict[str, Any]:
+    """The configuration that a controller with these variables starts with."""
+    done = controller(tmp_path, **ENOUGH | variables)
+    assert done.returncode == 0, done.stderr
+    made: dict[str, Any] = yaml.safe_load((tmp_path / "home/casc/jenkins.yaml").read_text())
+    return made
+
+
+def test_without_developers_the_configuration_is_as_it_is_written(tmp_path: Path) -> None:
+    assert configured(tmp_path) == casc()
+
+
+def test_a_developer_builds_and_sees_and_configures_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets/DEVELOPER_alice").write_text("a long password")
+    made = configured(tmp_path, DEVELOPER_bob_2="another password")
+    jsonschema.validate(made, schema())
+    users = {user["id"]: user for user in made["jenkins"]["securityRealm"]["local"]["users"]}
+    assert list(users) == ["admin", "agent", "alice", "bob_2"]
+    assert users["alice"]["password"] == "${DEVELOPER_alice}"
+    entries = made["jenkins"]["authorizationStrategy"]["globalMatrix"]["entries"]
+    rights = {entry["user"]["name"]: set(entry["user"]["permissions"]) for entry in entries}
+    assert rights["alice"] == rights["bob_2"]
+    assert rights["alice"] == {"Overall/Read", "View/Read", "Job/Read", "Job/Build", "Job/Cancel"}
+    assert rights["admin"] == {"Overall/Administer"}
+    assert "a long password" not in (tmp_path / "home/casc/jenkins.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("variables", "fault"),
+    [
+        ({"DEVELOPER_alice": "short"}, "DEVELOPER_alice has 5 characters"),
+        ({"DEVELOPER_admin": "a long password"}, "DEVELOPER_admin is no name of a developer"),
+        ({"DEVELOPER_Bob": "a long password"}, "DEVELOPER_Bob is no name of a developer"),
+        ({"PRODUCTION_APPROVERS": "admin,carol"}, "names carol, who is neither admin nor"),
+    ],
+)
+def test_a_developer_or_an_approver_that_cannot_be_is_refused(
+    tmp_path: Path, variables: dict[str, str], fault: str
+) -> None:
+    done = controller(tmp_path, **ENOUGH | variables)
+    assert done.returncode == 2
+    assert fault in done.stderr
+
+
+def test_a_developer_may_be_one_of_those_who_are_asked_for_production(tmp_path: Path) -> None:
+    given = {"DEVELOPER_alice": "a long password", "PRODUCTION_APPROVERS": "admin,alice"}
+    assert controller(tmp_path, **ENOUGH | given).returncode == 0
 
 
 JAVA_ASKS = """
@@ -1683,7 +1774,8 @@ def test_every_variable_of_the_configuration_is_checked_and_described() -> None:
     names -= {"SECRETS", "NAME"}
     start = (JENKINS / "start.sh").read_text()
     checked = set(re.findall(r"^(?:require|advise) (\w+)", start, re.M))
-    assert names - {"GITHUB_USER"} == checked, "GITHUB_USER has a default"
+    with_default = {"GITHUB_USER", "PRODUCTION_APPROVERS", "DOCKERHUB_REGISTRY"}
+    assert names - with_default == checked
     described = set(re.findall(r"^\| `([A-Z_]+)`", (JENKINS / "README.md").read_text(), re.M))
     assert described == names | set(re.findall(r"\bvalue ([A-Z_]+)", start))
     recipe = (JENKINS / "Dockerfile").read_text()

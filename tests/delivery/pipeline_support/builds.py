@@ -54,6 +54,7 @@ class Run:
     """One build: how it ended and what happened in it."""
 
     result: str
+    description: str | None
     events: list[dict[str, Any]]
 
     @property
@@ -103,7 +104,8 @@ def scenario(name: str, **differences: Any) -> dict[str, Any]:
         "commit": COMMIT,
         "sh": [],
         "credentials": credentials(casc()),
-        "input": "approve",
+        "input": "alice",
+        "controller": {"PRODUCTION_APPROVERS": "admin,alice", "DOCKERHUB_REGISTRY": "docker.io"},
         "previous": "SUCCESS",
         "webhook": "works",
         "secrets": {},
@@ -131,5 +133,7 @@ def run_builds(
     )
     assert done.returncode == 0, done.stderr[:3000]
     answer = json.loads(done.stdout)
-    runs = {run["name"]: Run(run["result"], run["events"]) for run in answer["runs"]}
+    runs = {
+        run["name"]: Run(run["result"], run["description"], run["events"]) for run in answer["runs"]
+    }
     return runs, answer["jobs"]

@@ -2,7 +2,7 @@
 //
 // It knows the part of Declarative Pipeline that the Jenkinsfile uses and refuses everything else, so
 // that a mistyped directive or step fails here as it would on a controller: `sh` outside a node,
-// a credential that does not exist or is of another kind, an `input` that would hold an agent.
+// a credential that does not exist or is of another kind, an answer of somebody who is not asked.
 //
 //   groovy jenkins.groovy request.json
 //
@@ -33,6 +33,9 @@ class Build {
     /** The limits around what runs now, in minutes, outermost first. */
     List limits = []
     String result = 'SUCCESS'
+    String description
+    /** The agent of the node that surrounds what runs now is gone. */
+    boolean lost
 
     void note(Map event) { events << ([stage: stages ? stages.last() : ''] + event) }
 
@@ -48,8 +51,13 @@ class Build {
     Object onNode(String label, Closure body) {
         String before = node
         node = label
+        lost = false
         note(event: 'agent', label: label)
-        try { return body() } finally { node = before }
+        // What the controller sets for all builds is in the environment of its agents.
+        try { return inside(scenario.controller, body).value } finally {
+            node = before
+            lost = false
+        }
     }
 
     Object limited(Map limit, Closure body) {
@@ -66,6 +74,8 @@ class Build {
 
     void needNode(String step) {
         if (node == null) { throw new Ended('FAILURE', "${step} needs a node: there is no agent here") }
+        // Whatever runs on it from now on fails too, also what a post condition does.
+        if (lost) { throw new Lost() }
     }
 
     Map credential(String id, String kind) {
@@ -89,6 +99,12 @@ abstract class Steps extends Script {
             }
             case 'params': return build.scenario.params
             case 'scm': return 'scm'
+            case 'currentBuild': return new Expando() {
+                void setProperty(String key, Object value) {
+                    assert key == 'description' : "the harness knows no currentBuild.${key}"
+                    Steps.this.build.description = value
+                }
+            }
             case 'build': return binding.getVariable('build')
             default: return super.getProperty(name)
         }
@@ -108,6 +124,7 @@ abstract class Steps extends Script {
         build.note(event: 'sh', script: text, status: status, env: new LinkedHashMap(build.env), limits: build.limits.collect())
         if (rule?.lost) {
             rule.lost--
+            build.lost = true
             throw new Lost()
         }
         if (rule?.abort) { throw new Ended('ABORTED', 'Timeout has been exceeded') }
@@ -119,6 +136,18 @@ abstract class Steps extends Script {
         build.needNode('checkout')
         build.note(event: 'checkout')
         return [GIT_COMMIT: build.scenario.commit]
+    }
+    void error(String text) { throw new Ended('FAILURE', text) }
+    /** The one who answers is an administrator or is asked; else it waits until its time is over. */
+    String input(Map of) {
+        assert of.keySet() == ['message', 'ok', 'submitter', 'submitterParameter'] as Set
+        build.note(event: 'input', message: of.message, submitter: of.submitter, holdsAgent: build.node != null,
+            limits: build.limits.collect())
+        String answers = build.scenario.input
+        if (answers != 'admin' && !(answers in of.submitter.toString().tokenize(','))) {
+            throw new Ended('ABORTED', 'Rejected or not answered in time')
+        }
+        return answers
     }
     void echo(String text) { build.note(event: 'echo', text: text) }
     void archiveArtifacts(Map of) {
@@ -219,7 +248,6 @@ class Assignments {
 class When {
     Build build
     List conditions = []
-    boolean beforeInput = false
     boolean beforeAgent = false
     static When read(Build build, Closure body) {
         When block = new When(build: build)
@@ -228,7 +256,6 @@ class When {
         body()
         return block
     }
-    void beforeInput(boolean value) { this.@beforeInput = value }
     void beforeAgent(boolean value) { this.@beforeAgent = value }
     void branch(String name) { conditions << { build.scenario.branch == name } }
     void changeRequest() { conditions << { build.scenario.change } }
@@ -241,7 +268,7 @@ class When {
 }
 
 class Pipeline {
-    static final List STAGE = ['agent', 'when', 'options', 'environment', 'input', 'steps', 'stages', 'parallel', 'failFast', 'post']
+    static final List STAGE = ['agent', 'when', 'options', 'environment', 'steps', 'stages', 'parallel', 'failFast', 'post']
     static final List CONDITIONS = ['always', 'changed', 'fixed', 'regression', 'aborted', 'failure', 'success',
                                     'unstable', 'unsuccessful', 'cleanup']
     static final List OPTIONS = ['disableConcurrentBuilds', 'buildDiscarder', 'timeout', 'timestamps', 'skipDefaultCheckout', 'retry']
@@ -257,13 +284,16 @@ class Pipeline {
         try {
             build.inside(top.environment ? Assignments.read(build, top.environment) : [:]) {
                 build.limits << limit.time * [HOURS: 60, DAYS: 1440][limit.unit]
+                Ended first = null
                 try {
                     stages(top.stages)
                 } catch (Ended ended) {
                     build.result = ended.result
+                    first = ended
                     build.note(event: 'ended', result: ended.result, message: ended.message)
                 }
-                post(top.post, build.result)
+                Ended last = post(top.post, build.result, first)
+                if (last != null) { build.result = last.result }
             }
         } catch (Ended ended) {
             build.result = 'FAILURE'
@@ -323,8 +353,6 @@ class Pipeline {
     }
 
     void whole(Map parts, When condition, boolean skipCheckout) {
-        if (condition?.beforeInput && !condition.holds()) { skipped(); return }
-        if (parts.input) { input(parts.input) }
         if (condition?.beforeAgent && !condition.holds()) { skipped(); return }
         Closure rest = {
             if (condition != null && !condition.holds()) { skipped(); return }
@@ -353,7 +381,7 @@ class Pipeline {
             ended = it
             build.note(event: 'failed', result: result, message: it.message)
         }
-        post(parts.post, result)
+        ended = post(parts.post, result, ended)
         if (ended != null) { throw ended }
     }
 
@@ -370,23 +398,29 @@ class Pipeline {
 
     void skipped() { build.note(event: 'skipped') }
 
-    void input(Closure body) {
-        Map of = once(Block.read(body, ['message', 'ok', 'submitter', 'submitterParameter']))
-        build.note(event: 'input', message: of.message, submitter: of.submitter, holdsAgent: build.node != null,
-            limits: build.limits.collect())
-        if (build.scenario.input != 'approve') { throw new Ended('ABORTED', 'Rejected or not answered in time') }
-        build.env[of.submitterParameter] = 'alice'
-    }
-
-    void post(Closure body, String result) {
-        if (body == null) { return }
+    /**
+     * Runs the conditions that hold. As in Declarative (its ModelInterpreter), one that fails keeps no other from
+     * running, and what went wrong first is what the stage ends with; the returned error is that one.
+     */
+    Ended post(Closure body, String result, Ended first) {
+        if (body == null) { return first }
         Map conditions = once(Block.read(body, CONDITIONS))
         boolean wasBad = build.scenario.previous in ['FAILURE', 'UNSTABLE']
-        Map holds = [always: true, cleanup: true, success: result == 'SUCCESS', failure: result == 'FAILURE',
-                     aborted: result == 'ABORTED', unstable: result == 'UNSTABLE', unsuccessful: result != 'SUCCESS',
-                     changed: build.scenario.previous != result, fixed: result == 'SUCCESS' && wasBad,
-                     regression: result != 'SUCCESS' && !wasBad]
-        CONDITIONS.each { if (conditions.containsKey(it) && holds[it]) { build.steps(conditions[it]) } }
+        CONDITIONS.each {
+            // What an earlier condition did to the result is seen by the later ones.
+            String now = first ? first.result : result
+            Map holds = [always: true, cleanup: true, success: now == 'SUCCESS', failure: now == 'FAILURE',
+                         aborted: now == 'ABORTED', unstable: now == 'UNSTABLE', unsuccessful: now != 'SUCCESS',
+                         changed: build.scenario.previous != now, fixed: now == 'SUCCESS' && wasBad,
+                         regression: now != 'SUCCESS' && !wasBad]
+            if (conditions.containsKey(it) && holds[it]) {
+                try { build.steps(conditions[it]) } catch (Ended ended) {
+                    build.note(event: 'post failed', condition: it, message: ended.message)
+                    first = first ?: ended
+                }
+            }
+        }
+        return first
     }
 }
 
@@ -437,7 +471,7 @@ List runs = request.scenarios.collect { Map scenario ->
         build.result = ended.result
         build.note(event: 'refused', message: ended.message)
     }
-    [name: scenario.name, result: build.result, events: build.events]
+    [name: scenario.name, result: build.result, description: build.description, events: build.events]
 }
 List paths = []
 load(request.jobs, Job, [paths: paths]).run()
