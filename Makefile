@@ -14,7 +14,7 @@ serve: $(VENV)/.runtime
 	$(BIN)/keyrack serve $(ARGS)
 
 # Four processes on two cores, because most tests wait for something. JOBS=0 runs all in one process,
-# for a debugger. Tests that measure time (pytest.mark.timing) run afterwards, with nothing beside them.
+# for a debugger. Tests that wait for time limits, and those that measure time, run afterwards (scripts/run-tests.sh).
 JOBS ?= 4
 RUN_TESTS = $(abspath scripts/run-tests.sh) $(JOBS)
 

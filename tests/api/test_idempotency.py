@@ -258,7 +258,7 @@ def test_ten_minutes_are_promised(client: Client) -> None:
     assert client.get("/v1/limits").json["idempotency_seconds"] == 600
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_the_time_and_the_longest_wait_can_be_set() -> None:
     with Server("--idempotency-ttl", "1", "--max-wait", "0.2") as server, Client(server) as one:
         limits = one.get("/v1/limits").json

@@ -106,7 +106,7 @@ def test_what_is_no_lines_of_json_is_named(client: Client, body: bytes, word: st
     assert word in answer.json["detail"]
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_steady_progress_is_no_time_out() -> None:
     with Server("--body-timeout", "2") as server, server.connect() as wire:
         wire.send(

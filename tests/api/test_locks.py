@@ -286,7 +286,7 @@ def test_a_request_that_is_not_understood_takes_nothing(
 # Its end
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_the_end_of_its_time_frees_it_to_the_millisecond(client: Client, key: str) -> None:
     def late() -> float:
         began = time.monotonic()
@@ -301,7 +301,7 @@ def test_the_end_of_its_time_frees_it_to_the_millisecond(client: Client, key: st
     eventually(late, 0.03)
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_who_waits_gets_it_when_its_time_is_over(client: Client, server: Server, key: str) -> None:
     def late() -> float:
         began = time.monotonic()
@@ -365,7 +365,7 @@ def test_waiters_of_any_worker_get_it(pair: Server, two: list[Client], key: str)
         wire.close()
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_when_the_wait_is_over_it_is_409(client: Client, server: Server, key: str) -> None:
     taken(client, key, "holder", 60)
     began = time.monotonic()

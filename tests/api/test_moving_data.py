@@ -574,7 +574,7 @@ def test_a_broken_chunk_ends_the_import(
     assert client.shown("smuggled") is None
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_an_import_that_stalls_is_ended() -> None:
     with Server("--body-timeout", "1", workers=1) as own, own.connect(15) as wire:
         wire.send(

@@ -47,7 +47,7 @@ CHANGES: dict[str, tuple[Callable[[Client, str], Any], int]] = {
 }
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 @pytest.mark.parametrize(("change", "status"), CHANGES.values(), ids=CHANGES)
 @pytest.mark.parametrize("by", [0, 1], ids=["its own worker", "another worker"])
 def test_a_change_by_any_worker_wakes(
@@ -75,7 +75,7 @@ def _same_worker(pair: Server, two: list[Client], first: Client) -> Client:
     raise AssertionError("no connection to that worker")
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_the_end_of_its_time_wakes(client: Client, server: Server, key: str) -> None:
     revision = client.put(key, b"v", "?ttl=0.3")
     with server.connect() as wire:
@@ -112,7 +112,7 @@ def test_another_key_does_not_wake(client: Client, server: Server, key: str) -> 
         assert wire.answer().body == b"new"
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_when_the_time_is_over_it_is_304(client: Client, key: str) -> None:
     revision = client.put(key)
     began = time.monotonic()
@@ -122,7 +122,7 @@ def test_when_the_time_is_over_it_is_304(client: Client, key: str) -> None:
     assert 0.9 < time.monotonic() - began < 9
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_what_differs_already_is_answered_at_once(client: Client, key: str) -> None:
     old = client.put(key)
     client.put(key, b"new")
@@ -133,7 +133,7 @@ def test_what_differs_already_is_answered_at_once(client: Client, key: str) -> N
         assert time.monotonic() - began < 15
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_key_that_was_seen_and_is_gone_is_answered_at_once(client: Client, key: str) -> None:
     """Whoever asks again after each answer must not miss that the key was deleted in between."""
     revision = client.put(key)
@@ -143,7 +143,7 @@ def test_a_key_that_was_seen_and_is_gone_is_answered_at_once(client: Client, key
     assert time.monotonic() - began < 15
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 @pytest.mark.parametrize("tag", ['"0"', "*", '"none"'])
 def test_a_missing_key_is_waited_for(client: Client, server: Server, key: str, tag: str) -> None:
     with server.connect() as wire:
@@ -366,7 +366,7 @@ def test_thousands_that_wait_cost_nothing_while_nothing_changes() -> None:
         assert time.monotonic() - began < 15
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_the_service_ends_although_somebody_waits() -> None:
     with Server(workers=1) as own:
         with Client(own) as client:
@@ -377,7 +377,7 @@ def test_the_service_ends_although_somebody_waits() -> None:
     wire.close()
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_condition_that_does_not_hold_is_told_at_once(client: Client, key: str) -> None:
     revision = client.put(key)
     fields = {"If_Match": '"1"', "If_None_Match": f'"{revision}"', "Prefer": "wait=20"}

@@ -215,7 +215,7 @@ def test_a_503_of_a_conditional_write_is_not_repeated(kind: str) -> None:
         assert server.connections == 1
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_the_time_for_a_call_is_for_all_of_it(kind: str) -> None:
     def trickle(connection: socket.socket) -> None:
         read_request(connection)
@@ -232,7 +232,7 @@ def test_the_time_for_a_call_is_for_all_of_it(kind: str) -> None:
         assert isinstance(caught.value, TimeoutError)
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_connection_that_was_late_is_not_used_again(kind: str) -> None:
     def late(connection: socket.socket) -> None:
         read_request(connection)
@@ -249,7 +249,7 @@ def test_a_connection_that_was_late_is_not_used_again(kind: str) -> None:
         assert client.get("b") == "good"
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_deadline_counts_from_the_first_request_of_many(kind: str) -> None:
     def slow_third(connection: socket.socket) -> None:
         for number in range(3):

@@ -63,7 +63,7 @@ def test_an_async_block_does_the_same(where: Where, key: str) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_lock_is_waited_for(client: Asked, where: Where, key: str) -> None:
     with client_of(where) as other:
         held = other.lock(key, ttl=30)
@@ -78,7 +78,7 @@ def test_a_lock_is_waited_for(client: Asked, where: Where, key: str) -> None:
         client.finished(lock.release())
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_waiting_for_a_lock_comes_to_an_end(client: Asked, where: Where, key: str) -> None:
     with client_of(where) as other, other.lock(key, ttl=30):
         began = time.monotonic()
@@ -87,7 +87,7 @@ def test_waiting_for_a_lock_comes_to_an_end(client: Asked, where: Where, key: st
         assert 0.9 < time.monotonic() - began < 15
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_lock_lasts_longer_than_its_ttl_because_it_is_renewed(sync: Client, key: str) -> None:
     with sync.lock(key, ttl=1.5) as lock:
         time.sleep(2.5)
@@ -96,7 +96,7 @@ def test_a_lock_lasts_longer_than_its_ttl_because_it_is_renewed(sync: Client, ke
             pass
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_an_async_lock_is_renewed(where: Where, key: str) -> None:
     async def main() -> None:
         async with AsyncClient(where) as client, client.lock(key, ttl=1.5) as lock:
@@ -106,7 +106,7 @@ def test_an_async_lock_is_renewed(where: Where, key: str) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_one_thread_renews_all_locks_and_ends_with_them(sync: Client, key: str) -> None:
     def renewers() -> list[threading.Thread]:
         return [one for one in threading.enumerate() if one.name == "keyrack-locks"]

@@ -470,7 +470,7 @@ def test_waiting_ends_when_the_key_changes(client: Asked, where: Where, key: str
     thread.join()
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_waiting_comes_to_an_end(client: Asked, key: str) -> None:
     began = time.monotonic()
     with pytest.raises(Timeout):

@@ -136,7 +136,7 @@ def test_a_watch_can_be_taken_up_where_another_one_was_left(sync: Client, key: s
     assert revisions == sorted(set(revisions))
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_closing_a_watch_ends_it_and_its_connection(sync: Client, key: str) -> None:
     watch, _ = started(sync, key)
     thread = threading.Timer(0.3, watch.close)

@@ -145,7 +145,7 @@ def test_a_store_is_refused_to_a_second_service_which_is_told_of_the_first(shm: 
     named(shm).close()
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_store_whose_service_is_just_ending_is_waited_for(
     shm: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

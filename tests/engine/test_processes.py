@@ -137,7 +137,7 @@ def without_missing(state: dict[bytes, bytes | None]) -> dict[bytes, bytes | Non
     return {slot: value for slot, value in state.items() if value is not None}
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_no_acknowledged_write_is_lost_when_writers_are_killed(shm: Path) -> None:
     """At random moments of a loop that hardly does anything but write; the others go on."""
     chance = random.Random(rounds(0))

@@ -90,7 +90,7 @@ async def all_clients(port: int, crossed: list[object]) -> int:
     return sum(await asyncio.gather(*clients))
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_no_answer_is_crossed_by_many_clients_that_come_and_go() -> None:
     with Server(workers=2) as both:
         for client in range(CONNECTIONS):

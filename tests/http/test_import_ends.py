@@ -26,7 +26,7 @@ def line(number: int) -> bytes:
     return b'{"key":"import-%d","value":"x"}\n' % number
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_steady_progress_is_no_timeout(hasty: Server) -> None:
     """A few bytes now and then, for more than three times the time that a body may take."""
     with hasty.connect() as wire:

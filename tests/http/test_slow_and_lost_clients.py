@@ -72,7 +72,7 @@ def together(*jobs: Callable[[], None]) -> None:
         raise failures[0]
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_time_limits_are_for_the_whole_and_no_byte_extends_them(strict: Server) -> None:
     """A deadline of a second, looked at once a second: up to 3, and the machine is shared."""
     put = request("PUT", "/v1/keys/slow", Content_Length="200")
@@ -123,7 +123,7 @@ def test_time_limits_are_for_the_whole_and_no_byte_extends_them(strict: Server) 
     assert not strict.has("slow")
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_connection_that_is_not_used_is_closed_in_time(strict: Server) -> None:
     def unused(first: bytes) -> Callable[[], None]:
         def job() -> None:
@@ -177,7 +177,7 @@ def test_a_client_that_does_not_read_costs_little_and_holds_up_nobody(server: Se
             assert len(deaf.answer().body) == MIB
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_client_that_does_not_read_is_not_read_from(server: Server) -> None:
     """What it sends waits in the kernel: sending stops to be possible."""
     server.put("large", b"x" * MIB, Content_Type="a/b")
@@ -192,7 +192,7 @@ def test_a_client_that_does_not_read_is_not_read_from(server: Server) -> None:
         assert server.worker_memory() - before < 20 * MIB
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 @pytest.mark.parametrize("target", ["/v1/keys/large", "/get/large"])
 def test_a_client_that_never_reads_is_let_go(strict: Server, target: str) -> None:
     strict.put("large", b"x" * MIB)

@@ -138,7 +138,7 @@ def test_a_worker_that_was_told_to_end_by_someone_else_is_replaced(start: Any) -
     assert service.wait_for("started")["life"] == 2
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_worker_that_keeps_dying_is_replaced_more_and_more_slowly(start: Any) -> None:
     service = start("ailing", "1")
     service.ready()
@@ -208,7 +208,7 @@ def test_ctrl_c_on_a_terminal_reaches_the_workers_only_once(start: Any) -> None:
     assert [one["numbers"] for one in service.all("told to end")] == [[signal.SIGTERM]] * 2
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_workers_that_do_not_end_are_killed_when_their_time_is_up(start: Any) -> None:
     service = start("stubborn", "2", "1")
     workers = service.ready()
@@ -219,7 +219,7 @@ def test_workers_that_do_not_end_are_killed_when_their_time_is_up(start: Any) ->
     assert not any(map(is_running, workers))
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_second_signal_kills_the_workers_and_is_exit_code_1(start: Any) -> None:
     service = start("stubborn", "2")
     workers = service.ready()

@@ -168,7 +168,7 @@ def test_an_idle_connection_is_answered_once_more_and_told_to_go(
     new.stop()
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_connections_that_stay_idle_are_closed_in_the_end(
     generations: Generations, address: Address
 ) -> None:
@@ -182,7 +182,7 @@ def test_connections_that_stay_idle_are_closed_in_the_end(
     old.wait_for_its_end()
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_whoever_waits_at_the_old_service_is_told_by_the_new_one(
     generations: Generations, address: Address
 ) -> None:

@@ -204,7 +204,7 @@ def test_what_is_not_http_is_not_alive(capsys: Capture) -> None:
     assert "No service answers" in said(capsys)
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 @pytest.mark.parametrize("trickles", [False, True])
 def test_the_time_limit_is_for_the_whole_however_bytes_trickle_in(
     monkeypatch: pytest.MonkeyPatch, capsys: Capture, trickles: bool

@@ -55,7 +55,7 @@ def test_services_share_one_store_and_tell_one_anothers_changes(anywhere: str) -
             assert (message.event, f'"{message.id}"') == ("set", put["etag"])
 
 
-@pytest.mark.timing
+@pytest.mark.time_limits
 def test_a_waiting_read_is_answered_by_a_write_at_another_service(server: str) -> None:
     with served(server) as one, served(server) as other, other.connect() as waiting:
         etag = one.ask("PUT", "/v1/keys/k", b"old")["etag"]
