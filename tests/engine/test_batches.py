@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from typing import TYPE_CHECKING
@@ -132,21 +133,26 @@ def test_a_batch_of_sets_takes_the_place_of_whatever_there_was(world: EmbeddedWo
 
 
 @pytest.mark.parametrize("world", [32], indirect=True)
-def test_sets_that_share_a_commit_have_events_in_the_order_of_asking(world: EmbeddedWorld) -> None:
+@pytest.mark.parametrize("ttls", [(0,), (60_000,), (0, 60_000), (70_000, 0, 60_000)])
+def test_sets_that_share_a_commit_have_events_in_the_order_of_asking(
+    world: EmbeddedWorld, ttls: tuple[int, ...]
+) -> None:
     """Whatever the order of storing; the end of what was over comes before its set."""
     engine = world.engine
     done(engine, Set(b"d", b"old", ttl_ms=1_000), Set(b"b", b"old", ttl_ms=1_000))
     world.clock.advance(2_000)
     before = engine.usage().revision
     keys = [b"e", b"d", b"a", b"e", b"b", b"c"]
-    outcomes = engine.write([(Set(key, b"%d" % n),) for n, key in enumerate(keys)])
+    ends = itertools.cycle(ttls)
+    sets = [Set(key, b"%d" % n, ttl_ms=next(ends)) for n, key in enumerate(keys)]
+    outcomes = engine.write([(one,) for one in sets])
     revisions = [one.revision for (one,) in outcomes if isinstance(one, Result)]
     events = [(event.change, event.key, event.revision) for event in engine.events(before)]
-    ends = {b"d", b"b"}
+    over = {b"d", b"b"}
     assert [event[:2] for event in events] == [
         event
         for key in keys
-        for event in [(Change.EXPIRE, key)] * (key in ends) + [(Change.SET, key)]
+        for event in [(Change.EXPIRE, key)] * (key in over) + [(Change.SET, key)]
     ]
     assert [event[2] for event in events if event[0] is Change.SET] == revisions
     last = dict(zip(keys, enumerate(revisions), strict=True))
@@ -154,6 +160,20 @@ def test_sets_that_share_a_commit_have_events_in_the_order_of_asking(world: Embe
         record = engine.get(key)
         assert record is not None
         assert (record.value, record.revision) == (b"%d" % number, revision)
+        assert record.expires_at == (sets[number].ttl_ms and engine.now() + sets[number].ttl_ms)
+
+
+@pytest.mark.parametrize("world", [32], indirect=True)
+def test_more_sets_with_a_ttl_than_fit_in_a_commit_are_all_done(world: EmbeddedWorld) -> None:
+    writes = [(Set(b"%d" % (n % 700), b"%d" % n, ttl_ms=1_000 + n),) for n in range(1_000)]
+    for _ in range(2):
+        outcomes = world.engine.write(writes)
+        assert len({one.revision for (one,) in outcomes if isinstance(one, Result)}) == 1_000
+    assert world.engine.usage().keys_with_ttl == 700
+    assert value_of(world.engine, b"10") == b"710"
+    world.clock.advance(1_500)
+    assert value_of(world.engine, b"10") == b"710"
+    assert value_of(world.engine, b"400") is None
 
 
 _KINDS = (b"plain", b"ending", b"long", b"ended")

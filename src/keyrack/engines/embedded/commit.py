@@ -33,6 +33,7 @@ from keyrack.engines.contract import (
 from keyrack.engines.embedded.database import bytes_taken
 from keyrack.engines.embedded.demand import CHECK_EVERY, Growth
 from keyrack.engines.embedded.eventlog import Draft
+from keyrack.engines.embedded.memory import PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter
 
 if TYPE_CHECKING:
@@ -513,7 +514,7 @@ def apply_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
 
 
 def set_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
-    """Do what `apply_each` does, for writes that `are_plain`: half of them is the calls."""
+    """Do what `apply_each` does, for writes of `pages_of_plain`: half of them is the calls."""
     operations: list[Set] = [write[0] for write in writes]  # type: ignore[misc]  # plain writes are one `Set` each
     return [(result,) for result in _set_plain(commit, operations)]
 
@@ -544,15 +545,23 @@ def _set_plain(commit: Commit, operations: Sequence[Set]) -> list[Result]:
     draft.set_all(keys)
     results = _NOTHING * len(keys)
     replaced: list[tuple[int, bytes]] = []
+    due: list[tuple[bytes, bytes]] = []
     for place in sorted(range(len(keys)), key=keys.__getitem__):
         operation, revision = operations[place], first + place
-        old = replace(keys[place], wire.pack(revision, operation.value, operation.media_type))
+        ends = 0
+        if operation.ttl_ms:
+            ends = commit.now + operation.ttl_ms
+            due.append((due_entry(ends, revision), operation.key))
+        old = replace(keys[place], wire.pack(revision, operation.value, operation.media_type, ends))
         if old is None:
             results[place] = Result(revision, existed=False)
         else:
             results[place] = Result(revision, existed=True)
             if not wire.is_plain(old):
                 replaced.append((place, old))
+    if due:
+        due.sort()
+        commit.txn.put_parts(due, commit.txn.database.expiry, append=False)
     if replaced:
         _let_go_of_replaced(commit, operations, mark, replaced, results)
     return results
@@ -565,50 +574,83 @@ def _let_go_of_replaced(
     replaced: list[tuple[int, bytes]],
     results: list[Result],
 ) -> None:
-    """Let go of records that were replaced; `mark` is where the draft was before.
-
-    Where one had ended and was still there, that is an event of its own and comes before the set,
-    so that all revisions from there on are greater: what has them is put once more.
-    """
-    draft, ended = commit.draft, []
-    for place, old in sorted(replaced):
+    """Let go of records that were replaced; `mark` is where the draft was before."""
+    ended = set()
+    for place, old in replaced:
         existed = commit.let_go(old, _KEYS)
         results[place] = Result(results[place].revision, existed)
         if not existed and not wire.is_copy(old):
-            ended.append(place)
-    if not ended:
-        return
+            ended.add(place)
+    if ended:
+        _set_again(commit, operations, mark, ended, results)
+
+
+def _set_again(
+    commit: Commit,
+    operations: Sequence[Set],
+    mark: tuple[int, int],
+    ended: set[int],
+    results: list[Result],
+) -> None:
+    """Set again, where some have replaced what had ended and was still there.
+
+    That is an event of its own and comes before the set, so that all revisions from there on are
+    greater.
+    """
+    txn, database, draft = commit.txn, commit.txn.database, commit.draft
+    begin = min(ended)
+    again = operations[begin:]
+    for place, operation in enumerate(again, begin):
+        if operation.ttl_ms:
+            entry = due_entry(commit.now + operation.ttl_ms, results[place].revision)
+            txn.pop(entry, database.expiry)
     draft.back_to(mark)
-    for place, operation in enumerate(operations):
+    draft.set_all([operation.key for operation in operations[:begin]])
+    due: dict[bytes, bytes] = {}
+    for place, operation in enumerate(again, begin):
+        key, ends = operation.key, commit.now + operation.ttl_ms if operation.ttl_ms else 0
         if place in ended:
-            draft.note(Change.EXPIRE, operation.key)
-        revision = draft.set(operation.key)
-        if place >= ended[0]:
-            raw = wire.pack(revision, operation.value, operation.media_type)
-            commit.txn.put(operation.key, raw, commit.txn.database.spaces[_KEYS])
-            results[place] = Result(revision, results[place].existed)
+            draft.note(Change.EXPIRE, key)
+        revision = draft.set(key)
+        txn.put(key, _packed(operation, revision, (ends, 0, 0)), database.spaces[_KEYS])
+        results[place] = Result(revision, results[place].existed)
+        due.pop(key, None)
+        if ends:
+            due[key] = due_entry(ends, revision)
+    for key, entry in due.items():
+        txn.put(entry, key, database.expiry)
 
 
-def are_plain(writes: Sequence[Write]) -> bool:
-    """Tell whether all writes set one short value each, without condition or TTL."""
+def pages_of_plain(writes: Sequence[Write]) -> int:
+    """Return how many pages writes take at most that set one short value each; 0 for others, none.
+
+    They have no condition and keep no stale copy; the value may end.
+    """
+    ending = 0
     for write in writes:
         if len(write) != 1:
-            return False
+            return 0
         operation = write[0]
         if (
             type(operation) is not Set
             or operation.condition is not None
-            or operation.ttl_ms
             or operation.space is not _KEYS
             or len(operation.value) > LONGEST_WHOLE
         ):
-            return False
-    return True
+            return 0
+        if operation.ttl_ms:
+            if operation.ttl_ms == KEEP_END or operation.stale_ms:
+                return 0
+            ending += 1
+    if not writes:
+        return 0
+    return PAGES_A_COMMIT + PAGES_A_WRITE * len(writes) + PAGES_A_TTL * ending
 
 
 def are_plain_sets(write: Write) -> bool:
     """Tell whether a write does nothing but set short values, without condition or TTL."""
-    return are_plain([(operation,) for operation in write])
+    plain = PAGES_A_COMMIT + PAGES_A_WRITE * len(write)
+    return pages_of_plain([(operation,) for operation in write]) == plain
 
 
 def _packed(operation: Set, revision: int, ends: _Ends) -> bytes:

@@ -394,9 +394,9 @@ class WriteTransaction(Maintenance):
         self._raw.delete(key, b"", tree.handle)
 
     def put_parts(
-        self, parts: Iterable[tuple[bytes, memoryview]], tree: Tree, append: bool
+        self, parts: Iterable[tuple[bytes, bytes | memoryview]], tree: Tree, append: bool
     ) -> None:
-        """Store keys and parts of some bytes, which are not copied before.
+        """Store keys and what belongs to each; parts of some bytes are not copied before.
 
         Not for what a journal keeps. With `append` the keys are greater than all that are there.
         """

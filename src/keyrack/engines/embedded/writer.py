@@ -17,8 +17,8 @@ from keyrack.engines.contract import Check, Delete, Get, Refusal, Remember, Set,
 from keyrack.engines.embedded.commit import (
     Commit,
     apply_each,
-    are_plain,
     are_plain_sets,
+    pages_of_plain,
     set_each,
     set_together,
 )
@@ -59,14 +59,16 @@ class StoreWriter:
         self._most_pages = _MOST_PAGES
         if evictor is not None:
             self._most_pages = min(_MOST_PAGES, database.memory.limit // 8)
-        self._most_plain = (self._most_pages - PAGES_A_COMMIT) // PAGES_A_WRITE
         self._held_since = 0
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each."""
-        if 0 < len(writes) <= self._most_plain and are_plain(writes):
-            pages = PAGES_A_COMMIT + PAGES_A_WRITE * len(writes)
-            return self._commit(writes, pages, True, set_each)
+        plain = pages_of_plain(writes)
+        if plain > self._most_pages and len(writes) > 1:
+            half = len(writes) // 2
+            return self.write(writes[:half]) + self.write(writes[half:])
+        if plain:
+            return self._commit(writes, plain, True, set_each)
         outcomes: list[Outcome] = []
         group: list[Write] = []
         pages, grows = PAGES_A_COMMIT, False

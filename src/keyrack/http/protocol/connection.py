@@ -59,6 +59,8 @@ _GET_LINE: Final = re.compile(rb"GET /get/([!-\"$&->@-~]{1,511}) HTTP/1\.1\r\n")
 """A read of a key that is written without percent signs: the most frequent request of all."""
 _SET_LINE: Final = b"POST /set HTTP/1.1\r\n"
 _PLAIN_KEY: Final = re.compile(rb"[!-\"$&->@-~]{1,511}").fullmatch
+_KEY_AND_TTL: Final = re.compile(rb"([!-\"$&->@-~]{1,511})\?ttl=([1-9][0-9]{0,7})").fullmatch
+"""Such a key, and whole seconds that are below the most there may be."""
 
 _GET_200: Final = request_word("get", 200)
 _GET_404: Final = request_word("get", 404)
@@ -577,15 +579,18 @@ class HotRequests:
         if target == b"/set":
             return method == b"POST" and self.set(head, body)
         if target.startswith(b"/v1/keys/"):
-            key = target[9:]
+            key, ttl_ms = target[9:], 0
             if not _PLAIN_KEY(key):
-                return False
+                match = _KEY_AND_TTL(key)
+                if match is None or method != b"PUT":
+                    return False
+                key, ttl_ms = match[1], int(match[2]) * 1000
             if method == b"GET":
                 return bool(grant.reads is None or grant.reads(key)) and self._key_get(key)
             return (
                 method == b"PUT"
                 and bool(grant.sets is None or grant.sets(key))
-                and self._key_put(key, head, body)
+                and self._key_put(key, head, body, ttl_ms)
             )
         if method == b"GET" and target.startswith(b"/get/") and _PLAIN_KEY(target[5:]):
             key = target[5:]
@@ -728,7 +733,7 @@ class HotRequests:
             self._connection.go_on()
 
     def _key_get(self, key: bytes) -> bool:
-        """`GET` of a key as `keys.key_get` has it; say whether it is there and has no TTL."""
+        """`GET` of a key as `keys.key_get` has it; say whether it is there."""
         tick = self._tick
         if tick.get_now is None:
             return False
@@ -738,18 +743,24 @@ class HotRequests:
             record = tick.get_now(key)
         except Exception:
             return False  # it happens again where it is answered for
-        if record is None or record.expires_at:
+        if record is None:
             return False
+        left = b""
+        if record.expires_at:
+            ms = max(0, record.expires_at - self._worker.context.engine.now())
+            left = b"Keyrack-TTL: %b\r\n" % codec.seconds(ms)
         tick.reads += 1
         value = record.value
         size = len(value)
         data = (
-            b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n%bContent-Length: %d\r\n\r\n%b'
+            b'HTTP/1.1 200 OK\r\n%bContent-Type: %b\r\nETag: "%d"\r\n'
+            b"%b%bContent-Length: %d\r\n\r\n%b"
             % (
                 tick.stamp,
                 record.media_type.encode("ascii"),
                 record.revision,
                 _VALUE_FIELDS,
+                left,
                 size,
                 value if size <= LARGE else b"",
             )
@@ -761,8 +772,8 @@ class HotRequests:
             self._transport.write(data)
         return True
 
-    def _key_put(self, key: bytes, head: Head, body: bytes) -> bool:
-        """`PUT` of a key as `keys.key_put` has it, without TTL; say if it can be done so."""
+    def _key_put(self, key: bytes, head: Head, body: bytes, ttl_ms: int) -> bool:
+        """`PUT` of a key as `keys.key_put` has it, 0 for no TTL; say if it can be done so."""
         if len(body) > self._max_value:
             return False
         try:
@@ -772,7 +783,7 @@ class HotRequests:
         self._responder.unanswered += 1
         if self._answers_later:
             self._connection.settle()
-        self._tick.submit((Set(key, body, media_type),), self._conclude_put)
+        self._tick.submit((Set(key, body, media_type, ttl_ms),), self._conclude_put)
         return True
 
     def _conclude_put(self, outcome: Outcome) -> None:
@@ -824,7 +835,7 @@ class SampledRequests(HotRequests):
         """Serve a request if it is of a hot shape; say if it was."""
         served = super().serve(method, target, head, body, grant)
         if served and target.startswith(b"/v1/keys/"):
-            self._hot_keys.note(target[9:])
+            self._hot_keys.note(target[9:].partition(b"?")[0])
         return served
 
     def get(self, key: bytes) -> None:
