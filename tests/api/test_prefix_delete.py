@@ -115,10 +115,10 @@ def test_a_key_that_is_set_between_looking_and_deleting_is_left_alone(inside: In
     class Disturbed:
         """A turn before whose writes another worker is served."""
 
-        def write(self, write: Any) -> Any:
+        def write_many(self, writes: Any) -> Any:
             for other in between:
                 engine.write([other])
-            return inside.tick.write(write)
+            return inside.tick.write_many(writes)
 
     async def delete() -> Any:
         context = inside.context._replace(tick=Disturbed())  # type: ignore[arg-type]  # what is used

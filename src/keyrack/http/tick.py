@@ -188,6 +188,18 @@ class Tick:
         self.submit(write, partial(_settle, coming))
         return coming
 
+    def write_many(self, writes: Sequence[Write]) -> asyncio.Future[list[Outcome]]:
+        """Have writes done at the end of this tick; the future is given an outcome for each."""
+        coming: asyncio.Future[list[Outcome]] = self._loop.create_future()
+        if not writes:
+            coming.set_result([])
+            return coming
+        if not self.running:
+            self.begin()
+        self._writes += writes
+        self._conclusions += [_Collected(coming, len(writes)).take] * len(writes)
+        return coming
+
     def flush(self) -> None:
         """Do the writes that wait now, and conclude each when it is done."""
         if self._writes:
@@ -303,6 +315,23 @@ def _broken(writes: list[Write]) -> list[Outcome]:
 def _settle(coming: asyncio.Future[Outcome], outcome: Outcome) -> None:
     if not coming.done():
         coming.set_result(outcome)
+
+
+class _Collected:
+    """The outcomes of writes that were submitted together: they come in the same order."""
+
+    __slots__ = ("_coming", "_number", "_outcomes")
+
+    def __init__(self, coming: asyncio.Future[list[Outcome]], number: int) -> None:
+        self._coming = coming
+        self._number = number
+        self._outcomes: list[Outcome] = []
+
+    def take(self, outcome: Outcome) -> None:
+        """Take an outcome, and give all to whoever waits when it is the last."""
+        self._outcomes.append(outcome)
+        if len(self._outcomes) == self._number and not self._coming.done():
+            self._coming.set_result(self._outcomes)
 
 
 JSON_HEADERS: Final = (

@@ -90,11 +90,8 @@ def arguments_of(write: Write) -> tuple[int, list[bytes]]:
     """
     if len(write) == 1:
         (operation,) = write
-        if type(operation) is Set:
-            if len(operation.value) > LONG:
-                return _long_set(operation)
-            if operation.condition is None and not operation.stale_ms:
-                return _plain_set(operation)
+        if type(operation) is Set and len(operation.value) > LONG:
+            return _long_set(operation)
         arguments = _ARGUMENTS[type(operation)](operation)
         return len(arguments), [encode_arguments(arguments)]
     count, pieces = 1, [encode_arguments([b"#%d" % len(write)])]
@@ -117,17 +114,6 @@ def _long_set(operation: Set) -> tuple[int, list[bytes]]:
     arguments = _set_head(operation)
     head = b"%b$%d\r\n%b" % (encode_arguments(arguments), size, before)
     return len(arguments) + 1, [head, operation.value, b"\r\n"]
-
-
-def _plain_set(operation: Set) -> tuple[int, list[bytes]]:
-    """What `_set` and `encode_arguments` make of nearly every write, in one go."""
-    key, rest = operation.key, wire.pack_rest(operation.value, operation.media_type)
-    ttl = b"%d" % operation.ttl_ms
-    what = _SET[operation.space]
-    encoded = b"$2\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n" % (
-        what, len(key), key, len(ttl), ttl, len(rest), rest,
-    )  # fmt: skip
-    return 4, [encoded]
 
 
 def only_removes(write: Write) -> bool:

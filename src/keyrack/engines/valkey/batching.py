@@ -14,15 +14,16 @@ import asyncio
 import logging
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from libvalkey import ReplyError
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import Refusal, StoreAway, StoreError, Why
-from keyrack.engines.valkey.arguments import arguments_of, only_removes, outcome_of
+from keyrack.engines.valkey.arguments import only_removes
 from keyrack.engines.valkey.calls import error_of, is_trouble
 from keyrack.engines.valkey.layout import MOVING
+from keyrack.engines.valkey.packing import packed
 from keyrack.engines.valkey.resp import LARGE, Call, Lost, code_of, encode, encode_arguments
 from keyrack.engines.valkey.servers import Moving
 
@@ -31,13 +32,14 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Outcome, Record, Write
     from keyrack.engines.valkey.calls import Calls
+    from keyrack.engines.valkey.packing import PackedCall
     from keyrack.engines.valkey.servers import Servers
 
 _MOST_READS: Final = 512
 _MOST_WRITES: Final = 128
 _MOST_BYTES: Final = 1 << 20
-"""Bounds of a single call, so that no call holds the server up for more than about a millisecond;
-a bigger write is a call of its own."""
+"""Bounds of a single call, so that no call holds the server up for more than about a millisecond.
+Writes have `packing.MOST_BYTES` besides."""
 _CALLS_OF_READS: Final = 2
 _CALLS_OF_WRITES: Final = 1
 """So many calls of a shard may be without a reply; what is asked for meanwhile leaves with the
@@ -222,47 +224,74 @@ class _Written:
         self._outcomes: list[Outcome] = [()] * number
         self._left = number
 
-    def set(self, index: int, outcome: Outcome) -> None:
-        """Note an outcome, and give all back when it was the last."""
-        self._outcomes[index] = outcome
-        self._left -= 1
+    def set(self, index: int, outcomes: list[Outcome]) -> None:
+        """Note outcomes of writes from `index` on, and give all back when the last is there."""
+        self._outcomes[index : index + len(outcomes)] = outcomes
+        self._left -= len(outcomes)
         if not self._left and not self.future.done():
             self.future.set_result(self._outcomes)
+
+
+class _Span(NamedTuple):
+    """Where the outcomes of some writes go that follow one another."""
+
+    written: _Written
+    first: int
+    number: int
 
 
 class _Batch:
     """Writes of one shard that are one call, and where their outcomes go."""
 
-    __slots__ = ("asked", "call", "reply", "shard", "sinks", "writes")
+    __slots__ = ("asked", "call", "packed", "reply", "shard", "spans", "writes")
 
     def __init__(self, shard: int, asked: float) -> None:
         self.shard = shard
         self.asked = asked
         """When the first of them was asked for (seconds of the loop's clock)."""
         self.writes: list[Write] = []
-        self.sinks: list[tuple[_Written, int]] = []
+        self.spans: list[_Span] = []
+        self.packed: PackedCall | None = None
+        """How the writes are sent."""
         self.call: Call | None = None
         """What is under way; None when its reply has come."""
         self.reply: Any = None
 
-    def add(self, write: Write, sink: tuple[_Written, int]) -> None:
-        """Take a write in."""
-        self.writes.append(write)
-        self.sinks.append(sink)
+    def add(self, writes: Sequence[Write], written: _Written, first: int) -> None:
+        """Take writes in that follow one another; `first` is which of all that were written."""
+        self.writes += writes
+        self.spans.append(_Span(written, first, len(writes)))
+
+    def conclude(self, outcomes: list[Outcome]) -> None:
+        """Give each write its outcome."""
+        start = 0
+        for written, first, number in self.spans:
+            written.set(first, outcomes[start : start + number])
+            start += number
 
     def refuse(self, why: Why) -> None:
         """Give each write the same refusal."""
-        refusal = Refusal(why)
-        for written, index in self.sinks:
-            written.set(index, refusal)
+        self.conclude([Refusal(why)] * len(self.writes))
 
     def part(self, wanted: Sequence[bool]) -> _Batch:
         """Return those of the writes that are wanted."""
         part = _Batch(self.shard, self.asked)
-        for write, sink, taken in zip(self.writes, self.sinks, wanted, strict=True):
+        sinks = (
+            (span.written, span.first + more) for span in self.spans for more in range(span.number)
+        )
+        for write, (written, index), taken in zip(self.writes, sinks, wanted, strict=True):
             if taken:
-                part.add(write, sink)
+                part.add((write,), written, index)
         return part
+
+    def piece(self, packed: PackedCall) -> _Batch:
+        """Return those of the writes that are sent in one call."""
+        if len(self.writes) == packed.stop - packed.start:
+            piece = self
+        else:
+            piece = self.part([packed.start <= n < packed.stop for n in range(len(self.writes))])
+        piece.packed = packed
+        return piece
 
 
 class WriteBatcher:
@@ -287,25 +316,37 @@ class WriteBatcher:
             return []
         future: asyncio.Future[list[Outcome]] = self._calls.loop.create_future()
         written = _Written(future, len(writes))
+        if self._calls.layout.shards == 1 and all(writes):
+            self._take(0, writes, written, 0)
+        else:
+            self._distribute(writes, written)
+        return await future
+
+    def _distribute(self, writes: Sequence[Write], written: _Written) -> None:
         for index, write in enumerate(writes):
             if not write:
-                written.set(index, ())
+                written.set(index, [()])
                 continue
             shard = self._calls.layout.shard_of_write(write)
             if shard is None:
-                written.set(index, Refusal(Why.SPREAD))
+                written.set(index, [Refusal(Why.SPREAD)])
             else:
-                self._batch_for(shard).add(write, (written, index))
-        return await future
+                self._take(shard, (write,), written, index)
 
-    def _batch_for(self, shard: int) -> _Batch:
+    def _take(self, shard: int, writes: Sequence[Write], written: _Written, index: int) -> None:
         batches = self._waiting.get(shard)
         if batches is None:
             batches = self._waiting[shard] = [_Batch(shard, self._calls.loop.time())]
             self._calls.flush_soon()
-        elif len(batches[-1].writes) >= _MOST_WRITES:
-            batches.append(_Batch(shard, self._calls.loop.time()))
-        return batches[-1]
+        start = 0
+        while start < len(writes):
+            room = _MOST_WRITES - len(batches[-1].writes)
+            if not room:
+                batches.append(_Batch(shard, self._calls.loop.time()))
+                continue
+            some = writes[start : start + room]
+            batches[-1].add(some, written, index + start)
+            start += len(some)
 
     def _send(self) -> None:
         if self._waiting:
@@ -322,40 +363,25 @@ class WriteBatcher:
 
     def _send_batch(self, batch: _Batch, function: str, whole: bool = False) -> None:
         """Send a batch, in pieces when its values are many bytes."""
-        piece, size, count = _Batch(batch.shard, batch.asked), 0, 0
-        arguments: list[bytes] = []
-        for write, sink in zip(batch.writes, batch.sinks, strict=True):
-            try:
-                more, encoded = arguments_of(write)
-                length = sum(map(len, encoded))
-            except Exception:
-                _log.exception("a write could not be sent")
-                sink[0].set(sink[1], Refusal(Why.BROKEN))
-                continue
-            if piece.writes and size + length > _MOST_BYTES:
-                self._send_piece(piece, function, whole, count, size, arguments)
-                piece, size, count, arguments = _Batch(batch.shard, batch.asked), 0, 0, []
-            piece.add(write, sink)
-            arguments += encoded
-            count += more
-            size += length
-        if piece.writes:
-            self._send_piece(piece, function, whole, count, size, arguments)
+        try:
+            calls = list(packed(batch.writes))
+        except Exception:
+            _log.exception("a write could not be sent")
+            good = list(map(_can_be_sent, batch.writes))
+            batch.part([not one for one in good]).refuse(Why.BROKEN)
+            if any(good):
+                self._send_batch(batch.part(good), function, whole)
+            return
+        for call in calls:
+            self._send_piece(batch.piece(call), call, function, whole)
 
-    def _send_piece(
-        self,
-        batch: _Batch,
-        function: str,
-        whole: bool,
-        count: int,
-        size: int,
-        arguments: list[bytes],
-    ) -> None:
+    def _send_piece(self, batch: _Batch, arguments: PackedCall, function: str, whole: bool) -> None:
         seen = b"%d" % self._calls.clock.highest
         head = self._calls.parts(batch.shard, function, seen, whole=whole)
-        number = b"*%d\r\n" % (len(head) + count)
-        pieces = [number, encode_arguments(head), *arguments]
-        data = b"".join(pieces) if size < LARGE else pieces
+        number = b"*%d\r\n" % (len(head) + arguments.count)
+        pieces = [number, encode_arguments(head), *arguments.pieces]
+        data = b"".join(pieces) if arguments.size < LARGE else pieces
+        arguments.pieces = []  # values are held once
         slot = self._calls.layout.slots[batch.shard]
         batch.call = Call(slot, data, partial(self._replied, batch))
         self._unanswered[batch.shard] += 1
@@ -374,7 +400,8 @@ class WriteBatcher:
         self._unanswered[batch.shard] -= 1
         if batch.shard in self._waiting:
             self._calls.flush_soon()
-        if type(reply) is not list or len(reply) != len(batch.writes) + 2:
+        assert batch.packed is not None, "it was sent"
+        if type(reply) is not list or len(reply) != len(batch.packed.shape) + 2:
             self._failed(batch, reply)
             return
         self._calls.clock.learn(reply[0])
@@ -400,8 +427,10 @@ class WriteBatcher:
         self._conclude(batch, outcomes)
 
     def _outcomes(self, batch: _Batch) -> list[Outcome]:
+        assert batch.packed is not None, "it was sent"
         try:
-            return list(map(outcome_of, batch.writes, batch.reply[2:]))
+            step = self._calls.layout.shards
+            return batch.packed.outcomes(batch.writes, batch.reply[2:], step)
         except Exception:
             _log.exception("replies to %d writes could not be read", len(batch.writes))
             return [Refusal(Why.BROKEN)] * len(batch.writes)
@@ -414,8 +443,7 @@ class WriteBatcher:
                 self._calls.run(self._write_when_whole(batch.part(moved)))
                 outcomes = [one for one, again in zip(outcomes, moved, strict=True) if not again]
                 batch = batch.part([not again for again in moved])
-        for (written, index), outcome in zip(batch.sinks, outcomes, strict=True):
-            written.set(index, outcome)
+        batch.conclude(outcomes)
 
     def _failed(self, batch: _Batch, error: Any) -> None:
         if isinstance(error, Moving):
@@ -467,3 +495,12 @@ class WriteBatcher:
 
 def _is_moving(outcome: Outcome) -> bool:
     return isinstance(outcome, Refusal) and outcome.why is Why.MOVING
+
+
+def _can_be_sent(write: Write) -> bool:
+    try:
+        for _ in packed([write]):
+            pass
+    except Exception:
+        return False
+    return True

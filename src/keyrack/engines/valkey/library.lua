@@ -53,11 +53,12 @@ local STATE = '>I8I8I8I2I2'
 local STATE_SIZE = 28
 local KEEP = '-1' -- in place of a TTL: the end that the key has
 local MOST_STEPS = 5000
-local SHORT = 4096
 local STALE, COPY = 253, 252 -- tags of records that keep a stale copy, and of such copies
 local STALE_HEAD = 33 -- bytes of such a record in front of the tag that it would have otherwise
 local HEAD = 25 -- bytes that say when a record ends, and its stale copy
+local RUN = 43 -- what the head of a run begins with: a plus sign
 local LEASE = '\255' -- what the names of locks begin with that are leases of keys
+local BYTES = {} -- all strings of one byte, by their value
 local HEADS = {} -- heads of events, by change and size of the key: few, and made for each write
 
 -- While a library is loaded nothing is there but `register_function`: the rest is bound later.
@@ -67,6 +68,7 @@ local function bind()
   call = redis.call
   byte, char, sub, format = string.byte, string.char, string.sub, string.format
   floor, pack, unpack_struct = math.floor, struct.pack, struct.unpack
+  for value = 0, 255 do BYTES[value] = char(value) end
 end
 
 -- The shard
@@ -529,7 +531,7 @@ local function refusal_of(shard, why, index, head, what, key)
   return found
 end
 
--- A set without condition, outside of a batch: nearly every write. Setting tells whether the key was
+-- A set of a run by itself. Setting tells whether the key was
 -- there, for the price of a copy of the old value. Only where there was none the indexes are asked:
 -- a key that is new in `i` is in no other, and needs no look. What had ended and left its name there
 -- is set once more, behind the event of its end.
@@ -571,6 +573,102 @@ local function set_plainly(shard, key, ttl, rest)
     call('ZREM', shard.base .. 'x', key)
   end
   return revision * 2 + (old and not copied and 1 or 0)
+end
+
+-- Runs: sets without condition, outside of a batch, of short values under keys that all differ. The
+-- server is called a few times for all of them, where nothing has to be known of each key but whether
+-- it was there: nothing has ended that has no event yet, and there are no stale copies.
+
+local function is_calm(shard)
+  if shard.calm == nil then
+    local ended = any_ends(shard, 'k') and call('ZCOUNT', shard.base .. 'x', '-inf', shard.now) > 0
+    shard.calm = not ended and not any_copies(shard)
+  end
+  return shard.calm
+end
+
+-- How many of the keys are there, and a score for each that is, unless it is all or none. Nil where the
+-- index names records that are missing.
+local function count_there(shard, names, keys)
+  local there = call('EXISTS', unpack(names))
+  if there == #names or (there == 0 and not shard.wary) then return there end
+  local scores, indexed = call('ZMSCORE', shard.index, unpack(keys)), 0
+  for i = 1, #keys do
+    if scores[i] then indexed = indexed + 1 end
+  end
+  if indexed == there then return there, scores end
+end
+
+-- `ttls` has 8 bytes for each key, or none where no key ends.
+local function store_run(shard, names, keys, args, at, ttls)
+  local pairs_of, unending, ending, known, high = {}, keys, {}, nil, nil
+  if ttls ~= '' then unending = {} end
+  for i, key in ipairs(keys) do
+    local revision, rest = note(shard, SET, key), args[at + 2 * i + 1]
+    local ends = ttls == '' and 0 or end_after(shard, (unpack_struct('>I8', ttls, 8 * i - 7)))
+    local place = #pairs_of
+    if ends > 0 then
+      local raw = compose(revision, ends, rest)
+      if shard.native then
+        call('SET', names[i], raw, 'PXAT', ends - 1)
+      else
+        call('SET', names[i], raw)
+      end
+      ending[#ending + 1], ending[#ending + 2] = ends, key
+    else
+      local low = revision % 256
+      if revision - low ~= known then
+        known, high = revision - low, sub(pack('>I8', revision), 1, 7)
+      end
+      pairs_of[place + 1], pairs_of[place + 2] = names[i], high .. BYTES[low] .. rest
+      if ttls ~= '' then unending[#unending + 1] = key end
+    end
+  end
+  if #pairs_of > 0 then call('MSET', unpack(pairs_of)) end
+  if #unending > 0 and any_ends(shard, 'k') then call('ZREM', shard.base .. 'x', unpack(unending)) end
+  if #ending > 0 then
+    call('ZADD', shard.base .. 'x', unpack(ending))
+    shard.ending.k = true
+  end
+end
+
+local function index_run(shard, keys, scores)
+  local added = {}
+  for i, key in ipairs(keys) do
+    if not (scores and scores[i]) then added[#added + 1], added[#added + 2] = '0', key end
+  end
+  call('ZADD', shard.index, unpack(added))
+end
+
+-- One by one. Returns an outcome for each.
+local function set_each(shard, keys, args, at, ttls)
+  local outcomes = {}
+  for i, key in ipairs(keys) do
+    local ttl = ttls == '' and 0 or unpack_struct('>I8', ttls, 8 * i - 7)
+    outcomes[i] = set_plainly(shard, key, format('%.0f', ttl), args[at + 2 * i + 1])
+  end
+  return outcomes
+end
+
+-- `at` is where the head of a run is, behind it the TTLs, then keys and rests in turn. Returns an outcome
+-- for each set, or the first one's where those of the others differ from it by their revisions alone.
+local function set_run(shard, args, at, count)
+  local keys, names, ttls = {}, {}, args[at + 1]
+  for i = 1, count do
+    local key = args[at + 2 * i]
+    keys[i], names[i] = key, shard.records .. key
+  end
+  local there, scores = nil, nil
+  if is_calm(shard) then there, scores = count_there(shard, names, keys) end
+  if not there then return set_each(shard, keys, args, at, ttls) end
+  local first = shard.last + shard.step
+  if first < shard.physical then first = shard.physical end
+  store_run(shard, names, keys, args, at, ttls)
+  if there < count then index_run(shard, keys, scores) end
+  if not scores then return first * 2 + (there > 0 and 1 or 0) end
+  local outcomes = {}
+  for i = 1, count do outcomes[i] = (first + (i - 1) * shard.step) * 2 + (scores[i] and 1 or 0) end
+  return outcomes
 end
 
 local function write_one(shard, args, at)
@@ -650,8 +748,8 @@ local function write_once(shard, args, at, count)
   return outcome
 end
 
--- `seen` is a revision that all of this is to be above. Operations follow.
--- Reply: clock, last revision, then an outcome for each write.
+-- `seen` is a revision that all of this is to be above. Operations follow, and runs of sets.
+-- Reply: clock, last revision, then an outcome for each write, or what `set_run` returns for a run.
 local function write(keys, args)
   local shard = open(keys, args)
   local seen, at = args[4], 5
@@ -660,9 +758,10 @@ local function write(keys, args)
   local number, what = 2, args[at]
   while what do
     local count, outcome = 1, nil
-    if what == 'sk' and args[at + 2] ~= KEEP and #args[at + 3] <= SHORT then
-      outcome = set_plainly(shard, args[at + 1], args[at + 2], args[at + 3])
-      at = at + 4
+    if byte(what, 1) == RUN then
+      count = tonumber(sub(what, 2))
+      outcome = set_run(shard, args, at, count)
+      at = at + 2 + 2 * count
     else
       if byte(what, 1) == 35 then
         count = tonumber(sub(what, 2))

@@ -40,11 +40,12 @@ from keyrack.http.api.models import (
     ImportReport,
     KeyEvents,
 )
+from keyrack.http.api.plain_lines import plain_sets
 from keyrack.http.problems import Problem
 from keyrack.http.watch import messages
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Sequence
 
     from keyrack.engines.contract import Event, Outcome, Record, Write
     from keyrack.http.protocol.request import Request
@@ -174,7 +175,7 @@ async def _delete_leases(prefix: bytes, context: Context, pace: Pace) -> None:
 
 def _under_way(writes: list[Write], context: Context) -> asyncio.Future[list[Outcome]]:
     """Have writes done with those of this turn; their outcomes come later."""
-    return asyncio.gather(*map(context.tick.write, writes))
+    return context.tick.write_many(writes)
 
 
 async def key_events(key: bytes, limit: int, context: Context) -> KeyEvents:
@@ -274,12 +275,13 @@ class Import:
         self._request = request
         self._context = context
         self._stop_on_error = stop_on_error
+        self._may_set = request.grant.sets
         self._rest = b""
         self._line = 0
         self._begun = False
         """It was looked how the body begins."""
         self._ahead = _IMPORTS_AHEAD if self._may_go_ahead() else 0
-        self._unanswered: deque[tuple[list[int], asyncio.Future[list[Outcome]]]] = deque()
+        self._unanswered: deque[tuple[Sequence[int], asyncio.Future[list[Outcome]]]] = deque()
         """Numbers of lines whose writes are under way, and their outcomes."""
         self.report = ImportReport(0, 0, [], stopped=False)
 
@@ -336,11 +338,31 @@ class Import:
         return Problem(problem.slug, detail, problem.headers, **members)
 
     async def _write(self, lines: list[bytes]) -> None:
+        writes, numbers, unreadable = self._read(lines)
+        if self._stop_on_error:
+            self._note(numbers, await self._until_refused(writes))
+        else:
+            self._unanswered.append((numbers, self._context.tick.write_many(writes)))
+            if self._ahead:
+                await asyncio.sleep(0)  # lets others go first, and these writes leave
+            await self._conclude(self._ahead)
+        if not self.report.stopped:
+            for number, trouble in unreadable:
+                self._failed(number, trouble)
+
+    def _read(
+        self, lines: list[bytes]
+    ) -> tuple[list[tuple[Set]], Sequence[int], list[tuple[int, Problem]]]:
+        """Return the writes of lines, their numbers, and what is wrong with the other lines."""
+        first = self._line + 1
+        plain = plain_sets(lines, self._context.limits.max_value, self._may_set)
+        if plain is not None:
+            self._line += len(lines)
+            return plain, range(first, first + len(lines)), []
         writes: list[tuple[Set]] = []
         numbers: list[int] = []
         unreadable: list[tuple[int, Problem]] = []
-        for line in lines:
-            self._line += 1
+        for self._line, line in enumerate(lines, first):
             if not line.strip():
                 continue
             try:
@@ -350,16 +372,7 @@ class Import:
                 unreadable.append((self._line, problem))
                 if self._stop_on_error:
                     break
-        if self._stop_on_error:
-            self._note(numbers, await self._until_refused(writes))
-        else:
-            self._unanswered.append((numbers, _under_way(list(writes), self._context)))
-            if self._ahead:
-                await asyncio.sleep(0)  # lets others go first, and these writes leave
-            await self._conclude(self._ahead)
-        if not self.report.stopped:
-            for number, trouble in unreadable:
-                self._failed(number, trouble)
+        return writes, numbers, unreadable
 
     async def _until_refused(self, writes: list[tuple[Set]]) -> list[Outcome]:
         """Have writes done in order, none behind one that is refused, and return the outcomes."""
@@ -383,7 +396,7 @@ class Import:
             numbers, outcomes = self._unanswered.popleft()
             self._note(numbers, await outcomes)
 
-    def _note(self, numbers: list[int], outcomes: list[Outcome]) -> None:
+    def _note(self, numbers: Sequence[int], outcomes: list[Outcome]) -> None:
         """Note what came of lines; those behind the last outcome were not tried."""
         for number, outcome in zip(numbers, outcomes, strict=False):
             if isinstance(outcome, Refusal):
@@ -398,10 +411,17 @@ class Import:
         self.report.stopped = self._stop_on_error
 
     def _operation(self, line: bytes) -> Set:
-        given = codec.exported_line(line, _decode_line)
+        given, raw, bare = codec.exported_line(line, _decode_line)
         key = codec.checked_key(codec.utf8(given.key))
-        rights.require(self._request, Scope.KEYS, Verb.SET, key)
-        value, media_type = codec.stored(bytes(given.value), line)
+        if self._may_set is not None and not self._may_set(key):
+            rights.require(self._request, Scope.KEYS, Verb.SET, key)
+        value, media_type = codec.stored(raw, line)
+        if bare:
+            check_size(value, self._context.limits)
+            return Set(key, value, media_type)
+        return self._with_members(given, key, value, media_type)
+
+    def _with_members(self, given: ExportedKey, key: bytes, value: bytes, media_type: str) -> Set:
         if given.encoding is not UNSET:
             if bytes(given.value)[:1] != b'"':
                 raise Problem("bad-json", "A value in base64 is a string.")

@@ -8,7 +8,7 @@ import codecs
 import hashlib
 import json
 import re
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeVar
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -184,6 +184,8 @@ def decoded(body: bytes, decode: Callable[[bytes], T]) -> T:
 
 QUOTES_OF_TWO_STRINGS: Final = 8
 """An object of two members that are strings: with no more quotes there is room for no third."""
+_QUOTES_OF_KEY_AND_VALUE: Final = 6
+"""Of a line of an import: two names and a key. Those of the value are its affair."""
 
 
 def _refuse_repeated(body: bytes) -> None:
@@ -360,18 +362,43 @@ def as_base64(value: bytes) -> msgspec.Raw:
     return msgspec.Raw(b'"%b"' % base64.b64encode(value))
 
 
-def exported_line(line: bytes, decode: Callable[[bytes], ExportedKey]) -> ExportedKey:
+class ExportedLine(NamedTuple):
+    """A line of an import that was read."""
+
+    given: ExportedKey
+    value: bytes
+    """The JSON of the value."""
+    bare: bool
+    """Nothing but a key and a value is in it."""
+
+
+def exported_line(line: bytes, decode: Callable[[bytes], ExportedKey]) -> ExportedLine:
     """Return a line of an import; refuse one that names a member twice.
 
     What is inside a value is the value's affair: one that was stored is exported as it is.
     """
     try:
-        found = decode(line)
+        given = decode(line)
     except NOT_JSON as error:
         raise Problem("bad-json", f"The line cannot be read: {error}.") from None
-    value = bytes(found.value)
-    _refuse_repeated(line.replace(value, b"0") if value[:1] in (b"{", b"[") else line)
-    return found
+    value = bytes(given.value)
+    # With no more quotes than these there is room for no further member, whatever its name.
+    quotes = line.count(b'"') - value.count(b'"')
+    if quotes == _QUOTES_OF_KEY_AND_VALUE:
+        return ExportedLine(given, value, bare=True)
+    if quotes != _QUOTES_OF_KEY_AND_VALUE + _quotes_of_others(given):
+        _refuse_repeated(line.replace(value, b"0") if value[:1] in (b"{", b"[") else line)
+    return ExportedLine(given, value, bare=False)
+
+
+def _quotes_of_others(given: ExportedKey) -> int:
+    """Return how many quotes members have at least, other than key and value, if each is once."""
+    quotes = 0
+    for text in (given.type, given.encoding):
+        quotes += 0 if text is msgspec.UNSET else 4
+    for number in (given.ttl, given.stale):
+        quotes += 0 if number is msgspec.UNSET else 2
+    return quotes
 
 
 def milliseconds(given: float) -> int:
