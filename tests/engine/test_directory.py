@@ -208,8 +208,8 @@ def test_a_file_is_no_store(shm: Path) -> None:
 def test_a_store_of_another_version_is_refused(shm: Path) -> None:
     named(shm).close()
     with lmdb.open(str(shm), lib_version=0) as env, env.begin(write=True) as txn:
-        txn.put(b"keyrack:format", b"keyrack 4")
-    with pytest.raises(StoreFormatUnknown, match=r"has the format b'keyrack 4'.*b'keyrack 3'"):
+        txn.put(b"keyrack:format", b"keyrack 5")
+    with pytest.raises(StoreFormatUnknown, match=r"has the format b'keyrack 5'.*b'keyrack 4'"):
         named(shm)
 
 

@@ -15,6 +15,7 @@ from engine_support.world import attempt, done, drop, put, value_of
 
 from keyrack.engines.contract import (
     ANY,
+    CacheControl,
     Check,
     Condition,
     Delete,
@@ -107,13 +108,13 @@ def test_a_journal_of_version_1_is_read(kept: KeptStore) -> None:
 def test_another_version_is_refused_with_a_sentence(
     kept: KeptStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "VERSION", 5)
-    with pytest.raises(StoreFormatUnknown, match=r"has the format 4, and this version .* reads 5"):
+    monkeypatch.setattr(journal, "VERSION", 6)
+    with pytest.raises(StoreFormatUnknown, match=r"has the format 5, and this version .* reads 6"):
         journal.JournalReader(kept.data, 1)
 
 
-@pytest.mark.parametrize("version", [2, 3])
-def test_a_journal_from_before_stale_copies_is_read(kept: KeptStore, version: int) -> None:
+@pytest.mark.parametrize("version", [2, 3, 4])
+def test_a_journal_of_an_earlier_version_is_read(kept: KeptStore, version: int) -> None:
     put(kept.engine, b"k", b"v")
     before = contents(kept.engine)
     path, payloads = path_of(kept), [changes.pack(found) for found in entries(kept)]
@@ -315,3 +316,17 @@ def test_journals_are_kept_as_long_as_a_snapshot_needs_them(kept: KeptStore) -> 
     snapshots = kept.data.snapshots()
     assert len(snapshots) == 2
     assert kept.data.journals() == snapshots
+
+
+def test_what_caches_may_do_with_a_value_comes_back(kept: KeptStore) -> None:
+    caching = CacheControl(30, 60, public=True)
+    for key, value, ttl in ((b"short", b"v", 0), (b"long", b"0123456789" * 2000, 60_000)):
+        done(kept.engine, Set(key, value, ttl_ms=ttl, cache_control=caching))
+    kept.close()
+    forget_memory(kept)
+    kept.open()
+    for key in (b"short", b"long"):
+        record = kept.engine.get(key)
+        assert record is not None
+        assert record.cache_control == caching
+    assert kept.engine.check() == []

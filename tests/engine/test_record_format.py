@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import JSON, MAX_MEDIA_TYPE_BYTES, TEXT, Record
+from keyrack.engines.contract import JSON, MAX_MEDIA_TYPE_BYTES, TEXT, CacheControl, Record
 
 TABLE = (
     "text/plain; charset=utf-8",
@@ -120,6 +120,39 @@ def test_a_record_gets_another_end(
     assert wire.with_end(raw, another) == wire.pack(revision, value, media_type, another)
 
 
+seconds = st.integers(0, 2**32 - 1)
+cache_controls = st.builds(CacheControl, seconds, seconds, st.booleans())
+any_ends = st.tuples(numbers, st.just(0), st.just(0)) | st.tuples(ends, ends, numbers)
+
+
+@examples(200)
+@given(numbers, st.binary(max_size=50), media_types, any_ends, cache_controls, any_ends)
+@example(2**64 - 1, b"", "a" * MAX_MEDIA_TYPE_BYTES, (7, 8, 9), CacheControl(0), (0, 0, 0))
+def test_a_record_says_what_caches_may_do_with_it(
+    revision: int,
+    value: bytes,
+    media_type: str,
+    at: tuple[int, int, int],
+    caching: CacheControl,
+    another: tuple[int, int, int],
+) -> None:
+    record = Record(value, media_type, revision, *at, caching)
+    raw = wire.with_cache_control(wire.pack(revision, value, media_type, *at), caching)
+    assert wire.unpack(raw) == record
+    assert (wire.expires_at(raw), wire.ends(raw), wire.has_ttl(raw)) == (at[0], at, at[0] > 0)
+    assert not wire.is_plain(raw)
+    assert not wire.is_long(raw)
+    assert len(raw) <= wire.MOST_HEAD + len(value)
+    long = wire.without_value(raw)
+    assert wire.is_long(long)
+    assert wire.unpack_long(long) == (Record(b"", media_type, revision, *at, caching), len(value))
+    assert wire.with_value(long, value) == raw
+    ended = Record(value, media_type, revision, *another, caching)
+    assert wire.unpack(wire.with_end(raw, *another)) == ended
+    rest = wire.cached_rest(wire.pack_rest(value, media_type), caching)
+    assert wire.with_end(raw, 0) == revision.to_bytes(8, "big") + rest
+
+
 @pytest.mark.parametrize("code", range(len(TABLE)))
 def test_a_known_media_type_takes_one_byte_that_never_changes(code: int) -> None:
     assert wire.pack(1, b"v", TABLE[code])[8:] == bytes([code]) + b"v"
@@ -160,6 +193,31 @@ VERSION_3 = [
         Record(b"v", "a/b", 1, 2, 3),
     ),
 ]
+
+
+VERSION_4 = [
+    ("0000000000000001 7b 0000001e 0000003c 01 00 76", CacheControl(30, 60, True), (0, 0, 0)),
+    (
+        "0000000000000001 fb 0000000000000002 0000001e 00000000 00 00 76",
+        CacheControl(30),
+        (2, 0, 0),
+    ),
+    (
+        "0000000000000001 fd 0000000000000002 0000000000000003 0000000000000004 "
+        "7b 0000001e 0000003c 00 00 76",
+        CacheControl(30, 60),
+        (2, 3, 4),
+    ),
+]
+
+
+@pytest.mark.parametrize(("stored", "caching", "at"), VERSION_4)
+def test_a_record_stored_by_version_4_is_read(
+    stored: str, caching: CacheControl, at: tuple[int, int, int]
+) -> None:
+    raw = bytes.fromhex(stored)
+    assert wire.unpack(raw) == Record(b"v", TEXT, 1, *at, caching)
+    assert wire.with_cache_control(wire.pack(1, b"v", TEXT, *at), caching) == raw
 
 
 @pytest.mark.parametrize(("stored", "record"), VERSION_3)

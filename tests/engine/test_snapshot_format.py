@@ -66,16 +66,16 @@ def test_what_was_written_is_read(small: Path) -> None:
     assert snapshot.verify(str(small)) == (HEADER, SUMMARY._replace(changes=4))
 
 
-def test_the_bytes_of_version_3_stay_as_they_are(small: Path) -> None:
+def test_the_bytes_of_version_4_stay_as_they_are(small: Path) -> None:
     data = small.read_bytes()
     assert data[:48] == (
-        b"keyrack snapshot" + b"\0\0\0\3" + b"\0\0\0\0" + b"\0\0\0\0\0\0\0\7" + HEADER.directory
+        b"keyrack snapshot" + b"\0\0\0\4" + b"\0\0\0\0" + b"\0\0\0\0\0\0\0\7" + HEADER.directory
     )
     first = data[64 : 64 + 8]
     assert first == b"\1\0\0\0" + (7 + 1 + 6 + 7 + 4 + 6 + 7 + 8).to_bytes(4, "big")
     assert data[72:86] == b"\0" + b"\0\1" + b"\0\0\0\6" + b"a" + b"record"
     assert sha256(data).hexdigest() == (
-        "f178ea94304136fb4b85efeb4c1f9922f66e52c00d225ffe3dd86d54de0c17af"
+        "f77657d2fca15ffcd35aaa5c5516c22f8f0a52f8fe31e4487dfa914cb21acfcc"
     )
 
 
@@ -148,7 +148,7 @@ def test_blocks_cannot_be_left_out_repeated_moved_or_exchanged(tmp_path: Path, b
             snapshot.verify(str(big))
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_snapshot_of_an_earlier_version_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: int
 ) -> None:
@@ -162,8 +162,8 @@ def test_a_snapshot_of_an_earlier_version_is_read(
 def test_another_version_is_refused_with_a_sentence(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(snapshot, "VERSION", 4)
-    with pytest.raises(StoreFormatUnknown, match=r"has the format 3, and this version .* reads 4"):
+    monkeypatch.setattr(snapshot, "VERSION", 5)
+    with pytest.raises(StoreFormatUnknown, match=r"has the format 4, and this version .* reads 5"):
         snapshot.verify(str(small))
 
 

@@ -146,7 +146,7 @@ def test_a_store_from_before_stale_copies_is_used_and_marked(server: str) -> Non
         async with opened(server) as engine:
             record = await engine.get(b"k")
             assert record is not None
-        assert alone().server.ask("HGET", meta, "format") == b"2"
+        assert alone().server.ask("HGET", meta, "format") == b"3"
 
     run(look())
 
@@ -154,7 +154,7 @@ def test_a_store_from_before_stale_copies_is_used_and_marked(server: str) -> Non
 def test_an_unknown_format_is_refused(server: str) -> None:
     async def look() -> None:
         alone().server.ask("HSET", Layout(b"", 1).meta, "format", "9")
-        with pytest.raises(StoreFormatUnknown, match=r"format 9.* knows format 2"):
+        with pytest.raises(StoreFormatUnknown, match=r"format 9.* knows format 3"):
             async with opened(server):
                 pass
 

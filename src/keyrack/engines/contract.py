@@ -41,6 +41,17 @@ JSON: Final = "application/json"
 BINARY: Final = "application/octet-stream"
 
 
+class CacheControl(msgspec.Struct, frozen=True, gc=False):
+    """What a writer lets caches do with a value. Times are whole seconds, at most ten years."""
+
+    max_age: int
+    """For how long it may be served without asking the store."""
+    stale_while_revalidate: int = 0
+    """For how long after that it may be served while the store is asked."""
+    public: bool = False
+    """Whether a cache that serves several people may keep it, where everybody may read the key."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """What is stored under a key: the value as it was sent, and what is known about it."""
 
@@ -53,6 +64,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """When the stale copy goes that is kept of it after its end; 0 where none is kept."""
     stored_at: int = 0
     """When its value was stored; known only where a stale copy is kept, 0 otherwise."""
+    cache_control: CacheControl | None = None
+    """What caches may do with it; None: nothing."""
 
 
 class Part(msgspec.Struct, frozen=True, gc=False):
@@ -122,7 +135,8 @@ class Set(msgspec.Struct, frozen=True, gc=False):
 
     With `KEEP_END` in its place the key ends when it would have ended, to the millisecond, and so
     does its stale copy. With a TTL and `stale_ms` a stale copy is kept for so long after the end,
-    for `get_stale` alone: for everybody else the key is missing.
+    for `get_stale` alone: for everybody else the key is missing. Without `cache_control` caches may
+    not keep the value, whatever was allowed of an earlier one.
     """
 
     key: bytes
@@ -132,6 +146,7 @@ class Set(msgspec.Struct, frozen=True, gc=False):
     condition: Condition | None = None
     space: Space = Space.KEYS
     stale_ms: int = 0
+    cache_control: CacheControl | None = None
 
 
 class Delete(msgspec.Struct, frozen=True, gc=False):

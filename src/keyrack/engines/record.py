@@ -19,6 +19,14 @@ it. There is always a TTL then, and behind it
     stored     8 bytes, big-endian, likewise: when the value was stored, 0 where that is not known
     tag        1 byte: the low bits that the record would have otherwise, and what follows those
 
+Where the low bits are 123, here or in the place just named, caches may keep the value. Behind the
+end there is
+
+    max age    4 bytes, big-endian: seconds for which a cache may serve it without asking
+    stale      4 bytes, big-endian: seconds for which it may serve it after that, while it asks
+    public     1 byte: 1 where the writer allows caches that serve several people, else 0
+    tag        1 byte: the low bits that there would be otherwise, and what follows those
+
 A short value of a common type costs nine bytes on top of itself, which is what keeps a store of
 small values small.
 """
@@ -28,9 +36,16 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-from keyrack.engines.contract import BINARY, JSON, MAX_MEDIA_TYPE_BYTES, TEXT, Record
+from keyrack.engines.contract import (
+    BINARY,
+    JSON,
+    MAX_MEDIA_TYPE_BYTES,
+    TEXT,
+    CacheControl,
+    Record,
+)
 
-# The order is part of the format: only ever append, up to 124 entries.
+# The order is part of the format: only ever append, up to 123 entries.
 _MEDIA_TYPES: Final = (
     TEXT,
     JSON,
@@ -54,13 +69,15 @@ _MEDIA_TYPES: Final = (
 _CODES: Final = {name: code for code, name in enumerate(_MEDIA_TYPES)}
 _INLINE: Final = 127
 _LONG: Final = 126
+_CACHED: Final = 123
 _TTL: Final = 0x80
 _STALE: Final = 125 | _TTL
 _COPY: Final = 124 | _TTL
 _STALE_TAGS: Final = (_STALE, _COPY)
 _STALE_HEAD: Final = 33
 """Where the tag is that a record with a stale copy would have otherwise."""
-MOST_HEAD: Final = _STALE_HEAD + 1 + 1 + MAX_MEDIA_TYPE_BYTES
+_CACHE: Final = Struct(">IIBB")
+MOST_HEAD: Final = _STALE_HEAD + 1 + _CACHE.size + 1 + MAX_MEDIA_TYPE_BYTES
 """The most bytes of a record besides its value."""
 
 _HEAD: Final = Struct(">QB")
@@ -148,47 +165,62 @@ def _long_rest(size: int, media_type: str) -> bytes:
 def unpack(raw: bytes) -> Record:
     """Return the record that `pack` made these bytes of; raise `Elsewhere` for `pack_long`'s."""
     revision, tag = _unpack_head(raw)
-    if tag < _LONG:
+    if tag < _CACHED:
         return Record(raw[9:], _MEDIA_TYPES[tag], revision)
     return _unpack_rare(raw)
 
 
 def _unpack_rare(raw: bytes) -> Record:
-    code, start = _code(raw)
+    code, start, caching = _kind(raw)
     if code == _LONG:
         raise Elsewhere
     if code != _INLINE:
-        return Record(raw[start:], _MEDIA_TYPES[code], revision(raw), *ends(raw))
+        return Record(raw[start:], _MEDIA_TYPES[code], revision(raw), *ends(raw), caching)
     end = start + 1 + raw[start]
     name = raw[start + 1 : end].decode("ascii")
-    return Record(raw[end:], name, revision(raw), *ends(raw))
+    return Record(raw[end:], name, revision(raw), *ends(raw), caching)
 
 
 def unpack_long(raw: bytes) -> tuple[Record, int]:
     """Return the record that `pack_long` made these bytes of, without value, and its size."""
-    _, start = _code(raw)
+    _, start, caching = _kind(raw)
     size, code = _SIZE.unpack_from(raw, start)
     start += _SIZE.size
     name = _MEDIA_TYPES[code] if code != _INLINE else raw[start + 1 :].decode("ascii")
-    return Record(b"", name, revision(raw), *ends(raw)), size
+    return Record(b"", name, revision(raw), *ends(raw), caching), size
 
 
 def _code(raw: bytes) -> tuple[int, int]:
-    """Return what names the media type, or says that the value is elsewhere, and what follows."""
+    """Return the tag without what says when the record ends, and where what follows begins."""
     tag = raw[8]
     if tag in _STALE_TAGS:
         return raw[_STALE_HEAD], _STALE_HEAD + 1
     return (tag & ~_TTL, 17) if tag & _TTL else (tag, 9)
 
 
+def _kind(raw: bytes) -> tuple[int, int, CacheControl | None]:
+    """Return what names the media type, or says that the value is elsewhere, and what follows.
+
+    With it what caches may do with the value.
+    """
+    code, start = _code(raw)
+    if code != _CACHED:
+        return code, start, None
+    max_age, stale, public, code = _CACHE.unpack_from(raw, start)
+    return code, start + _CACHE.size, CacheControl(max_age, stale, bool(public))
+
+
 def is_plain(raw: bytes) -> bool:
-    """Tell whether nothing depends on the record: it does not end, and its value is in it."""
-    return raw[8] < _LONG
+    """Tell whether the record is of the frequent kind, on which nothing depends.
+
+    It does not end, its value is in it, and no cache may keep it.
+    """
+    return raw[8] < _CACHED
 
 
 def is_long(raw: bytes) -> bool:
     """Tell whether the record's value is elsewhere."""
-    return _code(raw)[0] == _LONG
+    return _kind(raw)[0] == _LONG
 
 
 def size(raw: bytes) -> int:
@@ -204,14 +236,29 @@ def with_end(raw: bytes, expires_at: int, stale_until: int = 0, stored_at: int =
 
 def with_value(raw: bytes, value: bytes) -> bytes:
     """Return the bytes of the same record with its value in it, which was elsewhere."""
-    return _with_rest(raw, pack_rest(value, unpack_long(raw)[0].media_type))
+    head, _ = unpack_long(raw)
+    return _with_rest(raw, cached_rest(pack_rest(value, head.media_type), head.cache_control))
 
 
 def without_value(raw: bytes) -> bytes:
     """Return the bytes of the same record with its value elsewhere, which was in it."""
     record = unpack(raw)
-    rest = _long_rest(len(record.value), record.media_type)
-    return _with_rest(raw, bytes((_LONG,)) + rest)
+    rest = bytes((_LONG,)) + _long_rest(len(record.value), record.media_type)
+    return _with_rest(raw, cached_rest(rest, record.cache_control))
+
+
+def with_cache_control(raw: bytes, caching: CacheControl) -> bytes:
+    """Return the bytes of a record that caches may keep, of the same one that they may not."""
+    code, start = _code(raw)
+    return _with_rest(raw, cached_rest(b"%c%b" % (code, raw[start:]), caching))
+
+
+def cached_rest(rest: bytes, caching: CacheControl | None) -> bytes:
+    """Return what `pack_rest` makes, of a record that caches may keep."""
+    if caching is None:
+        return rest
+    times = caching.max_age, caching.stale_while_revalidate
+    return b"%c%b%b" % (_CACHED, _CACHE.pack(*times, caching.public, rest[0]), rest[1:])
 
 
 def _with_rest(raw: bytes, rest: bytes) -> bytes:

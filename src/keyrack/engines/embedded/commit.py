@@ -361,12 +361,17 @@ class Commit:
         if not _LEAST <= number <= _MOST:
             return Refusal(Why.OVERFLOW, revision=record.revision if record else None)
         media_type = TEXT if record is None else record.media_type
-        ttl, stale = operation.ttl_ms or KEEP_END, 0
+        ttl, stale, caching = operation.ttl_ms or KEEP_END, 0, None
         if record is None:
             ttl = operation.new_ttl_ms or operation.ttl_ms
-        elif record.stale_until:
-            stale = record.stale_until - record.expires_at
-        step = self._set(Set(operation.key, b"%d" % number, media_type, ttl, stale_ms=stale))
+        else:
+            caching = record.cache_control
+            if record.stale_until:
+                stale = record.stale_until - record.expires_at
+        value = b"%d" % number
+        step = self._set(
+            Set(operation.key, value, media_type, ttl, stale_ms=stale, cache_control=caching)
+        )
         if isinstance(step, Refusal):
             return step
         return Result(step.revision, step.existed, number=number)
@@ -635,6 +640,7 @@ def pages_of_plain(writes: Sequence[Write]) -> int:
             type(operation) is not Set
             or operation.condition is not None
             or operation.space is not _KEYS
+            or operation.cache_control is not None
             or len(operation.value) > LONGEST_WHOLE
         ):
             return 0
@@ -656,8 +662,11 @@ def are_plain_sets(write: Write) -> bool:
 def _packed(operation: Set, revision: int, ends: _Ends) -> bytes:
     value = operation.value
     if len(value) > LONGEST_WHOLE:
-        return wire.pack_long(revision, len(value), operation.media_type, *ends)
-    return wire.pack(revision, value, operation.media_type, *ends)
+        raw = wire.pack_long(revision, len(value), operation.media_type, *ends)
+    else:
+        raw = wire.pack(revision, value, operation.media_type, *ends)
+    caching = operation.cache_control
+    return raw if caching is None else wire.with_cache_control(raw, caching)
 
 
 def number_of(value: bytes) -> int | None:

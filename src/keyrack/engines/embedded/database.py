@@ -53,10 +53,10 @@ if TYPE_CHECKING:
 
     from keyrack.engines.contract import Why
 
-FORMAT: Final = b"keyrack 3"
-_EARLIER_FORMATS: Final = (b"keyrack 1", b"keyrack 2")
+FORMAT: Final = b"keyrack 4"
+_EARLIER_FORMATS: Final = (b"keyrack 1", b"keyrack 2", b"keyrack 3")
 """In the first one long values stood in their records. Those are read; new ones are made in pieces.
-In both there were no stale copies."""
+Up to the second there were no stale copies, and up to the third nothing that caches may keep."""
 
 _FORMAT_NOTE: Final = b"keyrack:format"
 _ANCHOR_NOTE: Final = b"keyrack:anchor"

@@ -16,6 +16,8 @@ from itertools import islice, repeat
 from struct import Struct
 from typing import TYPE_CHECKING, Final
 
+from msgspec import structs
+
 from keyrack.engines import record as wire
 from keyrack.engines.contract import Part, Record, Space, bounds
 from keyrack.engines.embedded.memory import PAGE
@@ -118,8 +120,7 @@ class Pieces:
 
 
 def _with_value(record: Record, value: bytes) -> Record:
-    ends = record.expires_at, record.stale_until, record.stored_at
-    return Record(value, record.media_type, record.revision, *ends)
+    return structs.replace(record, value=value)
 
 
 class PieceWriter(Pieces):

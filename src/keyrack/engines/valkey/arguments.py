@@ -109,7 +109,7 @@ def arguments_of(write: Write) -> tuple[int, list[bytes]]:
 
 def _long_set(operation: Set) -> tuple[int, list[bytes]]:
     """What `_set` and `encode_arguments` make of it, the value in a piece of its own."""
-    before = wire.pack_rest(b"", operation.media_type)
+    before = _rest(operation, b"")
     size = len(before) + len(operation.value)
     arguments = _set_head(operation)
     head = b"%b$%d\r\n%b" % (encode_arguments(arguments), size, before)
@@ -122,7 +122,11 @@ def only_removes(write: Write) -> bool:
 
 
 def _set(operation: Set) -> list[bytes]:
-    return [*_set_head(operation), wire.pack_rest(operation.value, operation.media_type)]
+    return [*_set_head(operation), _rest(operation, operation.value)]
+
+
+def _rest(operation: Set, value: bytes) -> bytes:
+    return wire.cached_rest(wire.pack_rest(value, operation.media_type), operation.cache_control)
 
 
 def _set_head(operation: Set) -> list[bytes]:

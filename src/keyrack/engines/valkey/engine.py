@@ -11,6 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from libvalkey import ReplyError
+from msgspec import structs
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import (
@@ -194,8 +195,7 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
         if record is None:
             return None
         start, end = bounds(span, len(record.value))
-        ends = record.expires_at, record.stale_until, record.stored_at
-        part = Record(record.value[start:end], record.media_type, record.revision, *ends)
+        part = structs.replace(record, value=record.value[start:end])
         return Part(part, start, len(record.value))
 
     async def lock_of(self, name: bytes) -> Record | None:

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 SLOTS: Final = 16384
 CLUSTER_SHARDS: Final = 64
 MAX_SHARDS: Final = 1024
-FORMAT: Final = 2
-EARLIER_FORMAT: Final = 1
-"""There were no stale copies; everything else is the same."""
+FORMAT: Final = 3
+EARLIER_FORMATS: Final = (1, 2)
+"""There were no stale copies in the first one, and nothing that caches may keep in both; everything
+else is the same."""
 
 STATE: Final = b"s"
 NEVER: Final = b"-"

@@ -55,6 +55,8 @@ local KEEP = '-1' -- in place of a TTL: the end that the key has
 local MOST_STEPS = 5000
 local STALE, COPY = 253, 252 -- tags of records that keep a stale copy, and of such copies
 local STALE_HEAD = 33 -- bytes of such a record in front of the tag that it would have otherwise
+local CACHED = 123 -- tag of a record that caches may keep, without its end
+local CACHE = 10 -- bytes of such a record in front of the tag that it would have otherwise
 local HEAD = 25 -- bytes that say when a record ends, and its stale copy
 local RUN = 43 -- what the head of a run begins with: a plus sign
 local LEASE = '\255' -- what the names of locks begin with that are leases of keys
@@ -453,7 +455,8 @@ local OPERATIONS = {
     if head then
       local raw = whole(shard, kind, key)
       local rest = rest_of(raw)
-      local begins = byte(rest, 1) == 127 and 3 + byte(rest, 2) or 2
+      local tag = byte(rest, 1) == CACHED and CACHE + 1 or 1
+      local begins = byte(rest, tag) == 127 and tag + 2 + byte(rest, tag + 1) or tag + 1
       tag_and_type, before = sub(rest, 1, begins - 1), sub(rest, begins)
       if not is_number(before) then return nil, 'number' end
       if ttl == 0 then ends = end_of(head) end

@@ -143,6 +143,7 @@ def _may_run(operation: Set) -> bool:
         operation.condition is None
         and operation.ttl_ms >= 0
         and not operation.stale_ms
+        and operation.cache_control is None
         and operation.space is Space.KEYS
         and len(operation.value) <= _SHORT
     )

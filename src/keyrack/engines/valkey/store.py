@@ -14,7 +14,7 @@ from libvalkey import ReplyError
 
 from keyrack.engines.contract import StoreAway, StoreError, StoreFormatUnknown, Usage
 from keyrack.engines.valkey.address import shown
-from keyrack.engines.valkey.layout import EARLIER_FORMAT, FORMAT, slot_of
+from keyrack.engines.valkey.layout import EARLIER_FORMATS, FORMAT, slot_of
 from keyrack.engines.valkey.resp import Call, encode
 from keyrack.engines.valkey.servers import information
 
@@ -74,7 +74,7 @@ class ValkeyStore:
         flat = await self._calls.ask_slot(slot, encode((b"HGETALL", layout.meta)))
         found = dict(zip(flat[::2], flat[1::2], strict=True))
         where = shown(self._address)
-        if found[b"format"] == b"%d" % EARLIER_FORMAT:
+        if found[b"format"] in (b"%d" % earlier for earlier in EARLIER_FORMATS):
             raised = encode((b"HSET", layout.meta, b"format", mine[b"format"]))
             await self._calls.ask_slot(slot, raised)
         elif found[b"format"] != mine[b"format"]:

@@ -25,7 +25,7 @@ from keyrack.engines.contract import (
 )
 from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec, rights
+from keyrack.http.api import caching, codec, rights
 from keyrack.http.api.codec import etag
 from keyrack.http.api.keys import check_size, refused
 from keyrack.http.api.models import (
@@ -112,7 +112,10 @@ def _operation(request: Request, index: int, asked: BatchOperation, limits: Limi
             check_size(value, limits)
             ttl = _ttl(asked.ttl)
             stale = codec.stale_ms(bytes(asked.stale), ttl)
-            return Set(key, value, media_type, ttl, condition, stale_ms=stale)
+            may_keep = caching.of_members(asked)
+            return Set(
+                key, value, media_type, ttl, condition, stale_ms=stale, cache_control=may_keep
+            )
         case BatchDelete():
             return Delete(key, condition)
         case BatchAdd():

@@ -29,7 +29,7 @@ from keyrack.engines.contract import (
     Space,
     Why,
 )
-from keyrack.http.api import codec, rights
+from keyrack.http.api import caching, codec, rights
 from keyrack.http.api.keys import check_size, refused
 from keyrack.http.api.listing import refuse_contradiction
 from keyrack.http.api.models import (
@@ -246,6 +246,7 @@ async def _line(key: bytes, record: Record, now: int) -> bytes:
         line.ttl = max(1, record.expires_at - now) / 1000
     if record.stale_until:
         line.stale = (record.stale_until - record.expires_at) / 1000
+    caching.show(line, record)
     return codec.encode(line) + b"\n"
 
 
@@ -435,7 +436,8 @@ class Import:
             raise Problem(
                 "bad-ttl", "A stale copy is kept of a key that ends: `stale` needs `ttl`."
             )
-        return Set(key, value, media_type, ttl, stale_ms=stale)
+        may_keep = caching.of_members(given)
+        return Set(key, value, media_type, ttl, stale_ms=stale, cache_control=may_keep)
 
 
 def options(given: dict[bytes, bytes]) -> bool:

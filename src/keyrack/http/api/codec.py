@@ -134,15 +134,18 @@ def stale_ms(text: bytes | None, ttl: int) -> int:
     return ttl_ms(text)
 
 
-def set_request(request: Request) -> tuple[bytes, bytes, str, int, int]:
-    """Return key, value, media type, TTL (ms, 0 for none) and how long it is kept stale."""
+def set_request(request: Request) -> tuple[SetRequest, tuple[bytes, bytes, str, int, int]]:
+    """Return what a `POST /set` asks for, and what it means.
+
+    That is key, value, media type, TTL (ms, 0 for none) and how long it is kept stale.
+    """
     require_json(request)
     asked = decoded(request.body, _decode_set)
     key = checked_key(utf8(asked.key))
     value, media_type = stored(bytes(asked.value), request.body)
     text = bytes(asked.ttl)
     ttl = 0 if text == b"null" else ttl_ms(text)
-    return key, value, media_type, ttl, stale_ms(bytes(asked.stale), ttl)
+    return asked, (key, value, media_type, ttl, stale_ms(bytes(asked.stale), ttl))
 
 
 def require_json(request: Request) -> None:

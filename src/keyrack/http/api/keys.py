@@ -14,28 +14,30 @@ from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY, Delete, Refusal, Set, Why
 from keyrack.http import problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec, rights
+from keyrack.http.api import caching, codec, rights
 from keyrack.http.api.codec import etag
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
 from keyrack.http.tick import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Engine, Outcome, Record
+    from keyrack.engines.contract import Outcome, Record
+    from keyrack.http.answer import Headers
     from keyrack.http.protocol.request import Head, Request
     from keyrack.http.reply import Context, Limits
 
 _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
-PUT_PARAMETERS: Final = frozenset((b"ttl", b"stale"))
+PUT_PARAMETERS: Final = frozenset((b"ttl", b"stale")) | caching.PARAMETERS
 _NO_STORE: Final = (b"Cache-Control", b"no-store")
 _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
 _SOON: Final = ((b"Retry-After", b"1"),)
-VALUE_HEADERS: Final = (
-    _NO_STORE,
+_VALUE_HEADERS: Final = (
     (b"Accept-Ranges", b"bytes"),
     (b"X-Content-Type-Options", b"nosniff"),
     (b"Content-Security-Policy", b"sandbox"),
 )
+VALUE_HEADERS: Final = (_NO_STORE, *_VALUE_HEADERS)
+"""Fields of each answer with a value that caches may not keep."""
 
 
 # The seed API
@@ -58,10 +60,11 @@ def seed_get_answer(key: bytes, record: Record | None) -> Answer:
 async def seed_set(request: Request, context: Context) -> PendingWrite:
     """`POST /set`: store a value that was sent as JSON."""
     codec.parameters(request.query, _NO_PARAMETERS)
-    key, value, media_type, ttl, stale = codec.set_request(request)
+    asked, (key, value, media_type, ttl, stale) = codec.set_request(request)
     rights.require(request, Scope.KEYS, Verb.SET, key)
     check_size(value, context.limits)
-    operation = Set(key, value, media_type, ttl, stale_ms=stale)
+    may_keep = caching.of_members(asked)
+    operation = Set(key, value, media_type, ttl, stale_ms=stale, cache_control=may_keep)
     return PendingWrite((operation,), seed_set_answer)
 
 
@@ -83,13 +86,13 @@ async def key_get(request: Request, context: Context) -> Answer:
         raise Problem("key-not-found", "There is no such key, or its time is over.")
     condition = request.head.condition
     if condition is not None and not condition.holds(record.revision):
-        return read_refused(request, record)
-    return value_answer(record, context.engine)
+        return read_refused(request, record, context)
+    return value_answer(request, record, context)
 
 
-def value_answer(record: Record, engine: Engine) -> Answer:
+def value_answer(request: Request, record: Record, context: Context) -> Answer:
     """Return the value as it was stored."""
-    return Answer(200, _record_headers(record, engine), record.value)
+    return Answer(200, _record_headers(request, record, context), record.value)
 
 
 def stored(request: Request, context: Context) -> Set:
@@ -101,7 +104,10 @@ def stored(request: Request, context: Context) -> Set:
     media_type = codec.media_type_of(request.head.content_type, request.body)
     stale = codec.stale_ms(given.get(b"stale"), ttl)
     condition = request.head.condition
-    return Set(_key(request), request.body, media_type, ttl, condition, stale_ms=stale)
+    key, may_keep = _key(request), caching.of_query(given)
+    return Set(
+        key, request.body, media_type, ttl, condition, stale_ms=stale, cache_control=may_keep
+    )
 
 
 def key_put_answer(outcome: Outcome, head: Head | None = None) -> Answer:
@@ -148,19 +154,20 @@ def _key(request: Request) -> bytes:
     return codec.key_of(request.path[len(b"/v1/keys/") :])
 
 
-def _record_headers(record: Record, engine: Engine) -> tuple[tuple[bytes, bytes], ...]:
-    headers: tuple[tuple[bytes, bytes], ...] = (
+def _record_headers(request: Request, record: Record, context: Context) -> Headers:
+    headers: Headers = (
         (b"Content-Type", record.media_type.encode("ascii")),
         (b"ETag", etag(record.revision)),
-        *VALUE_HEADERS,
+        *caching.fields(request, record, context),
+        *_VALUE_HEADERS,
     )
     if record.expires_at:
-        left = codec.seconds(max(0, record.expires_at - engine.now()))
+        left = codec.seconds(max(0, record.expires_at - context.engine.now()))
         headers += ((b"Keyrack-TTL", left),)
     return headers
 
 
-def read_refused(request: Request, record: Record) -> Answer:
+def read_refused(request: Request, record: Record, context: Context) -> Answer:
     """RFC 9110 13.2.2: a failed If-Match is 412, a matched If-None-Match of a read is 304."""
     condition = request.head.condition
     tag = (b"ETag", etag(record.revision))
@@ -168,7 +175,7 @@ def read_refused(request: Request, record: Record) -> Answer:
         only = type(condition)(match=condition.match)
         if not only.holds(record.revision):
             raise _condition_failed(record.revision, request.head)
-    return Answer(304, (tag, _NO_STORE))
+    return Answer(304, (tag, *caching.fields(request, record, context)))
 
 
 def _refuse_part(request: Request) -> None:

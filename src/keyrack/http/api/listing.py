@@ -9,7 +9,7 @@ from keyrack.access.compiled import successor
 from keyrack.access.rules import Scope, Verb
 from keyrack.http import allowed
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec, rights
+from keyrack.http.api import caching, codec, rights
 from keyrack.http.api.models import Entry, KeyPage
 from keyrack.http.problems import Problem
 from keyrack.http.tick import JSON_HEADERS
@@ -82,6 +82,7 @@ def _entry(key: bytes, record: Record, now: int, with_value: bool) -> Entry:
         size=len(record.value),
         ttl=max(0, record.expires_at - now) / 1000 if record.expires_at else None,
     )
+    caching.show(entry, record)
     if with_value:
         entry.value, entry.encoding = codec.json_value(record)
     return entry

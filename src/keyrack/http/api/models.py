@@ -14,6 +14,7 @@ from keyrack.engines.contract import MAX_KEY_BYTES, MAX_TTL_MS
 
 MAX_BATCH_OPERATIONS: Final = 1000
 _MAX_TTL: Final = MAX_TTL_MS // 1000
+MAX_CACHE_SECONDS: Final = _MAX_TTL
 
 Key: TypeAlias = Annotated[
     str, Meta(min_length=1, description=f"1 to {MAX_KEY_BYTES} bytes of UTF-8.")
@@ -31,6 +32,18 @@ Stale: TypeAlias = Annotated[
         description="Seconds for which a stale copy is kept after the TTL, or null for none.",
         extra_json_schema={"type": ["number", "null"], "minimum": 0.001, "maximum": _MAX_TTL},
     ),
+]
+CacheSeconds: TypeAlias = Annotated[int, Meta(ge=0, le=MAX_CACHE_SECONDS)]
+MaxAge: TypeAlias = Annotated[
+    CacheSeconds | None,
+    Meta(description="Seconds for which caches may serve the value; without it none may keep it."),
+]
+Swr: TypeAlias = Annotated[
+    CacheSeconds | None,
+    Meta(description="Seconds for which they may serve it after `max_age`, while they ask."),
+]
+Public: TypeAlias = Annotated[
+    bool, Meta(description="Caches of several people, too, where everybody may read the key.")
 ]
 TtlIfNew: TypeAlias = Annotated[
     msgspec.Raw,
@@ -70,6 +83,9 @@ class SetRequest(Body):
     value: AnyJson
     ttl: Ttl = msgspec.field(default_factory=_no_ttl)
     stale: Stale = msgspec.field(default_factory=_no_ttl)
+    max_age: MaxAge = None
+    swr: Swr = None
+    public: Public = False
 
 
 class SetText(Body):
@@ -114,6 +130,9 @@ class Entry(Struct, omit_defaults=True):
     ttl: float | None
     value: AnyJson | UnsetType = UNSET
     encoding: Encoding | UnsetType = UNSET
+    max_age: int | UnsetType = UNSET
+    swr: int | UnsetType = UNSET
+    public: bool | UnsetType = UNSET
 
 
 class KeyPage(Struct, omit_defaults=True):
@@ -166,6 +185,9 @@ class BatchSet(Conditional, tag_field="op", tag="set", kw_only=True):
     stale: Stale = msgspec.field(default_factory=_no_ttl)
     type: str | UnsetType = UNSET
     encoding: Encoding | UnsetType = UNSET
+    max_age: MaxAge = None
+    swr: Swr = None
+    public: Public = False
 
 
 class BatchDelete(Conditional, tag_field="op", tag="delete"):
@@ -312,6 +334,9 @@ class ExportedKey(Body, omit_defaults=True):
         float | UnsetType | None,
         Meta(description="Seconds for which a stale copy is kept after the TTL."),
     ] = UNSET
+    max_age: MaxAge = None
+    swr: Swr = None
+    public: Public = False
 
 
 class ImportReport(Struct):

@@ -131,7 +131,8 @@ async def _operation(request: Request, context: Context, key: bytes, change: Any
         raise Problem("bad-json", why) from None
     check_size(value, context.limits)
     same = Condition(match=frozenset((record.revision,)))
-    return Set(key, value, record.media_type, KEEP_END, same)
+    caching = record.cache_control
+    return Set(key, value, record.media_type, KEEP_END, same, cache_control=caching)
 
 
 def _merged(record: Record, change: Any) -> bytes:

@@ -52,7 +52,7 @@ async def part(request: Request, context: Context, span: Span) -> Answer:
     record = found.record
     condition = request.head.condition
     if condition is not None and not condition.holds(record.revision):
-        return keys.read_refused(request, record)
+        return keys.read_refused(request, record, context)
     if not _is_wanted(request, record.revision):
         return await keys.key_get(request, context)
     size = b"%d" % found.size
@@ -64,7 +64,7 @@ async def part(request: Request, context: Context, span: Span) -> Answer:
             limit=found.size,
         )
     shown = b"bytes %d-%d/%b" % (found.start, found.start + len(record.value) - 1, size)
-    whole = keys.value_answer(record, context.engine)
+    whole = keys.value_answer(request, record, context)
     return Answer(206, (*whole.headers, (b"Content-Range", shown)), record.value)
 
 

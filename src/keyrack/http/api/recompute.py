@@ -134,7 +134,7 @@ async def _look(request: Request, key: bytes, context: Context, offer: Recompute
         left = None
         if record is not None and record.expires_at:
             left = record.expires_at - context.engine.now()
-        _refuse_unmatched(request, record)
+        _refuse_unmatched(request, record, context)
         if record is not None and (left is None or left > offer.early_ms):
             return _Look(record, left)
         shown = None if left is not None and -left > offer.max_stale else record
@@ -161,11 +161,11 @@ def _at(revision: int) -> Condition:
     return Condition(match=frozenset((revision,)))
 
 
-def _refuse_unmatched(request: Request, record: Record | None) -> None:
+def _refuse_unmatched(request: Request, record: Record | None, context: Context) -> None:
     """Refuse a read whose If-Match does not hold, before anything is given to its sender."""
     condition = request.head.condition
     if condition is not None and record is not None and not condition.holds(record.revision):
-        keys.read_refused(request, record)
+        keys.read_refused(request, record, context)
 
 
 async def _take(
@@ -210,9 +210,9 @@ def _answer(request: Request, found: _Look, context: Context) -> Answer:
         fields += ((b"Age", b"%d" % age),)
     condition = request.head.condition
     if condition is not None and not condition.holds(found.record.revision):
-        answer = keys.read_refused(request, found.record)
+        answer = keys.read_refused(request, found.record, context)
     else:
-        answer = keys.value_answer(found.record, context.engine)
+        answer = keys.value_answer(request, found.record, context)
     return answer._replace(headers=(*answer.headers, *fields))
 
 

@@ -40,6 +40,8 @@ _HEADERS: Final = {
     "ETag": "The quoted revision of the key's last write.",
     "Content-Range": "Which bytes these are, and how many the value has.",
     "Keyrack-TTL": "Seconds left, when the key has a TTL.",
+    "Cache-Control": "`no-store`, or what whoever stored the value lets caches do, like "
+    "`public, max-age=30, stale-while-revalidate=60`; `max-age` is no more than the TTL left.",
     "Age": "Seconds since the value was stored, where a stale copy of it is kept.",
     "Cache-Status": "RFC 9211: `keyrack; hit; ttl=48`, below 0 for a stale value, `fwd=miss` where "
     "there is none; `collapsed` where somebody else recomputes it.",

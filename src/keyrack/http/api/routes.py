@@ -13,6 +13,7 @@ from keyrack.http.api import batch, keys, locks, observing, patch, recompute, to
 from keyrack.http.api import listing as pages
 from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
+    MAX_CACHE_SECONDS,
     BatchAnswer,
     BatchRequest,
     BigLine,
@@ -135,6 +136,20 @@ _STALE: Final = Parameter(
     "stale",
     {"type": "number", "minimum": 0.001, "maximum": MAX_TTL_MS // 1000},
     "Seconds for which a stale copy is kept after the TTL, for reads that take one.",
+)
+_CACHE_TIME: Final = {"type": "integer", "minimum": 0, "maximum": MAX_CACHE_SECONDS}
+_CACHING: Final = (
+    Parameter(
+        "max_age",
+        _CACHE_TIME,
+        "Seconds for which caches may serve the value. Without it none may keep it.",
+    ),
+    Parameter(
+        "swr", _CACHE_TIME, "Seconds for which they may serve it after that, while they ask."
+    ),
+    Parameter(
+        "public", _SWITCH, "Caches of several people, too, where everybody may read the key."
+    ),
 )
 _MAX_STALE: Final = Parameter(
     "Cache-Control",
@@ -295,7 +310,7 @@ _TABLE: Final = (
             "lease-lost",
             "unsupported-media-type",
         ),
-        (_TTL, _STALE, _IF_MATCH, _IF_NONE_MATCH, _LEASE, _IDEMPOTENCY),
+        (_TTL, _STALE, *_CACHING, _IF_MATCH, _IF_NONE_MATCH, _LEASE, _IDEMPOTENCY),
         Shape(_ANY),
         writes=True,
         blind=True,
@@ -317,15 +332,27 @@ _TABLE: Final = (
                 200,
                 "The value, with its media type.",
                 Shape(_ANY),
-                ("ETag", "Keyrack-TTL", "Age", "Cache-Status", "Keyrack-Recompute"),
+                (
+                    "ETag",
+                    "Keyrack-TTL",
+                    "Cache-Control",
+                    "Age",
+                    "Cache-Status",
+                    "Keyrack-Recompute",
+                ),
             ),
             Reaction(
                 206,
                 "The part that `Range` names.",
                 Shape(_ANY),
-                ("ETag", "Keyrack-TTL", "Content-Range"),
+                ("ETag", "Keyrack-TTL", "Cache-Control", "Content-Range"),
             ),
-            Reaction(304, "It is in the state that `If-None-Match` names.", None, ("ETag",)),
+            Reaction(
+                304,
+                "It is in the state that `If-None-Match` names.",
+                None,
+                ("ETag", "Cache-Control"),
+            ),
         ),
         (
             *_READ_PROBLEMS,

@@ -71,7 +71,7 @@ async def _news(
         return await keys.key_get(request, context)
     if missing:
         if record is not None:
-            return keys.value_answer(record, context.engine)
+            return keys.value_answer(request, record, context)
         return Answer(304, ((b"Cache-Control", b"no-store"),)) if last else None
     unchanged = record is not None and not condition.holds(record.revision)
     return await keys.key_get(request, context) if last or not unchanged else None

@@ -733,7 +733,7 @@ class HotRequests:
             self._connection.go_on()
 
     def _key_get(self, key: bytes) -> bool:
-        """`GET` of a key as `keys.key_get` has it; say whether it is there."""
+        """`GET` of a key as `keys.key_get` has it; say if it is there, and no cache may keep it."""
         tick = self._tick
         if tick.get_now is None:
             return False
@@ -743,7 +743,7 @@ class HotRequests:
             record = tick.get_now(key)
         except Exception:
             return False  # it happens again where it is answered for
-        if record is None:
+        if record is None or record.cache_control is not None:
             return False
         left = b""
         if record.expires_at:

@@ -46,10 +46,12 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.data_directory import DataDirectory
 
-VERSION: Final = 4
+VERSION: Final = 5
+_WITHOUT_CACHING: Final = 4
 _WITHOUT_COPIES: Final = 3
 _WITHOUT_TOKENS: Final = 2
 _EARLIER_VERSION: Final = 1
+_EARLIER: Final = (_WITHOUT_CACHING, _WITHOUT_COPIES, _WITHOUT_TOKENS, _EARLIER_VERSION)
 _MAGIC: Final = b"keyrack journal\n"
 _HEADER: Final = Struct(">16sIIQQ8s")
 _DIGEST: Final = 16
@@ -222,7 +224,7 @@ def read_header(data: bytes, number: int) -> JournalHeader:
     magic, version, kind, found, first, salt = _HEADER.unpack_from(data)
     if magic != _MAGIC or data[_HEADER.size : START] != _digest(data[: _HEADER.size]):
         raise JournalDamaged(f"the header of journal {number} is damaged")
-    if version not in (VERSION, _WITHOUT_COPIES, _WITHOUT_TOKENS, _EARLIER_VERSION):
+    if version not in (VERSION, *_EARLIER):
         raise StoreFormatUnknown(
             f"journal {number} has the format {version}, and this version of Keyrack reads "
             f"{VERSION}. Use the one that made it."

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.durability.changes import Change
     from keyrack.engines.embedded.durability.files import Files
 
-VERSION: Final = 3
-_EARLIER_VERSIONS: Final = (1, 2)
-"""There were no tokens in the first one, and no stale copies in both. Else they are the same."""
+VERSION: Final = 4
+_EARLIER_VERSIONS: Final = (1, 2, 3)
+"""There were no tokens in the first one, no stale copies up to the second, and nothing that caches
+may keep up to the third. Else they are the same."""
 RECORDS: Final = 1
 CHANGES: Final = 2
 _END: Final = 3
