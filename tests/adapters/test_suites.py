@@ -95,6 +95,10 @@ def test_a_py_key_value_store_keeps_its_promises_on_keyrack(url: str) -> None:
     run_cases("key_value", url)
 
 
+def test_hishel_keeps_values_for_as_long_as_it_may(url: str) -> None:
+    run_cases("hishel", url)
+
+
 def test_opentelemetry_gets_a_span_of_each_call(url: str) -> None:
     run_cases("telemetry", url)
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli_support import Keyrack
+    from keyrack_server import Server
 
 KEYS = [
     "plain",
@@ -142,3 +143,13 @@ def test_a_template_may_hold_any_bytes(keyrack: Keyrack, home: Path) -> None:
     (home / "in").write_bytes(b"\xfe ${odd key/\xc3\xbc} $$ $x ${")
     assert keyrack("render", "in:out").code == 0
     assert (home / "out").read_bytes() == b"\xfe \xff$ $ $x ${"
+
+
+def test_a_value_is_stored_for_caches_to_keep(keyrack: Keyrack, server: Server) -> None:
+    assert keyrack("set", "k", "v", "--max-age", "5m", "--swr", "60", "--public").code == 0
+    answer = server.ask("GET", "/v1/keys/k")
+    assert answer["cache-control"] == "public, max-age=300, stale-while-revalidate=60"
+    assert keyrack("set", "k", "v", "--max-age", "0").code == 0
+    assert server.ask("GET", "/v1/keys/k")["cache-control"] == "private, max-age=0"
+    for wrong in (("--swr", "5"), ("--public",), ("--max-age", "0.5")):
+        assert keyrack("set", "k", "v", *wrong).code == 2

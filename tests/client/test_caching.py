@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -382,3 +383,32 @@ def test_a_stale_value_is_for_those_who_take_it(client: Asked, sync: Client, key
     assert (value.data, value.etag, value.ttl) == (b"v", etag, 0.0)
     with pytest.raises(ValueError, match="stale= needs ttl="):
         client.set(key, "v", stale=60)
+
+
+def exported(client: Client, key: str) -> dict[str, object]:
+    (line,) = client.export(key)
+    members = json.loads(line)
+    return {name: members[name] for name in ("max_age", "swr", "public") if name in members}
+
+
+def test_a_write_says_for_how_long_caches_may_keep_the_value(
+    client: Asked, sync: Client, key: str
+) -> None:
+    client.set(key, "v", ttl=60, stale=60, max_age=30, swr=60, public=True)
+    assert exported(sync, key) == {"max_age": 30, "swr": 60, "public": True}
+    client.set(key, "v", max_age=0)
+    assert exported(sync, key) == {"max_age": 0}
+    client.set(key, "v")
+    assert exported(sync, key) == {}
+    with sync.lock(f"{key}/lock", ttl=30) as lock:
+        sync.set(key, "w", lock=lock, max_age=5, public=True)
+    assert exported(sync, key) == {"max_age": 5, "public": True}
+    for wrong in ({"swr": 5}, {"public": True}):
+        with pytest.raises(ValueError, match="max_age="):
+            client.set(key, "v", **wrong)
+
+
+def test_a_batch_says_so_too(sync: Client, key: str) -> None:
+    with sync.batch() as batch:
+        batch.set(key, "v", max_age=30, swr=60, public=True)
+    assert exported(sync, key) == {"max_age": 30, "swr": 60, "public": True}

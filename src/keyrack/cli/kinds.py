@@ -27,6 +27,14 @@ def some_seconds(text: str) -> float:
     return found
 
 
+def whole_seconds(text: str) -> int:
+    """Return a time, which may be 0, in whole seconds."""
+    found = seconds(text)
+    if found != int(found):
+        raise ValueError("the time must be whole seconds, like 30 or 5m.")
+    return int(found)
+
+
 def size(text: str) -> int:
     """Return a size in bytes."""
     return units.size_of(text)

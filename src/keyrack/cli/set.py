@@ -28,6 +28,9 @@ COMMAND = Command(
     flags=(
         Flag(("--ttl",), "when the key is to end, like 90, 5m or 1h", "TIME", kinds.some_seconds),
         Flag(("--type",), "its media type", "MEDIA"),
+        Flag(("--max-age",), "for how long caches may serve it", "TIME", kinds.whole_seconds),
+        Flag(("--swr",), "and for how long after, while they ask", "TIME", kinds.whole_seconds),
+        Flag(("--public",), "caches of several people, too, if everybody may read the key"),
         Flag(("--if-match",), "only if this is its ETag; * is any", "ETAG", kinds.tag),
         Flag(("--if-none-match",), "only if this is not its ETag; * is any", "ETAG", kinds.tag),
         Flag(("--add",), "only if the key is missing"),
@@ -43,6 +46,10 @@ COMMAND = Command(
             "From a pipe, or from a file:", "date | keyrack set now\nkeyrack set hosts @/etc/hosts"
         ),
         Example(
+            "Caches in front of the service may serve it for 30 seconds:",
+            "keyrack set front-page @/etc/hosts --max-age 30 --public",
+        ),
+        Example(
             "Only one of those who try it first has it:",
             "keyrack set leader me --add\nkeyrack set leader you --add || echo too late",
             "too late",
@@ -54,10 +61,21 @@ COMMAND = Command(
 def run(given: argparse.Namespace) -> int:
     """Store the value; print its ETag when it is asked for."""
     conditions = _conditions(given)
+    if given.max_age is None and (given.swr or given.public):
+        raise Misused("--swr and --public say more of --max-age: give that as well.")
     value = _value(given)
 
     def question(service: Service) -> int:
-        etag = service.set(given.key, value, media_type=given.type, ttl=given.ttl, **conditions)
+        etag = service.set(
+            given.key,
+            value,
+            media_type=given.type,
+            ttl=given.ttl,
+            max_age=given.max_age,
+            swr=given.swr,
+            public=given.public,
+            **conditions,
+        )
         printer = Printer(given, "table")
         if printer.as_json or given.verbose:
             known = {"key": given.key.decode("utf-8", "surrogateescape"), "etag": etag}

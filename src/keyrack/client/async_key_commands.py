@@ -8,6 +8,7 @@ from keyrack.client import batching, leases, many, steps
 from keyrack.client.async_commands import AsyncCommands
 from keyrack.client.async_locks import AsyncLock
 from keyrack.client.async_typed import AsyncTypedKeys
+from keyrack.client.cacheability import NOTHING, Cacheability
 from keyrack.client.keys import KEEP, KeyCalls
 from keyrack.client.serializers import Msgspec
 
@@ -58,13 +59,21 @@ class AsyncKeyCommands(AsyncCommands):
         if_none_match: str | None = None,
         media_type: str | None = None,
         lock: AsyncLock | None = None,
+        max_age: int | None = None,
+        swr: int | None = None,
+        public: bool = False,
     ) -> str:
         """Store a value and return its ETag. `ttl` is in seconds, to the millisecond.
 
-        For `stale` seconds after its end it is kept for those who take stale values.
+        For `stale` seconds after its end it is kept for those who take stale values. Caches on the
+        way may serve it for `max_age` whole seconds, and for `swr` more while they ask; those of
+        several people if it is `public` and everybody may read the key.
         Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
         come back equal, and `LockLost` when a `lock` that is given is not held any more.
         """
+        caching = NOTHING
+        if max_age is not None or swr is not None or public:
+            caching = Cacheability(max_age, swr, public)
         if lock is not None:
             call = batching.set_locked(
                 self._keys,
@@ -76,6 +85,7 @@ class AsyncKeyCommands(AsyncCommands):
                 if_match=if_match,
                 if_none_match=if_none_match,
                 media_type=media_type,
+                caching=caching,
             )
             return await self._send(call)
         return await self._send(
@@ -87,6 +97,7 @@ class AsyncKeyCommands(AsyncCommands):
                 if_match=if_match,
                 if_none_match=if_none_match,
                 media_type=media_type,
+                caching=caching,
             )
         )
 

@@ -6,6 +6,7 @@ import binascii
 from typing import TYPE_CHECKING, Any, Final
 
 from keyrack.client import chance, json_text
+from keyrack.client.cacheability import Cacheability
 from keyrack.client.calls import ApiCall, json_response, ttl_text
 from keyrack.client.errors import BatchRefused, LockLost, ProtocolError
 from keyrack.client.serializers import AUTO, BINARY, JSON, TEXT, essence
@@ -90,9 +91,13 @@ class Operations:
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str | None = None,
+        max_age: int | None = None,
+        swr: int | None = None,
+        public: bool = False,
     ) -> Handle:
         """Store a value. A condition that does not hold refuses the batch."""
         members = _conditions(if_match, if_none_match) | _ttl(ttl)
+        members |= Cacheability(max_age, swr, public).members()
         if stale is not None:
             members["stale"] = float(ttl_text(stale))
         name = self._keys.requests.key(key)
@@ -246,6 +251,7 @@ def set_locked(
     if_match: str | None,
     if_none_match: str | None,
     media_type: str | None,
+    caching: Cacheability,
 ) -> ApiCall[str]:
     """Return the call that stores a value if a lock is still held, and returns its ETag."""
     operations = Operations(keys)
@@ -258,6 +264,9 @@ def set_locked(
         if_match=if_match,
         if_none_match=if_none_match,
         media_type=media_type,
+        max_age=caching.max_age,
+        swr=caching.swr,
+        public=caching.public,
     )
     call = operations.call()
 

@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.client import chance, wire
+from keyrack.client.cacheability import NOTHING, Cacheability
 from keyrack.client.calls import ApiCall, conditions, ends_query, ttl_text
 from keyrack.client.errors import ProtocolError
 from keyrack.client.refusals import MISSING, refused
@@ -108,13 +109,14 @@ class KeyCalls:
         if_match: str | None = None,
         if_none_match: str | None = None,
         media_type: str | None = None,
+        caching: Cacheability = NOTHING,
     ) -> ApiCall[str]:
         """Store a value, and return its ETag."""
         fields = conditions(if_match, if_none_match)
         repeatable = not fields
         if _is_revision(if_match):
             fields, repeatable = fields + _remembered(), True
-        data = self._put(key, value, ttl, fields, media_type, stale)
+        data = self._put(key, value, ttl, fields, media_type, stale, caching)
         return ApiCall("set", data, _read_etag, repeatable)
 
     def add(
@@ -139,6 +141,7 @@ class KeyCalls:
         fields: bytes,
         media_type: str | None,
         stale: float | None = None,
+        caching: Cacheability = NOTHING,
     ) -> bytes:
         name = self.requests.key(key)
         body, kind = self.serializer.dumps(value, name)
@@ -147,6 +150,8 @@ class KeyCalls:
         if kind:
             fields += _FIELDS.get(kind) or wire.field("Content-Type", kind)
         query = b"" if ttl is None and stale is None else ends_query(ttl, stale)
+        if caching is not NOTHING:
+            query = caching.query(query)
         return self.requests.put(name, query, fields, body)
 
     def delete(self, key: str | bytes, if_match: str | None) -> ApiCall[bool]:

@@ -93,15 +93,20 @@ class LocalClient(Client):
         if_none_match: str | None = None,
         media_type: str | None = None,
         lock: Lock | None = None,
+        max_age: int | None = None,
+        swr: int | None = None,
+        public: bool = False,
     ) -> str:
         """Store a value and return its ETag. `ttl` is in seconds, to the millisecond.
 
-        For `stale` seconds after its end it is kept for those who take stale values.
+        For `stale` seconds after its end it is kept for those who take stale values. `max_age`,
+        `swr` and `public` say what caches may do with it that a service stands behind.
         Raises `Conflict` when a condition does not hold, `TypeError` for a value that would not
         come back equal, and `LockLost` when a `lock` that is given is not held any more.
         """
         condition = None if if_match is None else _at(if_match)
         odd = if_none_match is not None or lock is not None or (if_match and condition is None)
+        odd = odd or max_age is not None or swr is not None or public
         if not odd and media_type is None and stale is None:
             result = self._put(key, value, ttl, condition)
             if isinstance(result, Result):
@@ -115,6 +120,9 @@ class LocalClient(Client):
             if_none_match=if_none_match,
             media_type=media_type,
             lock=lock,
+            max_age=max_age,
+            swr=swr,
+            public=public,
         )
 
     def add(
