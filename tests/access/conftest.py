@@ -13,6 +13,7 @@ POLICIES = """
 [policies]
 app = [
   "all keys:app/*", "deny all keys:app/secret/*", "read keys:app/secret/open", "all locks:app/*",
+  "all keys:terraform/app",
 ]
 """
 
@@ -24,7 +25,7 @@ class Cast:
         self.service = service
         self.admin = service.admin
         self.reader = service.add(policies=("read-only",))
-        self.writer = service.add("set,delete keys:app/*")
+        self.writer = service.add("set,delete keys:app/*", "set,delete keys:terraform/app")
         self.app = service.add(policies=("app",))
         self.metrics = service.add("metrics")
         self.helpless = service.add(policies=("none",))

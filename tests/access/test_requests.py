@@ -72,6 +72,14 @@ for _name, _method, _path, _body in (
     ("auth_policy_delete", "DELETE", "/v1/auth/policies/nothing", None),
     ("auth_self", "GET", "/v1/auth/self", None),
     ("auth_check", "POST", "/v1/auth/check", b'{"checks":[{"verb":"read","key":"a"}]}'),
+    ("terraform_write", "POST", "/v1/terraform/app?durability=none", b"{}"),
+    ("terraform_read", "GET", "/v1/terraform/app", None),
+    ("terraform_remove", "DELETE", "/v1/terraform/app?durability=none", None),
+    ("terraform_lock", "POST", "/v1/terraform/app/lock?durability=none", b'{"ID":"1"}'),
+    ("terraform_lock_show", "GET", "/v1/terraform/app/lock", None),
+    ("terraform_unlock", "DELETE", "/v1/terraform/app/lock", b'{"ID":"1"}'),
+    ("terraform_versions", "GET", "/v1/terraform/app/versions", None),
+    ("terraform_restore", "POST", "/v1/terraform/app/versions?version=1&durability=none", None),
     ("auth_ticket_create", "POST", "/v1/auth/tickets", b'{"rules":["deny read keys:a"]}'),
     ("auth_tickets_rotate", "POST", "/v1/auth/tickets/rotate", None),
 ):
@@ -80,8 +88,15 @@ _OPEN = {"healthz", "readyz", "openapi", "docs", "home"}
 _ANY = {
     "info", "limits", "batch", "locks_list", "auth_self", "auth_check", "auth_ticket_create",
 }  # fmt: skip
-_READS = {"get", "key_get", "keys_list", "lock_show", "watch", "key_events", "export"}
-_WRITES = {"set", "key_put", "key_delete", "key_patch", "keys_delete", "import", "lease_release"}
+_READS = {
+    "get", "key_get", "keys_list", "lock_show", "watch", "key_events", "export",
+    "terraform_read", "terraform_lock_show", "terraform_versions",
+}  # fmt: skip
+_WRITES = {
+    "set", "key_put", "key_delete", "key_patch", "keys_delete", "import", "lease_release",
+    "terraform_write", "terraform_remove", "terraform_lock", "terraform_unlock",
+    "terraform_restore",
+}  # fmt: skip
 # Who may do what. Whoever is not named may do nothing but what is open.
 MAY = {
     "admin": set(ROUTES),

@@ -81,6 +81,12 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "The body is not the JSON that was expected",
         "The body is one JSON text in UTF-8, with the members that the operation names.",
     ),
+    "digest-mismatch": ProblemKind(
+        400,
+        "The body is not the one that was sent",
+        "Content-MD5 is the MD5 of the body, in base64. It is of another one: something has "
+        "changed the body on its way. Nothing was done; send it again.",
+    ),
     "unauthenticated": ProblemKind(
         401,
         "Who sends this is not known",
@@ -200,6 +206,13 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "The members `owner` and `ttl` say who and for how many seconds yet; Retry-After says it "
         "too. With `Prefer: wait=30` the request waits for the lock instead.",
     ),
+    "state-lock-lost": ProblemKind(
+        409,
+        "The lock of the state was lost",
+        "The write names a lock that nobody holds any more: somebody took it away. Nothing was "
+        "changed. Terraform has written what it could not store to `errored.tfstate`: compare, "
+        "then `terraform state push errored.tfstate`.",
+    ),
     "not-a-number": ProblemKind(
         409, "The value is not a number", "Only a decimal number of 64 bits can be added to."
     ),
@@ -268,6 +281,13 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "The Idempotency-Key belongs to another request",
         "A key names one request, body included. A retry repeats it exactly.",
     ),
+    "not-durable": ProblemKind(
+        422,
+        "A state could get lost here",
+        "States of Terraform are kept by a service that has each write on its disk before it "
+        "answers (`--durability commit`), and that evicts nothing. With `?durability=none` in the "
+        "address any other keeps them as well.",
+    ),
     "nothing-imported": ProblemKind(
         422,
         "Nothing was imported",
@@ -281,6 +301,13 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "changed together. Where a key has a part in braces that part alone decides on its shard: "
         "`{order:17}/state` and `{order:17}/lines` are always in the same one. "
         "`atomic_across_keys` under `/v1/info` says whether a store is spread.",
+    ),
+    "state-locked": ProblemKind(
+        423,
+        "Somebody else has locked the state",
+        "The members are what the holder has said of the lock: `ID`, `Who`, `Operation`, "
+        "`Created`. `ID` tells the others too, because Terraform shows nothing else. "
+        "`terraform force-unlock` takes the lock from a holder that is gone.",
     ),
     "head-too-large": ProblemKind(
         431,

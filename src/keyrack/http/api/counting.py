@@ -19,7 +19,7 @@ OPERATIONS: Final = (*ROUTES, OTHER)
 _LISTS: Final = frozenset(
     (
         "keys_list", "locks_list", "key_events", "auth_tokens_list", "auth_policies_list",
-        "slow", "clients_list",
+        "slow", "clients_list", "terraform_versions",
     )
 )  # fmt: skip
 _BULK: Final = frozenset(("export", "import", "snapshot", "keys_delete", "big", "hot"))

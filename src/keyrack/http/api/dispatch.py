@@ -49,13 +49,18 @@ def _resources() -> tuple[dict[bytes, Resource], tuple[tuple[_Place, Resource], 
         resource.routes[route.method.encode()] = route
         if route.method == "GET":
             resource.routes[b"HEAD"] = route
+        for method, path in route.also:
+            place = _Place(*path.encode().split(b"{key}"))
+            beginnings.setdefault(place, Resource({})).routes[method.encode()] = route
     # `OPTIONS *` asks about the server as a whole; no other method can have that target.
     everything = (*exact.values(), *beginnings.values())
     exact[b"*"] = Resource(
         {method: one for each in everything for method, one in each.routes.items()}
     )
-    # What says how its paths end comes first: the others begin alike.
-    return exact, tuple(sorted(beginnings.items(), key=lambda item: not item[0].end))
+    # Of those that begin alike, what says how its paths end comes first.
+    order = list(dict.fromkeys(place.beginning for place in beginnings))
+    rank = {place: (order.index(place.beginning), not place.end) for place in beginnings}
+    return exact, tuple(sorted(beginnings.items(), key=lambda item: rank[item[0]]))
 
 
 _EXACT, _BEGINNINGS = _resources()

@@ -93,6 +93,32 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
         200: {"locks": [{"name": "report", "owner": "job-7", "ttl": 29.946}], "next": None}
     },
     "lock_show": {200: {"name": "report", "owner": "job-7", "ttl": 29.946}},
+    "terraform_read": {200: {"version": 4, "serial": 1}},
+    "terraform_lock_show": {
+        200: {
+            "ID": "0a1b",
+            "Operation": "",
+            "Info": "",
+            "Who": "ci",
+            "Version": "",
+            "Created": "",
+            "Path": "",
+        }
+    },
+    "terraform_versions": {
+        200: {
+            "name": "prod",
+            "versions": [
+                {
+                    "version": _REVISION,
+                    "replaced": "2026-11-30T11:39:28Z",
+                    "size": 24,
+                    "serial": 1,
+                    "terraform_version": None,
+                }
+            ],
+        }
+    },
     "watch": {200: _WATCHED},
     "key_events": {
         200: {

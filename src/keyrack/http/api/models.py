@@ -302,6 +302,46 @@ class LockState(Struct):
     ttl: float
 
 
+# Terraform
+
+
+_LOCK_NAMES: Final = {
+    name: "ID" if name == "id" else name.capitalize()
+    for name in ("id", "operation", "info", "who", "version", "created", "path")
+}
+
+
+class TerraformLock(Struct, rename=_LOCK_NAMES):
+    """What Terraform says of a lock that it takes. It is kept, and told to others."""
+
+    id: Annotated[str, Meta(description="Names the lock; a write under it sends it as `?ID=`.")]
+    operation: str = ""
+    info: str = ""
+    who: str = ""
+    version: str = ""
+    created: str = ""
+    path: str = ""
+
+
+class TerraformVersion(Struct):
+    """A state that was replaced."""
+
+    version: Revision
+    replaced: Annotated[str, Meta(description="When; RFC 3339, UTC.")]
+    size: Annotated[int, Meta(description="Bytes.")]
+    serial: Annotated[
+        int | None, Meta(description="Terraform's own number; null where it does not tell.")
+    ]
+    terraform_version: str | None
+
+
+class TerraformVersions(Struct):
+    """The states before the present one, the newest first."""
+
+    name: str
+    versions: list[TerraformVersion]
+
+
 # Events, service
 
 

@@ -258,6 +258,7 @@ GROUPS: Final = (
     ("One key", ("/v1/keys/",)),
     ("Many keys", ("/v1/keys", "/v1/batch")),
     ("Counters and locks", ("/v1/counters/", "/v1/locks")),
+    ("States of Terraform", ("/v1/terraform/",)),
     ("Changes", ("/v1/watch", "/v1/events/")),
     ("Moving data", ("/v1/export", "/v1/import", "/v1/snapshot")),
     ("Access", ("/v1/auth/",)),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.http.api import codec
+from keyrack.http.api.state_names import state_of
 from keyrack.http.gate import NOBODY, powerless, refused, unauthenticated
 
 if TYPE_CHECKING:
@@ -94,6 +95,13 @@ def _on_key(path: str, *verbs: Verb, scope: Scope = Scope.KEYS) -> Callable[[Req
         key = codec.key_of(request.path[len(path) :])
         for verb in verbs:
             require(request, scope, verb, key)
+
+    return check
+
+
+def _on_state(verb: Verb) -> Callable[[Request], None]:
+    def check(request: Request) -> None:
+        require(request, Scope.KEYS, verb, state_of(request.path))
 
     return check
 
@@ -193,6 +201,14 @@ NEEDS: Final[dict[str, Need]] = {
     ),
     "locks_list": Need("`read` of each lock that it shows", _known),
     "lock_show": Need("`read` of the lock", _on_key("/v1/locks/", Verb.READ, scope=Scope.LOCKS)),
+    "terraform_read": Need("`read` of the key `terraform/{key}`", _on_state(Verb.READ)),
+    "terraform_write": Need("`set` of the key `terraform/{key}`", _on_state(Verb.SET)),
+    "terraform_remove": Need("`delete` of the key `terraform/{key}`", _on_state(Verb.DELETE)),
+    "terraform_lock": Need("`set` of the key `terraform/{key}`", _on_state(Verb.SET)),
+    "terraform_unlock": Need("`set` of the key `terraform/{key}`", _on_state(Verb.SET)),
+    "terraform_lock_show": Need("`read` of the key `terraform/{key}`", _on_state(Verb.READ)),
+    "terraform_versions": Need("`read` of the key `terraform/{key}`", _on_state(Verb.READ)),
+    "terraform_restore": Need("`set` of the key `terraform/{key}`", _on_state(Verb.SET)),
     "watch": Need(
         "`watch` of all keys under each prefix, `read` as well with `values=true`; without a "
         "prefix `watch` of some key",

@@ -9,7 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.engines.contract import MAX_TTL_MS
-from keyrack.http.api import batch, keys, locks, observing, patch, recompute, tokens, watch
+from keyrack.http.api import (
+    batch,
+    keys,
+    locks,
+    observing,
+    patch,
+    recompute,
+    terraform,
+    tokens,
+    watch,
+)
 from keyrack.http.api import listing as pages
 from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
@@ -35,6 +45,8 @@ from keyrack.http.api.models import (
     Shown,
     SlowRequests,
     Status,
+    TerraformLock,
+    TerraformVersions,
 )
 from keyrack.http.api.token_model import (
     CheckRequest,
@@ -109,6 +121,8 @@ class Route(NamedTuple):
     """It looks at nothing before it writes, and so may share a commit with the writes that its
     connection sent before it."""
     serve: Callable[[Request, Context], Coroutine[Any, Any, Reply | None]] | None = None
+    also: tuple[tuple[str, str], ...] = ()
+    """Other methods and paths that mean the same, such as OpenAPI has no words for."""
 
 
 MAX_IDEMPOTENCY_KEY: Final = 255
@@ -250,6 +264,36 @@ def _most(default: int, most: int) -> Parameter:
     schema = {"type": "integer", "minimum": 1, "maximum": most, "default": default}
     return Parameter("limit", schema, "At most so many.")
 
+
+_KEEP: Final = Parameter(
+    "keep",
+    {
+        "type": "integer",
+        "minimum": 0,
+        "maximum": terraform.MOST_VERSIONS,
+        "default": terraform.VERSIONS,
+    },
+    "How many earlier states are kept.",
+)
+_DURABILITY: Final = Parameter(
+    "durability",
+    {"type": "string", "enum": ["commit", "none"], "default": "commit"},
+    "`none`: the service may lose what it is given here.",
+)
+_LOCK_ID: Final = Parameter("ID", _STRING, "The ID of the lock, where it is locked.")
+_EARLIER: Final = Parameter(
+    "version",
+    {"type": "string", "pattern": "^[0-9]{1,19}$"},
+    "An earlier state, by its `version` in the list.",
+)
+_DIGEST: Final = Parameter(
+    "Content-MD5",
+    {"type": "string", "examples": ["1B2M2Y8AsgTpgAmY7PhCfg=="]},
+    "The MD5 of the body, in base64; another body is refused.",
+    "header",
+)
+_ADDRESS: Final = (_KEEP, _DURABILITY)
+_STATE_PROBLEMS: Final = (*_WRITE_PROBLEMS, "state-locked", "state-lock-lost", "not-durable")
 
 _DONE: Final = (
     Reaction(204, "Done; every worker judges by it."),
@@ -647,6 +691,141 @@ _TABLE: Final = (
         (Reaction(200, "Its holder, and the seconds left.", Shape(_JSON, LockHolder)),),
         (*_READ_PROBLEMS, "lock-not-held"),
         serve=locks.show,
+    ),
+    Route(
+        "terraform_write",
+        "POST",
+        "/v1/terraform/{key}",
+        "Store a state",
+        "Terraform's `http` backend with this path as its `address`. The state is the key "
+        "`terraform/{key}`. Where it is locked, `ID` has to be that of the lock, which is checked "
+        "in the same commit. What is replaced is kept as an earlier version. The same body again "
+        "changes nothing.",
+        "O(log keys + size)",
+        "curl -i 'localhost:8088/v1/terraform/prod?durability=none' "
+        f'{_SEND_JSON} -d \'{{"version":4,"serial":1}}\'',
+        (Reaction(200, "Stored.", None, ("ETag",)),),
+        (*_STATE_PROBLEMS, "bad-json", "digest-mismatch", "unavailable", "unsupported-media-type"),
+        (*_ADDRESS, _LOCK_ID, _DIGEST),
+        Shape(_JSON),
+        writes=True,
+        serve=terraform.write,
+    ),
+    Route(
+        "terraform_read",
+        "GET",
+        "/v1/terraform/{key}",
+        "Get a state",
+        "",
+        "O(log keys)",
+        "curl -i localhost:8088/v1/terraform/prod",
+        (Reaction(200, "The state.", Shape(_JSON), ("ETag",)),),
+        (*_READ_PROBLEMS, "key-not-found"),
+        (*_ADDRESS, _EARLIER),
+        serve=terraform.read,
+    ),
+    Route(
+        "terraform_lock",
+        "POST",
+        "/v1/terraform/{key}/lock",
+        "Lock a state",
+        "The same as `LOCK /v1/terraform/{key}`, which Terraform sends unless told otherwise. It "
+        "is the lock `terraform/{key}`, and does not end by itself. Its holder gets it again.",
+        "O(log locks)",
+        "curl -i 'localhost:8088/v1/terraform/prod/lock?durability=none' "
+        f'{_SEND_JSON} -d \'{{"ID":"0a1b","Who":"ci"}}\'',
+        (Reaction(200, "Locked."),),
+        (
+            *_WRITE_PROBLEMS,
+            *_BODY_PROBLEMS,
+            "digest-mismatch",
+            "state-locked",
+            "not-durable",
+            "unavailable",
+        ),
+        (*_ADDRESS, _DIGEST),
+        Shape(_JSON, TerraformLock),
+        writes=True,
+        serve=terraform.lock,
+        also=(("LOCK", "/v1/terraform/{key}"),),
+    ),
+    Route(
+        "terraform_lock_show",
+        "GET",
+        "/v1/terraform/{key}/lock",
+        "Who has locked a state",
+        "",
+        "O(log locks)",
+        "curl localhost:8088/v1/terraform/prod/lock",
+        (Reaction(200, "What its holder has said of the lock.", Shape(_JSON, TerraformLock)),),
+        (*_READ_PROBLEMS, "lock-not-held"),
+        _ADDRESS,
+        serve=terraform.show_lock,
+    ),
+    Route(
+        "terraform_unlock",
+        "DELETE",
+        "/v1/terraform/{key}/lock",
+        "Unlock a state",
+        "The same as `UNLOCK /v1/terraform/{key}`. With the lock's info or, where that is not "
+        "known, with no body at all, as `terraform force-unlock` has it. No lock is no failure.",
+        "O(log locks)",
+        "curl -i -X DELETE localhost:8088/v1/terraform/prod/lock "
+        f'{_SEND_JSON} -d \'{{"ID":"0a1b"}}\'',
+        (Reaction(200, "Nobody holds it any more."),),
+        (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "digest-mismatch", "state-locked", "unavailable"),
+        (*_ADDRESS, _DIGEST),
+        Shape(_JSON, TerraformLock),
+        writes=True,
+        serve=terraform.unlock,
+        also=(("UNLOCK", "/v1/terraform/{key}"),),
+    ),
+    Route(
+        "terraform_versions",
+        "GET",
+        "/v1/terraform/{key}/versions",
+        "List earlier states",
+        "`GET /v1/terraform/{key}?version=` answers one of them. They are keys below "
+        "`terraform/{key}/versions/`.",
+        "O(versions)",
+        "curl -X POST 'localhost:8088/v1/terraform/prod?durability=none' "
+        f'{_SEND_JSON} -d \'{{"version":4,"serial":2}}\' && '
+        "curl localhost:8088/v1/terraform/prod/versions",
+        (Reaction(200, "The newest first.", Shape(_JSON, TerraformVersions)),),
+        _READ_PROBLEMS,
+        _ADDRESS,
+        serve=terraform.versions,
+    ),
+    Route(
+        "terraform_restore",
+        "POST",
+        "/v1/terraform/{key}/versions",
+        "Put an earlier state back",
+        "What it replaces is kept as an earlier version in its turn. The state's `serial` is what "
+        "it was then.",
+        "O(log keys + size)",
+        "curl localhost:8088/v1/terraform/prod/versions -o versions.json && curl -i -X POST "
+        '"localhost:8088/v1/terraform/prod/versions?durability=none&'
+        "version=$(grep -oE '[0-9]{16}' versions.json)\"",
+        (Reaction(200, "It is the present one.", None, ("ETag",)),),
+        (*_STATE_PROBLEMS, "key-not-found", "unavailable"),
+        (*_ADDRESS, _LOCK_ID, _EARLIER._replace(required=True)),
+        writes=True,
+        serve=terraform.restore,
+    ),
+    Route(
+        "terraform_remove",
+        "DELETE",
+        "/v1/terraform/{key}",
+        "Remove a state",
+        "It is kept as an earlier version; with `keep=0` all of them go too.",
+        "O(log keys)",
+        "curl -i -X DELETE 'localhost:8088/v1/terraform/prod?durability=none'",
+        (Reaction(200, "Removed.", None, ("ETag",)),),
+        (*_STATE_PROBLEMS, "key-not-found", "unavailable"),
+        (*_ADDRESS, _LOCK_ID),
+        writes=True,
+        serve=terraform.remove,
     ),
     Route(
         "watch",

@@ -403,7 +403,7 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
         assert self._parser is not None
         limits = self._worker.context.limits
         method = self._parser.get_method()
-        is_value = method == b"PUT" and self._url.startswith(b"/v1/keys/")
+        is_value = self._url.startswith(b"/v1/keys/" if method == b"PUT" else b"/v1/terraform/")
         self._body_limit = limits.max_value if is_value else limits.max_body
         streams = method == b"POST" and self._url.partition(b"?")[0] == b"/v1/import"
         request = Request(
