@@ -88,3 +88,22 @@ def test_who_only_reads_plans_without_the_lock(client: Client, team: Who, planne
     assert client.get(path, **basic(planner)).status == 200
     for method in ("POST", "LOCK", "UNLOCK"):
         assert client.ask(method, path, LOCK, **basic(planner)).status == 403
+
+
+def test_the_audit_trail_tells_who_has_written_and_locked_a_state() -> None:
+    service = States("", "--audit", "writes")
+    with service, Client(service.server) as client:
+        path, fields = f"/v1/terraform/team/prod{ANYWAY}", basic(service.team)
+        assert client.ask("LOCK", path, LOCK, **fields).status == 200
+        written = client.ask("POST", f"{path}&ID=one", b"{}", **fields)
+        assert client.ask("POST", path, b"{}", **fields).status == 423
+        assert client.ask("UNLOCK", path, LOCK, **basic(service.planner)).status == 403
+        told = [line for line in service.server.log_lines() if line.get("event") == "audit"]
+    assert [(line["operation"], line["outcome"], line["token"]) for line in told] == [
+        ("terraform_lock", 200, service.team.id),
+        ("terraform_write", 200, service.team.id),
+        ("terraform_write", 423, service.team.id),
+        ("terraform_unlock", 403, service.planner.id),
+    ]
+    assert told[1]["revision"] == written["ETag"].strip('"')
+    assert {line["path"] for line in told} == {"/v1/terraform/team/prod"}
