@@ -49,7 +49,11 @@ terraform {
   }
 }
 """
-EMPTY = 'terraform { backend "http" {} }'
+EMPTY = """
+terraform {
+  backend "http" {}
+}
+"""
 RESOURCE = """
 variable "input" { default = "one" }
 resource "terraform_data" "it" { input = var.input }
