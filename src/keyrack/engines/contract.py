@@ -22,6 +22,8 @@ MAX_KEY_BYTES: Final = 511
 MAX_TOKEN_BYTES: Final = 3500
 """The longest value in `Space.TOKENS`: one that is never cut into pieces."""
 MAX_MEDIA_TYPE_BYTES: Final = 255
+MAX_ABOUT_BYTES: Final = 2048
+"""The most that is kept with an undo, in bytes."""
 PAGE_BYTES: Final = 4 << 20
 """Bytes of values, all together, after which a page ends early."""
 MAX_TTL_MS: Final = 3650 * 24 * 3600 * 1000
@@ -128,6 +130,11 @@ class Space(enum.IntEnum):
     """Outcomes that were remembered, so that a retry gets the first one again. No events."""
     TOKENS = 3
     """Who may log in. No events, no revisions, no TTL, and no value beyond `MAX_TOKEN_BYTES`."""
+    TRASH = 4
+    """Records of keys that were deleted and can be put back, under an undo and their revision. No
+    events. They go before any key does when memory is short."""
+    UNDOS = 5
+    """What of a deletion can be put back: how many keys, until when, who deleted. No events."""
 
 
 class Set(msgspec.Struct, frozen=True, gc=False):
@@ -216,7 +223,44 @@ class Remember(msgspec.Struct, frozen=True, gc=False):
     only_done: bool = False
 
 
-Operation: TypeAlias = Set | Delete | Get | Add | Touch | Check | Remember
+class Discard(msgspec.Struct, frozen=True, gc=False):
+    """Remove a key as `Delete` does, and keep its record in the trash until the undo ends.
+
+    Its TTL goes on there; its stale copy and its lease are not kept. Those that are kept with the
+    same undo can be put back together: all of one write, and with `undo` those of an earlier one.
+    The result's `number` is when the undo ends, 0 where nothing was kept, because there was no room
+    for it or the undo has ended.
+    """
+
+    key: bytes
+    until: int
+    """When the undo ends, in ms of the store's clock."""
+    about: bytes = b""
+    """What is kept with a new undo, at most `MAX_ABOUT_BYTES`: who deletes, and what."""
+    undo: int = 0
+    """The number of an undo that this is a part of, 0 for a new one: its number is the revision of
+    the first deletion."""
+    condition: Condition | None = None
+    keep: bool = True
+    """Without it nothing is kept, and the undo says that it is gone."""
+
+
+class Restore(msgspec.Struct, frozen=True, gc=False):
+    """Put a record back that is in the trash, as a new revision, unless its key exists. Alone.
+
+    The result has a revision where it was put back; it `existed` where the key exists now, and then
+    the record stays in the trash. Neither: it is not in the trash any more.
+    """
+
+    key: bytes
+    undo: int
+    revision: int
+    """The record's revision when its key was deleted."""
+    size: int = 0
+    """About how many bytes it has."""
+
+
+Operation: TypeAlias = Set | Delete | Get | Add | Touch | Check | Remember | Discard | Restore
 Write: TypeAlias = tuple[Operation, ...]
 """Operations that are applied all or none; each sees what the ones before it did."""
 
@@ -229,7 +273,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     record: Record | None = None
     """What `Get` found."""
     number: int | None = None
-    """What `Add` made."""
+    """What `Add` made; of `Discard` when the undo ends."""
 
 
 class Why(enum.Enum):
@@ -359,6 +403,44 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """Writes are refused, because what was written last may not be on the disk."""
     stale_copies: int = 0
     """How many keys that have ended are kept as stale copies; they are none of `keys`."""
+    trash: int = 0
+    """How many records are in the trash; they are none of `keys`."""
+    trash_bytes: int | None = None
+    """About how many bytes they take; None where the engine does not know."""
+
+
+class Undo(msgspec.Struct, frozen=True, gc=False):
+    """What of a deletion can be put back, and what came of the rest."""
+
+    number: int
+    """The revision of its first deletion."""
+    since: int
+    until: int
+    """When it began and when it ends, in ms of the store's clock."""
+    deleted: int
+    """How many keys were deleted with it."""
+    restored: int = 0
+    """How many of them were put back."""
+    ended: int = 0
+    """How many have ended in the trash, as they would have."""
+    gone: int = 0
+    """How many were dropped because their room was needed."""
+    about: bytes = b""
+    """What was given with the first `Discard`."""
+
+    @property
+    def left(self) -> int:
+        """How many are in the trash."""
+        return self.deleted - self.restored - self.ended - self.gone
+
+
+class Trashed(msgspec.Struct, frozen=True, gc=False):
+    """A record in the trash, without its value."""
+
+    key: bytes
+    revision: int
+    size: int
+    """About how many bytes it has."""
 
 
 class WhenFull(enum.Enum):
@@ -401,7 +483,7 @@ class Measures:
         """Called for each sync of the disk, by another thread: how long it took."""
 
 
-class Engine(Protocol):
+class Engine(Protocol):  # structure: what one store has to answer
     """A store, as one worker process has it open.
 
     Every method that asks the store for something is awaited. An engine whose store is at hand
@@ -524,6 +606,20 @@ class Engine(Protocol):
 
         With `after`: gone for somebody who knows the store as of that revision. The first revision
         is above it, too, where it was given to a change that was lost with an earlier life.
+        """
+
+    async def undo_of(self, number: int) -> Undo | None:
+        """Return an undo, None where there is none or it has ended."""
+
+    async def undos(self, below: int | None, limit: int) -> list[Undo]:
+        """Return at most `limit` undos with a number below one, those of the newest first."""
+
+    async def trashed(
+        self, undo: int, after: bytes, limit: int
+    ) -> tuple[list[Trashed], bytes | None]:
+        """Return records of an undo that are in the trash, and where to go on, if at all.
+
+        `after` is what the last call returned, empty at the beginning; their order is the engine's.
         """
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:

@@ -27,6 +27,13 @@ end there is
     public     1 byte: 1 where the writer allows caches that serve several people, else 0
     tag        1 byte: the low bits that there would be otherwise, and what follows those
 
+Where the low bits are 122 the record was deleted and is in the trash. There is always a TTL then,
+which says when it goes from there, and behind it
+
+    length     2 bytes, big-endian
+    key        so many bytes: the record's key
+    tag        1 byte: the tag that the record had, and what followed that
+
 A short value of a common type costs nine bytes on top of itself, which is what keeps a store of
 small values small.
 """
@@ -45,7 +52,7 @@ from keyrack.engines.contract import (
     Record,
 )
 
-# The order is part of the format: only ever append, up to 123 entries.
+# The order is part of the format: only ever append, up to 122 entries.
 _MEDIA_TYPES: Final = (
     TEXT,
     JSON,
@@ -73,6 +80,7 @@ _CACHED: Final = 123
 _TTL: Final = 0x80
 _STALE: Final = 125 | _TTL
 _COPY: Final = 124 | _TTL
+_TRASHED: Final = 122 | _TTL
 _STALE_TAGS: Final = (_STALE, _COPY)
 _STALE_HEAD: Final = 33
 """Where the tag is that a record with a stale copy would have otherwise."""
@@ -83,6 +91,7 @@ MOST_HEAD: Final = _STALE_HEAD + 1 + _CACHE.size + 1 + MAX_MEDIA_TYPE_BYTES
 _HEAD: Final = Struct(">QB")
 _HEAD_TTL: Final = Struct(">QBQ")
 _HEAD_STALE: Final = Struct(">QBQQQB")
+_HEAD_TRASHED: Final = Struct(">QBQH")
 _SIZE: Final = Struct(">QB")
 _pack_head: Final = _HEAD.pack
 _pack_head_ttl: Final = _HEAD_TTL.pack
@@ -193,6 +202,9 @@ def unpack_long(raw: bytes) -> tuple[Record, int]:
 def _code(raw: bytes) -> tuple[int, int]:
     """Return the tag without what says when the record ends, and where what follows begins."""
     tag = raw[8]
+    if tag == _TRASHED:
+        code, start = _code(from_trash(raw)[1])
+        return code, start + _trash_bytes(raw)
     if tag in _STALE_TAGS:
         return raw[_STALE_HEAD], _STALE_HEAD + 1
     return (tag & ~_TTL, 17) if tag & _TTL else (tag, 9)
@@ -263,6 +275,8 @@ def cached_rest(rest: bytes, caching: CacheControl | None) -> bytes:
 
 def _with_rest(raw: bytes, rest: bytes) -> bytes:
     """Return a record with other bytes from its tag on, the end apart; `rest` is as of no end."""
+    if raw[8] == _TRASHED:
+        return raw[: 8 + _trash_bytes(raw)] + _with_rest(from_trash(raw)[1], rest)[8:]
     if raw[8] in _STALE_TAGS:
         return raw[:_STALE_HEAD] + rest
     if raw[8] & _TTL:
@@ -310,3 +324,28 @@ def due_at(raw: bytes) -> int:
 def revision(raw: bytes) -> int:
     """Return the record's revision without unpacking the rest."""
     return int.from_bytes(raw[:8], "big")
+
+
+# In the trash
+
+
+def as_trash(raw: bytes, key: bytes, ends: int) -> bytes:
+    """Return the bytes of a key's record for the trash, where it stays until `ends`."""
+    head = _HEAD_TRASHED.pack(revision(raw), _TRASHED, ends, len(key))
+    return b"%b%b%b" % (head, key, raw[8:])
+
+
+def from_trash(raw: bytes) -> tuple[bytes, bytes]:
+    """Return key and bytes of the record that `as_trash` made these bytes of."""
+    start = 8 + _trash_bytes(raw)
+    return raw[_HEAD_TRASHED.size : start], raw[:8] + raw[start:]
+
+
+def with_revision(raw: bytes, revision: int) -> bytes:
+    """Return the bytes of the same record with another revision."""
+    return revision.to_bytes(8, "big") + raw[8:]
+
+
+def _trash_bytes(raw: bytes) -> int:
+    """Return how many bytes `as_trash` has put in front of the tag."""
+    return _HEAD_TRASHED.size - 8 + int.from_bytes(raw[17:19], "big")

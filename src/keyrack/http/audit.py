@@ -10,7 +10,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from keyrack.engines.contract import Add, Delete, Set, Space, Touch
+from keyrack.engines.contract import Add, Delete, Discard, Set, Space, Touch
 from keyrack.http.access_log import shown_query
 from keyrack.http.trace_context import trace_of
 
@@ -128,8 +128,8 @@ def _keys(request: Request) -> dict[str, Any]:
     keys: list[str] = []
     locks: list[str] = []
     for operation in request.write:
-        if isinstance(operation, Set | Delete | Add | Touch):
-            is_lock = not isinstance(operation, Add) and operation.space is Space.LOCKS
+        if isinstance(operation, Set | Delete | Add | Touch | Discard):
+            is_lock = not isinstance(operation, Add | Discard) and operation.space is Space.LOCKS
             (locks if is_lock else keys).append(operation.key.decode("utf-8", "backslashreplace"))
     members: dict[str, Any] = {}
     for name, found in (("keys", keys), ("locks", locks)):

@@ -16,7 +16,7 @@ import random
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes
 
-from keyrack.engines.contract import Add, Get, Remember, Space
+from keyrack.engines.contract import Add, Discard, Get, Remember, Restore, Space
 
 if TYPE_CHECKING:
     from keyrack.engines.contract import Write
@@ -81,7 +81,7 @@ class HotKeys:
     def note_write(self, write: Write) -> None:
         """Tell of a write, or a batch: of each key of users that it is about."""
         for operation in write:
-            if isinstance(operation, Get | Add) or (
+            if isinstance(operation, Get | Add | Discard | Restore) or (
                 not isinstance(operation, Remember) and operation.space is Space.KEYS
             ):
                 self.note(operation.key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number, read_due
 from keyrack.engines.embedded.database import count_taken
 from keyrack.engines.embedded.pieces import Pieces, piece_owner
+from keyrack.engines.embedded.trash import all_undos, undo_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +46,7 @@ class EmbeddedAudit:
         self._latest: dict[tuple[Space, bytes], tuple[int, Change]] = {}
         self._seen: set[int] = set()
         self._copies = 0
+        self._trashed: Counter[int] = Counter()
 
     def problems(self) -> list[str]:
         """Return what is wrong, the first twenty things at most."""
@@ -58,6 +61,7 @@ class EmbeddedAudit:
             if change in _MAKES.values():
                 yield f"event {revision} set {key!r}, and there is no such record"
         yield from self._share_problems()
+        yield from self._trash_problems()
         yield from self._index_problems()
         yield from self._piece_problems()
 
@@ -95,6 +99,8 @@ class EmbeddedAudit:
             due = wire.due_at(raw)
             if self._txn.get(due_entry(due, number, space), self._expiry) != key:
                 yield f"{key!r} ends at {due}, and the expiry index does not know"
+        if space is Space.TRASH:
+            self._trashed[undo_number(key)] += 1
         if space not in _MAKES:
             return
         if record.revision > self._revision:
@@ -130,8 +136,16 @@ class EmbeddedAudit:
         for (_, number), (size, key) in self._long.items():
             yield f"{key!r} says that {size} bytes are in the pieces of {number}; there are none"
 
+    def _trash_problems(self) -> Iterator[str]:
+        for undo in all_undos(self._txn):
+            found = self._trashed.pop(undo.number, 0)
+            if found != undo.left:
+                yield f"{found} records of the undo {undo.number} are kept, and it says {undo.left}"
+        for number, found in self._trashed.items():
+            yield f"{found} records are kept for the undo {number}, and there is no such undo"
+
     def _share_problems(self) -> Iterator[str]:
-        for space in (Space.LOCKS, Space.ANSWERS):
+        for space in (Space.LOCKS, Space.ANSWERS, Space.TRASH):
             tree = self._spaces[space]
             found, said = count_taken(self._txn, tree), self._txn.taken(tree)
             if found != said:

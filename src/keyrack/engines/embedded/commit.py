@@ -19,10 +19,12 @@ from keyrack.engines.contract import (
     Change,
     Check,
     Delete,
+    Discard,
     Get,
     Outcome,
     Refusal,
     Remember,
+    Restore,
     Result,
     Set,
     Space,
@@ -35,6 +37,7 @@ from keyrack.engines.embedded.demand import CHECK_EVERY, Growth
 from keyrack.engines.embedded.eventlog import Draft
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter
+from keyrack.engines.embedded.trash import Trash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -107,7 +110,7 @@ class _Undo:
         """Long values that no record names any more."""
 
 
-class Commit:
+class Commit:  # structure: each operation is a method, and shares its transaction
     """The operations on one transaction, at one time, that share its events.
 
     A context manager: at the end of its block the events are written down and all of it is
@@ -127,6 +130,7 @@ class Commit:
         "growth",
         "now",
         "txn",
+        "undo",
     )  # fmt: skip
 
     def __init__(
@@ -145,6 +149,8 @@ class Commit:
         self.evicted = 0
         self.copied: list[bytes] = []
         """Keys that have ended, and of which there is a stale copy now."""
+        self.undo = 0
+        """The number of the undo that was made in the present write; 0: none."""
         self.now = database.now()
         self.draft = Draft(last)
 
@@ -185,6 +191,7 @@ class Commit:
         return self._all(write)
 
     def _all(self, write: Write) -> Outcome:
+        self.undo = 0
         self._undo = undo = _Undo()
         mark = self.draft.mark()
         self._before = mark[0]
@@ -276,7 +283,7 @@ class Commit:
         if old is not None and not wire.is_plain(old):
             revision, existed = self._let_go_first(operation, old, revision, ends)
         if len(operation.value) > LONGEST_WHOLE:
-            self._store_long(space, revision, operation.value)
+            self.store_long(space, revision, operation.value)
         if ends[0]:
             self.txn.put(due_entry(ends[0], revision, space), key, self.txn.database.expiry)
         return Result(revision, existed)
@@ -291,7 +298,8 @@ class Commit:
             stale_until = expires_at + operation.stale_ms if operation.stale_ms else 0
         return expires_at, stale_until, self.now if stale_until else 0
 
-    def _store_long(self, space: Space, number: int, value: bytes) -> None:
+    def store_long(self, space: Space, number: int, value: bytes) -> None:
+        """Store a value in pieces."""
         self._pieces.store(space, number, value)
         if self._undo is not None:
             self._undo.made.append((space, number, len(value)))
@@ -337,6 +345,54 @@ class Commit:
         locks = self.txn.database.spaces[Space.LOCKS]
         if len(key) <= MAX_LEASED_KEY_BYTES and self.txn.get(LEASE + key, locks) is not None:
             self._delete(Delete(LEASE + key, space=Space.LOCKS))
+
+    def take_out(self, key: bytes, condition: Condition | None) -> Step | bytes:
+        """Remove a key and return its record, whose value may be in pieces that stay.
+
+        Where there is none, or the condition does not hold: what came of it.
+        """
+        refusal = None if condition is None else self._refused(key, condition, _KEYS)
+        if refusal is not None:
+            return refusal
+        raw = self._present(key, _KEYS)
+        if raw is None:
+            return self._delete(Delete(key))
+        self._end_lease(key)
+        self.change(key, None, _KEYS)
+        return raw
+
+    def change(self, key: bytes, raw: bytes | None, space: Space) -> None:
+        """Put a record in the place of another, or remove it. Pieces of values are left alone."""
+        tree = self.txn.database.spaces[space]
+        old = self.txn.pop(key, tree) if raw is None else self.txn.replace(key, raw, tree)
+        if self._undo is not None:
+            self._undo.changes.append((key, space, old))
+        entry = b"" if raw is None or not wire.has_ttl(raw) else _entry_of(raw, space)
+        if old is not None and entry and wire.has_ttl(old) and _entry_of(old, space) == entry:
+            return
+        if old is not None:
+            self._unindex(old, space)
+        if entry:
+            self.txn.put(entry, key, self.txn.database.expiry)
+
+    def is_present(self, key: bytes) -> bool:
+        """Tell whether a key exists."""
+        return self._present(key, _KEYS) is not None
+
+    def drop_pieces(self, number: int, size: int) -> None:
+        """Remove the pieces of a value that no record names any more."""
+        if self._undo is None:
+            self._pieces.drop(_KEYS, number, size)
+        else:
+            self._undo.left.append((_KEYS, number, size))
+
+    def _discard(self, operation: Discard) -> Step:
+        if self._undo is None:
+            self.undo = 0
+        return Trash(self).discard(operation)
+
+    def _restore(self, operation: Restore) -> Step:
+        return Trash(self).restore(operation)
 
     def _get(self, operation: Get) -> Step:
         raw = self._present(operation.key, _KEYS)
@@ -415,6 +471,8 @@ class Commit:
             return
         if raw is not None and wire.is_long(raw):
             self._pieces.drop(space, number, wire.size(raw))
+        if raw is not None and space is Space.TRASH:
+            Trash(self).note_end(key, raw)
         if raw is None or not wire.is_copy(raw):
             self._note(_EXPIRE_CHANGE, key, space)
 
@@ -498,6 +556,10 @@ class Commit:
         return due_number(key, 0, space)
 
 
+def _entry_of(raw: bytes, space: Space) -> bytes:
+    return due_entry(wire.due_at(raw), wire.revision(raw), space)
+
+
 def _beyond_share(txn: WriteTransaction, space: Space, why: Why, more: int) -> Refusal | None:
     """Refuse what makes the records of a space take more than they may."""
     needed, share = txn.taken(txn.database.spaces[space]) + more, txn.database.share
@@ -510,6 +572,8 @@ _METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
     Add: Commit._add,  # type: ignore[dict-item]  # as above
     Touch: Commit._touch,  # type: ignore[dict-item]  # as above
     Check: Commit._check,  # type: ignore[dict-item]  # as above
+    Discard: Commit._discard,  # type: ignore[dict-item]  # as above
+    Restore: Commit._restore,  # type: ignore[dict-item]  # as above
 }
 
 

@@ -1,10 +1,10 @@
 """The store's database: an LMDB environment, its trees, and the only ways to read and change it.
 
 The trees, which LMDB calls databases: one of records for each space (`records`, `locks`,
-`answers`, `tokens`), `expiry` (end and revision of a record to its key), `pieces` (long values, see
-`pieces`), `events` (see `eventlog`), and the unnamed one, which holds notes: the format, the
-clock's anchor, the state (last revision, number and bytes of the events), how many keys were
-evicted, how many stale copies there are, where the journal is.
+`answers`, `tokens`, `trash`, `undos`), `expiry` (end and revision of a record to its key), `pieces`
+(long values, see `pieces`), `events` (see `eventlog`), and the unnamed one, which holds notes: the
+format, the clock's anchor, the state (last revision, number and bytes of the events), how many keys
+were evicted, how many stale copies there are, where the journal is.
 
 LMDB's own transactions do not leave this module. There are four kinds of transaction, and which one
 is right follows from what is to be done:
@@ -56,7 +56,8 @@ if TYPE_CHECKING:
 FORMAT: Final = b"keyrack 4"
 _EARLIER_FORMATS: Final = (b"keyrack 1", b"keyrack 2", b"keyrack 3")
 """In the first one long values stood in their records. Those are read; new ones are made in pieces.
-Up to the second there were no stale copies, and up to the third nothing that caches may keep."""
+Up to the second there were no stale copies, and up to the third nothing that caches may
+keep, and no trash."""
 
 _FORMAT_NOTE: Final = b"keyrack:format"
 _ANCHOR_NOTE: Final = b"keyrack:anchor"
@@ -66,15 +67,15 @@ _EVICTED_NOTE: Final = b"keyrack:evicted"
 _COPIES_NOTE: Final = b"keyrack:copies"
 _POSITION_NOTE: Final = b"keyrack:journal"
 _TAKEN_NOTE: Final = b"keyrack:taken"
-_TAKEN: Final = Struct(">QQ")
-"""Bytes of the locks and of the answers, with what belongs to them."""
+_TAKEN: Final = Struct(">QQQ")
+"""Bytes of the locks, of the answers and of the trash, with what belongs to them."""
 _SHARE_PART: Final = 8
 """Locks may take this part of the memory, and so may answers."""
 _BYTES_BESIDE: Final = 64
 """What a record takes besides itself and twice its key: its end, the heads of both entries."""
 
-_SPACES: Final = (b"records", b"locks", b"answers", b"tokens")
-_SHARES: Final = {Space.LOCKS: 0, Space.ANSWERS: 1}
+_SPACES: Final = (b"records", b"locks", b"answers", b"tokens", b"trash", b"undos")
+_COUNTED: Final = {Space.LOCKS: 0, Space.ANSWERS: 1, Space.TRASH: 2}
 """The places of the bytes that are counted: `_TAKEN`."""
 _NAMES: Final = frozenset((*_SPACES, b"expiry", b"pieces", b"events"))
 _MOST_READERS: Final = 1022
@@ -253,7 +254,8 @@ class ReadTransaction:
 
     def _read_taken(self) -> list[int]:
         raw = self.note(_TAKEN_NOTE)
-        return [0, 0] if raw is None else list(_TAKEN.unpack(raw))
+        # In what an earlier version has written there is no trash.
+        return list(_TAKEN.unpack((raw or b"").ljust(_TAKEN.size, b"\0")))
 
     def position(self) -> Position:
         """Return where the journal is."""
@@ -302,7 +304,7 @@ class Maintenance(ReadTransaction):
         self.put_note(_COPIES_NOTE, number.to_bytes(8, "big"))
 
     def put_taken(self, taken: list[int]) -> None:
-        """Write how many bytes locks and answers take."""
+        """Write how many bytes locks, answers and trash take."""
         self.put_note(_TAKEN_NOTE, _TAKEN.pack(*taken))
 
     def put_position(self, position: Position) -> None:
@@ -331,7 +333,7 @@ class Maintenance(ReadTransaction):
 class WriteTransaction(Maintenance):
     """Changes records and what belongs to them, and has the journal told of all of it.
 
-    It also counts the bytes of locks and answers, whatever way they come and go.
+    It also counts the bytes of locks, answers and trash, whatever way they come and go.
     """
 
     __slots__ = ("_change_log", "_changes", "_taken", "copies")
@@ -512,7 +514,7 @@ class Database:
         self._refuse_others()
         self.notes = Tree(self._env.open_db())
         self.spaces = tuple(
-            Tree(self._env.open_db(name), place_of(space), _SHARES.get(space, -1))
+            Tree(self._env.open_db(name), place_of(space), _COUNTED.get(space, -1))
             for space, name in zip(Space, _SPACES, strict=True)
         )
         """The records of each space."""
@@ -727,7 +729,7 @@ class Database:
         with self.maintain() as txn:
             txn.drop((*self.spaces, self.expiry, self.pieces, self.events))
             txn.put_state(txn.state()[0], 0, 0)
-            txn.put_taken([0, 0])
+            txn.put_taken([0] * len(_COUNTED))
             txn.put_stale_copies(0)
 
     @property
@@ -759,9 +761,12 @@ class Database:
             live = self.pages(txn)
             copies = txn.stale_copies()
             keys = txn.entries(self.spaces[Space.KEYS]) - copies
-            # Locks and answers have a TTL, every one of them.
+            # Locks, answers and what is in the trash have a TTL, every one of them.
             locks = txn.entries(self.spaces[Space.LOCKS])
             others = locks + txn.entries(self.spaces[Space.ANSWERS])
+            trash = txn.entries(self.spaces[Space.TRASH])
+            others += trash + txn.entries(self.spaces[Space.UNDOS])
+            trash_bytes = txn.taken(self.spaces[Space.TRASH])
             keys_with_ttl = txn.entries(self.expiry) - others - copies
             taken = self._env.info()["last_pgno"] + 1
             evicted = txn.evicted()
@@ -783,6 +788,8 @@ class Database:
             locks=locks,
             disk_failed=self.words.broken == 1,
             stale_copies=copies,
+            trash=trash,
+            trash_bytes=trash_bytes,
         )
 
 
@@ -791,14 +798,14 @@ def _make(txn: Maintenance, steady: Callable[[], int]) -> Anchor:
     txn.put_note(_FORMAT_NOTE, FORMAT)
     txn.put_note(_ANCHOR_NOTE, anchor.pack())
     txn.put_state(_microseconds(), 0, 0)
-    txn.put_taken([0, 0])
+    txn.put_taken([0] * len(_COUNTED))
     return anchor
 
 
 def _count_anew(txn: Maintenance) -> None:
     """Count the bytes of locks and answers of a store whose earlier versions did not."""
     if txn.note(_TAKEN_NOTE) is None:
-        counted = txn.database.spaces[Space.LOCKS], txn.database.spaces[Space.ANSWERS]
+        counted = (txn.database.spaces[space] for space in _COUNTED)
         txn.put_taken([count_taken(txn, tree) for tree in counted])
 
 

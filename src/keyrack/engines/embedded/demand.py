@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from keyrack.engines.contract import Check, Delete, Get, Remember, Set, Space
+from keyrack.engines.contract import Check, Delete, Discard, Get, Remember, Set, Space
 from keyrack.engines.embedded.database import NoRoom
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PIECE
@@ -64,6 +64,11 @@ class Demand:
                 self._index += bool(operation.ttl_ms) * (key + _INDEX_ENTRY_BYTES)
             elif type(operation) is Remember:
                 self._own_pages += PAGES_AN_OUTCOME
+            elif type(operation) is Discard:
+                # Its record moves from one tree to another: how long it is, is seen then.
+                self._operations += _DELETE_TOUCHES + 1
+                self._add(key, 0)
+                self._index += key + _INDEX_ENTRY_BYTES
             elif type(operation) is not Delete:
                 self._add(key, 0)
                 self._index += key + _INDEX_ENTRY_BYTES
@@ -109,7 +114,8 @@ class Growth:
         self._claimed = demand.pages(txn)
         database = txn.database
         # Others grow by a few pages only, however many operations there are.
-        self._trees = (database.spaces[Space.KEYS], database.expiry, database.pieces)
+        spaces = database.spaces
+        self._trees = (spaces[Space.KEYS], database.expiry, database.pieces, spaces[Space.TRASH])
         self._most = self._pages() + self._expected
 
     def _pages(self) -> int:

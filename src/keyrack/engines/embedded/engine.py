@@ -26,6 +26,7 @@ from keyrack.engines.embedded.events import DEFAULT_EVENTS, EventLog
 from keyrack.engines.embedded.eviction import frequency
 from keyrack.engines.embedded.eviction.policy import Evictor
 from keyrack.engines.embedded.reads import StoreReads
+from keyrack.engines.embedded.trash import TrashReads
 from keyrack.engines.embedded.upkeep import EngineUpkeep
 from keyrack.engines.embedded.writer import StoreWriter
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
         Record,
         Span,
         Sweep,
+        Trashed,
+        Undo,
         Usage,
         Write,
     )
@@ -97,6 +100,7 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
         self._frequency = self.evictor.frequency if self.evictor else None
         self._upkeep = EngineUpkeep(self.database, self.log, steady, self._frequency)
         self._reads = StoreReads(self.database, self._frequency)
+        self._trash = TrashReads(self.database)
         self.get_now = self._reads.get
         """`get` as a plain function, for the most frequent request of all."""
         self._group_commit: GroupCommit | None = None
@@ -217,6 +221,20 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
     ) -> tuple[list[Event], int | None]:
         """Return at most `limit` events of one key, newest first, and where to go on, if at all."""
         return self.log.of(key, before, limit)
+
+    async def undo_of(self, number: int) -> Undo | None:
+        """Return an undo, None where there is none or it has ended."""
+        return self._trash.undo_of(number)
+
+    async def undos(self, below: int | None, limit: int) -> list[Undo]:
+        """Return at most `limit` undos with a number below one, those of the newest first."""
+        return self._trash.undos(below, limit)
+
+    async def trashed(
+        self, undo: int, after: bytes, limit: int
+    ) -> tuple[list[Trashed], bytes | None]:
+        """Return records of an undo that are in the trash, and where to go on, if at all."""
+        return self._trash.trashed(undo, after, limit)
 
     async def usage(self) -> Usage:
         """Return counts and sizes. Costs a few microseconds, whatever the number of keys."""

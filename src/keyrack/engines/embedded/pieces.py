@@ -37,8 +37,16 @@ _FEW: Final = 8
 """Pieces up to which handling each by itself is quicker than preparing for many."""
 
 _KEY: Final = Struct(">BQI")
-# Answers have a hash for a revision, and come first; the others can then be appended.
-_PART: Final = {Space.ANSWERS: 0, Space.TOKENS: 0, Space.KEYS: 1, Space.LOCKS: 1}
+# Answers have a hash for a revision, and come first; the others can then be appended. What is put
+# into the trash keeps its revision, and its pieces with it.
+_PART: Final = {
+    Space.ANSWERS: 0,
+    Space.TOKENS: 0,
+    Space.KEYS: 1,
+    Space.LOCKS: 1,
+    Space.TRASH: 1,
+    Space.UNDOS: 1,
+}
 
 
 def piece_owner(space: Space, number: int) -> tuple[int, int]:

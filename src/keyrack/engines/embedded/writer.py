@@ -12,8 +12,19 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import lmdb
+from msgspec.structs import replace
 
-from keyrack.engines.contract import Check, Delete, Get, Refusal, Remember, Set, Why
+from keyrack.engines.contract import (
+    Check,
+    Delete,
+    Discard,
+    Get,
+    Refusal,
+    Remember,
+    Restore,
+    Set,
+    Why,
+)
 from keyrack.engines.embedded.commit import (
     Commit,
     apply_each,
@@ -27,6 +38,7 @@ from keyrack.engines.embedded.demand import PAGES_AN_OUTCOME, Demand
 from keyrack.engines.embedded.eviction.policy import keys_of, likely_pages
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, pages_of
+from keyrack.engines.embedded.trash_room import TrashRoom
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -60,6 +72,7 @@ class StoreWriter:
         if evictor is not None:
             self._most_pages = min(_MOST_PAGES, database.memory.limit // 8)
         self._held_since = 0
+        self._trash_room = TrashRoom(database, log)
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each."""
@@ -126,6 +139,10 @@ class StoreWriter:
         except JournalFailed as error:
             return [Refusal(error.why)] * len(writes)
         except (lmdb.MapFullError, lmdb.TxnFullError) as error:
+            if self._trash_room.make(pages):
+                return self._commit(writes, pages, grows, apply, demand)
+            if len(writes) == 1 and _keeps(writes[0]):
+                return self.write((_without_trash(writes[0]),))
             outcomes = self._make_room_and_commit(writes, apply) if grows else None
             if outcomes is not None:
                 return outcomes
@@ -191,6 +208,18 @@ def _is_full(outcome: Outcome) -> bool:
     return isinstance(outcome, Refusal) and outcome.why is Why.FULL
 
 
+def _keeps(write: Write) -> bool:
+    return any(type(operation) is Discard and operation.keep for operation in write)
+
+
+def _without_trash(write: Write) -> Write:
+    """Return a write that keeps nothing of what it deletes: a full store can be emptied."""
+    return tuple(
+        replace(operation, keep=False) if type(operation) is Discard else operation
+        for operation in write
+    )
+
+
 def _needs(write: Write) -> tuple[int, bool]:
     """Return how many pages a write takes at most, and whether the store may be larger by it."""
     pages, grows = 0, False
@@ -204,8 +233,14 @@ def _needs(write: Write) -> tuple[int, bool]:
                 pages += pages_of(len(operation.value))
             if operation.ttl_ms:
                 pages += PAGES_A_TTL
+        elif type(operation) is Discard:
+            # The record's new place, and the undo that it belongs to; each ends.
+            grows = grows or operation.keep
+            pages += 2 * (PAGES_A_WRITE + PAGES_A_TTL)
         elif type(operation) is not Delete:
             grows = True
+            if type(operation) is Restore:
+                pages += PAGES_A_WRITE + PAGES_A_TTL + pages_of(operation.size)
             pages += PAGES_A_TTL
             if type(operation) is Remember:
                 pages += PAGES_AN_OUTCOME

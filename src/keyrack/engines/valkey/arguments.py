@@ -15,10 +15,12 @@ from keyrack.engines.contract import (
     Add,
     Check,
     Delete,
+    Discard,
     Get,
     Outcome,
     Refusal,
     Remember,
+    Restore,
     Result,
     Set,
     Space,
@@ -37,6 +39,8 @@ OPERATIONS: Final = {
     "s": ("what", "key", "ttl", "rest"),
     "S": ("what", "key", "ttl", "stale", "rest"),
     "d": ("what", "key"),
+    "D": ("what", "key", "until", "undo", "about", "keep"),
+    "U": ("what", "key", "undo"),
     "g": ("what", "key"),
     "a": ("what", "key", "delta", "initial", "ttl", "new_ttl"),
     "t": ("what", "key", "ttl", "stale"),
@@ -65,6 +69,10 @@ FUNCTIONS: Final[dict[str, tuple[str, ...]]] = {
     "events_raising": ("after", "limit", "least", "read_before"),
     "events_of": ("key", "below", "limit", "most"),
     "state": (),
+    "empty_trash": ("most",),
+    "undos": ("below", "most"),
+    "undo": ("number",),
+    "trashed": ("number", "after", "most"),
 }
 """What each function of the library takes behind the clock, the number of the shard and that of all
 shards; a star is any number of further ones."""
@@ -118,7 +126,7 @@ def _long_set(operation: Set) -> tuple[int, list[bytes]]:
 
 def only_removes(write: Write) -> bool:
     """Tell whether a write needs no memory: it is done also while the server is full."""
-    return all(isinstance(operation, Delete | Get | Check) for operation in write)
+    return all(isinstance(operation, Delete | Discard | Get | Check) for operation in write)
 
 
 def _set(operation: Set) -> list[bytes]:
@@ -139,6 +147,21 @@ def _set_head(operation: Set) -> list[bytes]:
 
 def _delete(operation: Delete) -> list[bytes]:
     return [_DELETE[operation.space] + condition_of(operation.condition), operation.key]
+
+
+def _discard(operation: Discard) -> list[bytes]:
+    return [
+        b"Dk" + condition_of(operation.condition),
+        operation.key,
+        b"%d" % operation.until,
+        b"%d" % operation.undo,
+        operation.about,
+        b"1" if operation.keep else b"0",
+    ]
+
+
+def _restore(operation: Restore) -> list[bytes]:
+    return [b"Uk", operation.key, b"%d" % operation.undo]
 
 
 def _get(operation: Get) -> list[bytes]:
@@ -173,6 +196,8 @@ def _remember(operation: Remember) -> list[bytes]:
 _ARGUMENTS: Final[dict[type, Callable[[Operation], list[bytes]]]] = {
     Set: _set,  # type: ignore[dict-item]  # each takes its own kind of operation
     Delete: _delete,  # type: ignore[dict-item]  # as above
+    Discard: _discard,  # type: ignore[dict-item]  # as above
+    Restore: _restore,  # type: ignore[dict-item]  # as above
     Get: _get,  # type: ignore[dict-item]  # as above
     Add: _add,  # type: ignore[dict-item]  # as above
     Touch: _touch,  # type: ignore[dict-item]  # as above

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from keyrack.engines import record as wire
 from keyrack.engines.contract import MAX_KEY_BYTES, Change, Space
 from keyrack.engines.valkey.events import unpack as unpack_events
-from keyrack.engines.valkey.layout import COPIES, ENDS, EVENTS, INDEX, KINDS
+from keyrack.engines.valkey.layout import COPIES, ENDS, EVENTS, INDEX, KINDS, TRASH, UNDOS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,6 +38,9 @@ class _Shard:
         self.copies: dict[bytes, int] = {}
         self.records: dict[Space, dict[bytes, bytes]] = {}
         self.log: list[tuple[int, bytes]] = []
+        self.trash: dict[bytes, int] = {}
+        """Ends of what is in the trash, and of the undos: those have names of 8 bytes."""
+        self.undos: dict[bytes, bytes] = {}
 
 
 class Audit:
@@ -66,6 +70,10 @@ class Audit:
         shard.copies = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
         for space in (Space.KEYS, Space.LOCKS):
             shard.records[space] = await self._records(number, base + KINDS[space])
+        flat = await self._ask(number, b"ZRANGE", base + TRASH, b"0", b"-1", b"WITHSCORES")
+        shard.trash = dict(zip(flat[::2], map(int, flat[1::2]), strict=True))
+        flat = await self._ask(number, b"HGETALL", base + UNDOS)
+        shard.undos = dict(zip(flat[::2], flat[1::2], strict=True))
         for number_of, entry in await self._ask(number, b"XRANGE", base + EVENTS, b"-", b"+"):
             shard.log.append((int(number_of.partition(b"-")[0]), entry[1]))
         return shard
@@ -98,6 +106,7 @@ class Audit:
             if event.change is _MAKES[space] and key not in shard.ends[space]:
                 yield f"event {event.revision} set {key!r}, and there is no such record"
         yield from self._index_problems(number, shard)
+        yield from _trash_problems(shard)
 
     def _log_problems(
         self, number: int, shard: _Shard, latest: dict[tuple[Space, bytes], Event]
@@ -165,6 +174,19 @@ class Audit:
                     yield f"the expiry index names {key!r} at {end}, and there is no such record"
         if any(self._layout.shard_of(key) != number for key in shard.index):
             yield f"shard {number} holds keys of another shard"
+
+
+def _trash_problems(shard: _Shard) -> Iterator[str]:
+    found = Counter(name[:8] for name in shard.trash if len(name) > 8)
+    for name, raw in shard.undos.items():
+        number = int.from_bytes(name, "big")
+        _, until, deleted, *others = struct.unpack_from(">6Q", raw)
+        if found.pop(name, 0) != deleted - sum(others):
+            yield f"the undo {number} says that it has {deleted - sum(others)} records, and lies"
+        if shard.trash.get(name) != until:
+            yield f"the undo {number} ends at {until}, and the index of the trash does not know"
+    for name in found:
+        yield f"records are kept for the undo {name!r}, and there is no such undo"
 
 
 def _event_problems(

@@ -26,6 +26,7 @@ from keyrack.engines.valkey.layout import MOVING
 from keyrack.engines.valkey.packing import packed
 from keyrack.engines.valkey.resp import LARGE, Call, Lost, code_of, encode, encode_arguments
 from keyrack.engines.valkey.servers import Moving
+from keyrack.engines.valkey.trash import ValkeyTrash
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -308,6 +309,7 @@ class WriteBatcher:
         self._waiting: dict[int, list[_Batch]] = {}
         self._unanswered = [0] * calls.layout.shards
         """How many calls of each shard have no reply yet."""
+        self._trash = ValkeyTrash(calls)
         calls.before_flush(self._send)
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
@@ -456,7 +458,7 @@ class WriteBatcher:
         elif code_of(error) == MOVING:
             self._calls.run(self._write_when_whole(batch))
         elif code_of(error) == "OOM":
-            self._write_when_full(batch)
+            self._calls.run(self._write_when_full(batch))
         else:
             _log.error("Valkey did not do %d writes: %s", len(batch.writes), error)
             batch.refuse(Why.AWAY if is_trouble(error) else Why.BROKEN)
@@ -477,8 +479,25 @@ class WriteBatcher:
         self._send_batch(batch, "write", whole)
         self._calls.flush_soon()
 
-    def _write_when_full(self, batch: _Batch) -> None:
-        """Do what needs no memory; nothing of the batch was done."""
+    async def _write_when_full(self, batch: _Batch) -> None:
+        """Do writes anew of which nothing was done, if the trash made way.
+
+        Where there is none, do what needs no memory.
+        """
+        self._unanswered[batch.shard] += 1  # what came after it waits for it
+        try:
+            dropped = await self._trash.drop(batch.shard)
+        except (StoreError, ReplyError):
+            dropped = False
+        except BaseException:
+            batch.refuse(Why.SERVER_FULL)
+            raise
+        finally:
+            self._unanswered[batch.shard] -= 1
+        if dropped:
+            self._send_batch(batch, "write")
+            self._calls.flush_soon()
+            return
         removes = [only_removes(write) for write in batch.writes]
         batch.part([not one for one in removes]).refuse(Why.SERVER_FULL)
         if any(removes):

@@ -37,12 +37,22 @@ from keyrack.engines.valkey.notices import Notices
 from keyrack.engines.valkey.pages import Lists
 from keyrack.engines.valkey.servers import Cluster, Single
 from keyrack.engines.valkey.store import ValkeyStore
+from keyrack.engines.valkey.trash import ValkeyTrash
 from keyrack.engines.valkey.upkeep import ValkeyUpkeep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from keyrack.engines.contract import Event, Outcome, Span, Sweep, Usage, Write
+    from keyrack.engines.contract import (
+        Event,
+        Outcome,
+        Span,
+        Sweep,
+        Trashed,
+        Undo,
+        Usage,
+        Write,
+    )
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.clock import Clock
     from keyrack.engines.valkey.servers import Login, Servers
@@ -113,6 +123,7 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
         self.writes = WriteBatcher(self.calls, writers, options.wait)
         self._events = EventReader(self.calls, self._notice)
         self._lists = Lists(self.calls, self._events.closed)
+        self._trash = ValkeyTrash(self.calls)
         self.upkeep = ValkeyUpkeep(self.calls, max(1, options.events))
         self.store = ValkeyStore(self.calls, address, options.may_evict)
         self._notices = Notices(self._login, servers, self.layout, self._notice)
@@ -257,6 +268,20 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
         if self.store.trouble:
             return [Refusal(Why.UNSAFE)] * len(writes)
         return await self.writes.write(writes)
+
+    async def undo_of(self, number: int) -> Undo | None:
+        """Return an undo, None where there is none or it has ended."""
+        return await self._trash.undo_of(number)
+
+    async def undos(self, below: int | None, limit: int) -> list[Undo]:
+        """Return at most `limit` undos with a number below one, those of the newest first."""
+        return await self._trash.undos(below, limit)
+
+    async def trashed(
+        self, undo: int, after: bytes, limit: int
+    ) -> tuple[list[Trashed], bytes | None]:
+        """Return records of an undo that are in the trash, and where to go on, if at all."""
+        return await self._trash.trashed(undo, after, limit)
 
     # Lists
 

@@ -38,6 +38,8 @@ META: Final = b"{meta}m"
 """A hash: format, number of shards, the store's id. Its slot does not depend on any of them."""
 INDEX: Final = b"i"
 COPIES: Final = b"v"
+TRASH: Final = b"r"
+UNDOS: Final = b"f"
 EVENTS: Final = b"e"
 CHANNEL: Final = b"n"
 KINDS: Final = {Space.KEYS: b"k", Space.LOCKS: b"l", Space.ANSWERS: b"a", Space.TOKENS: b"t"}

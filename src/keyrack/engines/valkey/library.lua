@@ -3,8 +3,8 @@
 --
 -- A shard's keys have a name in common up to one letter, and a slot through the tag in it:
 --   s          state: last revision, number of events, revision up to which events are gone,
---              number of the shard, number of shards; in a cluster also how many of i, e, x, y, z, v
---              there are
+--              number of the shard, number of shards; in a cluster also how many of i, e, x, y, z, v,
+--              r, f, o there are
 --   k..KEY     a user's record (engines/record.py), with an expiry of Valkey's own
 --   l..NAME    a lock's record; likewise
 --   a..NAME    a remembered outcome; likewise
@@ -13,6 +13,13 @@
 --   z          in a cluster: the same for remembered outcomes
 --   v          sorted set of the keys of which there is only a stale copy, scored with its end; they
 --              are in none of i and x
+--   q..NUMBER..KEY  a record in the trash: NUMBER is its undo's, 8 bytes; it ends as the undo does, or
+--              as the key would have
+--   r          sorted set of NUMBER..KEY of what is in the trash, and of NUMBER of the undos, scored
+--              with the end
+--   j..NUMBER  sorted set of the keys that an undo has in the trash, score 0
+--   f          hash of the undos: NUMBER to what is known of it
+--   o          sorted set of NUMBER of the undos, scored with the number
 --   e          stream of events: one entry for each call, its id the revision of its last event
 --   w          who sweeps
 --   n          not a key: the channel on which changes are told
@@ -81,7 +88,8 @@ end
 
 local function parts_of(shard)
   local base = shard.base
-  return call('EXISTS', base .. 'i', base .. 'e', base .. 'x', base .. 'y', base .. 'z', base .. 'v')
+  return call('EXISTS', base .. 'i', base .. 'e', base .. 'x', base .. 'y', base .. 'z', base .. 'v',
+    base .. 'r', base .. 'f', base .. 'o')
 end
 
 local function make_sure_of_all_parts(shard, state)
@@ -419,6 +427,117 @@ local function end_lease(shard, key)
   end
 end
 
+-- The trash. An undo is 6 numbers of 8 bytes (since, until, deleted, restored, ended, gone), and what
+-- was given with it. Names that are in `r` and not there have ended, or were moved to another server.
+
+local UNDO = '>I8I8I8I8I8I8'
+local UNDO_SIZE = 48
+
+local function undo_of(shard, name)
+  local raw = call('HGET', shard.base .. 'f', name)
+  if not raw then return nil end
+  local undo = {name = name, about = sub(raw, UNDO_SIZE + 1)}
+  undo.since, undo.till, undo.deleted, undo.restored, undo.ended, undo.gone = unpack_struct(UNDO, raw)
+  return undo
+end
+
+local function put_undo(shard, undo)
+  local counts = pack(UNDO, undo.since, undo.till, undo.deleted, undo.restored, undo.ended, undo.gone)
+  call('HSET', shard.base .. 'f', undo.name, counts .. undo.about)
+end
+
+local function begin_undo(shard, number, name, till, about)
+  call('ZADD', shard.base .. 'o', format('%.0f', number), name)
+  call('ZADD', shard.base .. 'r', till, name)
+  return {name = name, about = about, since = shard.now, till = till,
+    deleted = 0, restored = 0, ended = 0, gone = 0}
+end
+
+local function count_undo(shard, name, what)
+  local undo = undo_of(shard, name)
+  if not undo then return end
+  undo[what] = undo[what] + 1
+  put_undo(shard, undo)
+end
+
+-- Put a record into the trash: `raw` is its bytes, nil where it is still in its key's place.
+local function keep(shard, kept)
+  local undo = undo_of(shard, kept.name)
+  if not undo then undo = begin_undo(shard, kept.number, kept.name, kept.till, kept.about) end
+  undo.deleted = undo.deleted + 1
+  -- Of a key that is deleted twice the later record is kept.
+  if call('ZSCORE', shard.base .. 'r', kept.name .. kept.key) then undo.gone = undo.gone + 1 end
+  put_undo(shard, undo)
+  local ends = kept.ends > 0 and math.min(kept.ends, undo.till) or undo.till
+  local trash = shard.base .. 'q' .. kept.name .. kept.key
+  if kept.raw then
+    call('SET', trash, kept.raw)
+  else
+    call('RENAME', shard.records .. kept.key, trash)
+  end
+  if shard.native then call('PEXPIREAT', trash, ends - 1) end
+  call('ZADD', shard.base .. 'r', ends, kept.name .. kept.key)
+  call('ZADD', shard.base .. 'j' .. kept.name, 0, kept.key)
+  return undo.till
+end
+
+local function out_of_trash(shard, name, key)
+  call('UNLINK', shard.base .. 'q' .. name .. key)
+  call('ZREM', shard.base .. 'r', name .. key)
+  call('ZREM', shard.base .. 'j' .. name, key)
+end
+
+-- At its end an undo has nothing left in the trash that would not have ended, too.
+local function end_undo(shard, name)
+  call('ZREM', shard.base .. 'r', name)
+  call('ZREM', shard.base .. 'o', name)
+  call('HDEL', shard.base .. 'f', name)
+end
+
+-- What came of one record of the trash: its time is over, or its room was needed.
+local function drop_trash(shard, member, score, what)
+  if #member == 8 then return end_undo(shard, member) end
+  local name, key = sub(member, 1, 8), sub(member, 9)
+  out_of_trash(shard, name, key)
+  local undo = undo_of(shard, name)
+  if undo and not (what == 'ended' and score >= undo.till) then
+    undo[what] = undo[what] + 1
+    put_undo(shard, undo)
+  end
+end
+
+-- Arguments of a discard: when the undo ends, its number (0: a new one), what to keep with it, and
+-- whether to keep anything at all. A result is {twice the revision, plus one; when the undo ends}.
+local function discard_it(shard, key, head, args, at)
+  local till, number, about, keeps = tonumber(args[at]), tonumber(args[at + 1]), args[at + 2], args[at + 3]
+  local ends = end_of(head)
+  local raw = shard.drafts and whole(shard, 'k', key) or nil
+  local revision, joins = note(shard, DELETE, key), number > 0 or shard.undo
+  if number == 0 then number = shard.undo or revision end
+  shard.undo = number
+  local name = pack('>I8', number)
+  local kept = {key = key, number = number, name = name, till = till, about = about, ends = ends, raw = raw}
+  if keeps ~= '1' or till <= shard.now then
+    local undo = undo_of(shard, name)
+    if not undo and joins and till > shard.now then undo = begin_undo(shard, number, name, till, about) end
+    if undo then
+      undo.deleted, undo.gone = undo.deleted + 1, undo.gone + 1
+      put_undo(shard, undo)
+    end
+    drop(shard, 'k', key)
+    return {revision * 2 + 1, '0'}
+  end
+  if shard.drafts then
+    shard.kept[#shard.kept + 1] = kept
+    local undo = undo_of(shard, name)
+    till = undo and undo.till or till
+  else
+    till = keep(shard, kept)
+  end
+  drop(shard, 'k', key)
+  return {revision * 2 + 1, format('%.0f', till)}
+end
+
 local OPERATIONS = {
   s = function(shard, kind, key, head, ended, args, at)
     local ttl, ends, stale = args[at], 0, 0
@@ -444,6 +563,34 @@ local OPERATIONS = {
     if not head then return 0 end
     drop(shard, kind, key)
     return DELETES[kind] and note(shard, DELETES[kind], key) * 2 + 1 or 1
+  end,
+  D = function(shard, kind, key, head, ended, args, at)
+    end_lease(shard, key)
+    if ended then
+      drop(shard, kind, key)
+      if ended == true then note(shard, EXPIRE, key) end
+      return 0
+    end
+    if not head then return 0 end
+    return discard_it(shard, key, head, args, at)
+  end,
+  U = function(shard, kind, key, head, ended, args, at)
+    local name = pack('>I8', tonumber(args[at]))
+    local ends = call('ZSCORE', shard.base .. 'r', name .. key)
+    if not ends or tonumber(ends) <= shard.now then return 0 end -- counted when it is swept
+    if head then return 1 end
+    local raw = call('GET', shard.base .. 'q' .. name .. key)
+    if not raw then
+      if shard.wary then return nil, 'moving' end
+      drop_trash(shard, name .. key, tonumber(ends), 'gone')
+      return 0
+    end
+    if ended == true then note(shard, EXPIRE, key) end
+    out_of_trash(shard, name, key)
+    count_undo(shard, name, 'restored')
+    local revision, till, stale = note(shard, SET, key), end_of(raw), stale_until(raw)
+    put(shard, kind, key, compose(revision, till, rest_of(raw), stale, stored_at(raw)), till, false, stale)
+    return revision * 2
   end,
   g = function(shard, kind, key, head)
     return {head and whole(shard, kind, key) or false}
@@ -483,6 +630,8 @@ local ARGUMENTS = {
   s = 4, -- what, key, ttl, rest
   d = 2, -- what, key
   g = 2, -- what, key
+  D = 6, -- what, key, until, undo, about, keep
+  U = 3, -- what, key, undo
   S = 5, -- what, key, ttl, stale, rest
   a = 6, -- what, key, delta, initial, ttl, new_ttl
   t = 4, -- what, key, ttl, stale
@@ -682,12 +831,13 @@ local function write_one(shard, args, at)
 end
 
 local function forget_drafts(shard)
-  shard.drafts, shard.order = nil, nil
+  shard.drafts, shard.order, shard.kept = nil, nil, nil
 end
 
 local function write_drafts(shard)
-  local drafts, order = shard.drafts, shard.order
+  local drafts, order, kept = shard.drafts, shard.order, shard.kept
   forget_drafts(shard)
+  for _, one in ipairs(kept) do keep(shard, one) end
   for _, name in ipairs(order) do
     local draft, kind, key = drafts[name], sub(name, 1, 1), sub(name, 2)
     if draft.raw then
@@ -700,7 +850,7 @@ end
 
 -- All or none: changes are drafts until the last operation was not refused.
 local function write_all(shard, args, at, count)
-  shard.drafts, shard.order, shard.before = {}, {}, shard.last
+  shard.drafts, shard.order, shard.before, shard.kept = {}, {}, shard.last, {}
   local count_before = shard.count
   local results = {}
   for index = 1, count do
@@ -719,6 +869,7 @@ local function write_all(shard, args, at, count)
 end
 
 local function write_some(shard, args, at, count)
+  shard.undo = nil
   if count == 1 then return write_one(shard, args, at) end
   return write_all(shard, args, at, count)
 end
@@ -921,7 +1072,7 @@ end
 
 local function next_due(shard)
   local due = nil
-  for _, ends in ipairs({'x', 'y', 'v'}) do
+  for _, ends in ipairs({'x', 'y', 'v', 'r'}) do
     local first = call('ZRANGE', shard.base .. ends, 0, 0, 'WITHSCORES')
     if first[2] and (not due or tonumber(first[2]) < due) then due = tonumber(first[2]) end
   end
@@ -946,8 +1097,8 @@ local function ended(shard, kind, limit)
     'WITHSCORES', 'LIMIT', 0, limit)
 end
 
-local function over_copies(shard, limit)
-  return call('ZRANGEBYSCORE', shard.base .. 'v', '-inf', shard.now, 'WITHSCORES', 'LIMIT', 0, limit)
+local function over(shard, index, limit)
+  return call('ZRANGEBYSCORE', shard.base .. index, '-inf', shard.now, 'WITHSCORES', 'LIMIT', 0, limit)
 end
 
 -- `seen` is a revision that all of this is to be above, `me` who sweeps, `lease_ms` for how long the
@@ -975,11 +1126,18 @@ local function sweep(keys, args)
     if removed >= limit then break end
   end
   if removed < limit then
-    local copies = over_copies(shard, limit - removed)
+    local copies = over(shard, 'v', limit - removed)
     for i = 1, #copies, 2 do
       local head = call('GETRANGE', shard.records .. copies[i], 0, HEAD - 1)
       if head ~= '' and is_copy(head) then call('UNLINK', shard.records .. copies[i]) end
       call('ZREM', shard.base .. 'v', copies[i])
+      removed = removed + 1
+    end
+  end
+  if removed < limit then
+    local trash = over(shard, 'r', limit - removed)
+    for i = 1, #trash, 2 do
+      drop_trash(shard, trash[i], tonumber(trash[i + 1]), 'ended')
       removed = removed + 1
     end
   end
@@ -1009,8 +1167,10 @@ local function due(keys, args)
     local page = ended(shard, kind, tonumber(limit))
     for i = 2, #page, 2 do reply[#reply + 1] = tonumber(page[i]) end
   end
-  local copies = over_copies(shard, tonumber(limit))
-  for i = 2, #copies, 2 do reply[#reply + 1] = tonumber(copies[i]) end
+  for _, index in ipairs({'v', 'r'}) do
+    local page = over(shard, index, tonumber(limit))
+    for i = 2, #page, 2 do reply[#reply + 1] = tonumber(page[i]) end
+  end
   return reply
 end
 
@@ -1211,12 +1371,73 @@ local function fresh(keys, args)
 end
 
 -- Reply: clock, last revision, revision up to which events are gone, events, keys, keys that end, stale
--- copies.
+-- copies, records in the trash.
 local function state(keys, args)
   local shard = open(keys, args)
   return {shard.now, shard.last, shard.gone, shard.events,
     call('ZCARD', shard.base .. 'i'), call('ZCARD', shard.base .. 'x'),
-    call('ZCARD', shard.base .. 'v')}
+    call('ZCARD', shard.base .. 'v'),
+    call('ZCARD', shard.base .. 'r') - call('ZCARD', shard.base .. 'o')}
+end
+
+-- `most` is how many records to drop at most, those that end first. Where there is none, undos go, of
+-- which nothing can be put back. Reply: how many went.
+local function empty_trash(keys, args)
+  local shard = open(keys, args)
+  local most = unpack(args, 4)
+  local undos, dropped = {}, 0
+  for _, member in ipairs(call('ZRANGE', shard.base .. 'r', 0, tonumber(most) - 1)) do
+    if #member == 8 then
+      undos[#undos + 1] = member
+    else
+      drop_trash(shard, member, 0, 'gone')
+      dropped = dropped + 1
+    end
+  end
+  if dropped == 0 then
+    for _, name in ipairs(undos) do end_undo(shard, name) end
+    dropped = #undos
+  end
+  finish(shard)
+  return dropped
+end
+
+-- `below` is a number to stay below (empty: none). Reply: clock, then numbers of undos and what is
+-- known of them in turn, those of the newest first.
+local function undos(keys, args)
+  local shard, reply = open(keys, args), {}
+  local below, most = unpack(args, 4)
+  reply[1] = shard.now
+  local start = below == '' and '+inf' or '(' .. below
+  for _, name in ipairs(call('ZREVRANGEBYSCORE', shard.base .. 'o', start, '-inf', 'LIMIT', 0, most)) do
+    reply[#reply + 1] = name
+    reply[#reply + 1] = call('HGET', shard.base .. 'f', name)
+  end
+  return reply
+end
+
+-- Reply: clock, what is known of an undo.
+local function undo(keys, args)
+  local shard = open(keys, args)
+  local number = unpack(args, 4)
+  return {shard.now, call('HGET', shard.base .. 'f', pack('>I8', tonumber(number)))}
+end
+
+-- `after` is a key to go on behind, empty at the beginning. Reply: keys that an undo has in the trash,
+-- their revisions and sizes in turn; a revision of 0 is of a record that has ended.
+local function trashed(keys, args)
+  local shard, reply = open(keys, args), {}
+  local number, after, most = unpack(args, 4)
+  local name = pack('>I8', tonumber(number))
+  local start = after == '' and '-' or '(' .. after
+  for _, key in ipairs(call('ZRANGEBYLEX', shard.base .. 'j' .. name, start, '+', 'LIMIT', 0, most)) do
+    local record = shard.base .. 'q' .. name .. key
+    local head = call('GETRANGE', record, 0, 7)
+    reply[#reply + 1] = key
+    reply[#reply + 1] = #head == 8 and (unpack_struct('>I8', head)) or 0
+    reply[#reply + 1] = call('STRLEN', record)
+  end
+  return reply
 end
 
 -- Takes no arguments. Reply: names and records of the tokens, in turn.
@@ -1262,5 +1483,13 @@ redis.register_function{function_name = 'keyrack_sizes_@', callback = sizes, fla
 redis.register_function{function_name = 'keyrack_fresh_@', callback = fresh, flags = {'no-writes'}}
 redis.register_function{
   function_name = 'keyrack_copies_@', callback = copies, flags = {'no-writes'}
+}
+redis.register_function{
+  function_name = 'keyrack_empty_trash_@', callback = empty_trash, flags = {'allow-oom'}
+}
+redis.register_function{function_name = 'keyrack_undos_@', callback = undos, flags = {'no-writes'}}
+redis.register_function{function_name = 'keyrack_undo_@', callback = undo, flags = {'no-writes'}}
+redis.register_function{
+  function_name = 'keyrack_trashed_@', callback = trashed, flags = {'no-writes'}
 }
 redis.register_function{function_name = 'keyrack_state_@', callback = state, flags = {'no-writes'}}

@@ -170,4 +170,5 @@ class ValkeyStore:
             free=max(0, sum(limits) - used),
             reserved=sum(int(fact["used_memory_rss"]) for fact in facts),
             stale_copies=sum(state[6] for state in states),
+            trash=sum(state[7] for state in states),
         )

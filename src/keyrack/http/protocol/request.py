@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keyrack.engines.contract import Add, Delete, Set, Space
+from keyrack.engines.contract import Add, Delete, Discard, Set, Space
 
 if TYPE_CHECKING:
     from keyrack.access.grant import Grant
@@ -150,11 +150,11 @@ class Request:
                 (
                     result.revision
                     for operation, result in zip(own, outcome, strict=True)
-                    if isinstance(operation, Set | Delete | Add) and _is_of_key(operation)
+                    if isinstance(operation, Set | Delete | Add | Discard) and _is_of_key(operation)
                 ),
                 default=0,
             )
 
 
-def _is_of_key(operation: Set | Delete | Add) -> bool:
-    return isinstance(operation, Add) or operation.space is Space.KEYS
+def _is_of_key(operation: Set | Delete | Add | Discard) -> bool:
+    return isinstance(operation, Add | Discard) or operation.space is Space.KEYS

@@ -1,7 +1,7 @@
 """The wire format of changes, shared by snapshots and journals. For each change:
 
-    place   1 byte: 0 keys, 1 locks, 2 answers, 3 the event log, 4 tokens; the high bit says that
-            the record is gone
+    place   1 byte: 0 keys, 1 locks, 2 answers, 3 the event log, 4 tokens, 5 trash, 6 undos; the
+            high bit says that the record is gone
     key     2 bytes of length, big-endian
     record  4 bytes of length, big-endian
     then the key and the record's bytes, with the whole value in it however long that is
@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
 EVENTS: Final = 3
 """The place of the event log. Spaces that came later are behind it."""
-_PLACES: Final = {Space.KEYS: 0, Space.LOCKS: 1, Space.ANSWERS: 2, Space.TOKENS: 4}
+_PLACES: Final = {
+    Space.KEYS: 0,
+    Space.LOCKS: 1,
+    Space.ANSWERS: 2,
+    Space.TOKENS: 4,
+    Space.TRASH: 5,
+    Space.UNDOS: 6,
+}
 _SPACES: Final = {place: space for space, place in _PLACES.items()}
 _LAST: Final = max(_PLACES.values())
 

@@ -19,7 +19,7 @@ from keyrack.engines.embedded.durability import changes, journal, snapshot
 from keyrack.engines.embedded.durability.changes import EVENTS
 from keyrack.engines.embedded.durability.snapshot import RECORDS
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
-from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PieceWriter, pages_of
+from keyrack.engines.embedded.pieces import LONGEST_WHOLE, PIECE, PieceWriter, pages_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -136,7 +136,8 @@ class _Loader:
 
     def _in_pieces(self, txn: WriteTransaction, space: Space, raw: bytes) -> bytes:
         record = wire.unpack(raw)
-        if len(record.value) <= LONGEST_WHOLE:
+        # In the trash a key stands beside the value, and both together may be too long for a page.
+        if len(record.value) <= LONGEST_WHOLE and len(raw) <= PIECE:
             return raw
         pieces = PieceWriter(txn)
         pieces.clear(space, record.revision)

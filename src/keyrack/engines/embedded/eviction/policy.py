@@ -26,7 +26,7 @@ from zlib import crc32
 import lmdb
 
 from keyrack.engines import record as wire
-from keyrack.engines.contract import Add, Get, Remember, Set, Space, Touch
+from keyrack.engines.contract import Add, Get, Remember, Restore, Set, Space, Touch
 from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import Commit
 from keyrack.engines.embedded.database import JournalFailed
@@ -40,6 +40,7 @@ from keyrack.engines.embedded.eviction.frequency import (
 )
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, pages_of_removals
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, pages_of
+from keyrack.engines.embedded.trash import Trash, is_empty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +71,7 @@ _MOST_ROUNDS: Final = 512
 """Rounds for one write, after which it is refused."""
 _MAIN_LOOKS_A_STEP: Final = 256
 _SMALL_LOOKS_A_STEP: Final = 32
-_SETS: Final = frozenset((Set, Add))
+_SETS: Final = frozenset((Set, Add, Restore))
 _USES: Final = frozenset((Set, Add, Get, Touch))
 
 
@@ -163,6 +164,9 @@ class Evictor:
             if size > LONGEST_WHOLE:
                 words = self.frequency.words
                 words[LARGEST_PAGES] = max(words[LARGEST_PAGES], pages_of(size))
+        elif type(operation) is Restore and result.revision:
+            self.frequency.note_new(operation.key)
+            return 0  # it was in the trash before
         elif type(operation) is not Add:
             return 0
         self.frequency.note_new(operation.key)
@@ -171,9 +175,13 @@ class Evictor:
     def _evict(self, commit: Commit, owed: int, spared: AbstractSet[bytes]) -> bool:
         """Evict about `owed` bytes of records, or as much as one round may.
 
-        Return whether another round may evict more.
+        The trash is dropped first. Return whether another round may evict more.
         """
         database, txn = self._database, commit.txn
+        if not is_empty(txn):
+            freed = Trash(commit).drop_oldest(owed, self.most_keys)
+            self._pressure.pay(freed)
+            return True
         records = database.spaces[Space.KEYS]
         keys = txn.entries(records)
         with txn.deleting(records) as cursor, txn.cursor(database.events) as log:
