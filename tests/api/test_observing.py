@@ -291,7 +291,7 @@ def test_a_client_is_ended_whichever_worker_is_asked(pair: Server) -> None:
             client.wire = client.another()
 
 
-@pytest.mark.parametrize("name", ["0-999999", "7-1", "x", "0-", "-1", "0-1-2", "%FF"])
+@pytest.mark.parametrize("name", ["0-999999", "7-1", "x", "0-", "-1", "0-1-2", "%FF", "1" * 6000])
 def test_a_client_that_is_not_there_cannot_be_ended(pair: Server, name: str) -> None:
     answer = pair.ask("DELETE", f"/v1/clients/{name}")
     assert (answer.status, answer.json["type"]) == (404, "/docs/problems/client-not-found")

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from keyrack.http.slow_log import SlowLog
 
 _CLIENTS_A_STEP: Final = 200
+_LONGEST_ID: Final = 64
+"""Characters: a question to all workers has a limit, and no id of a connection is so long."""
 _SPARE: Final = 4
 """So many times as many keys as are asked for are told by each worker: their order may differ."""
 
@@ -82,6 +84,8 @@ class ServiceObserver:
 
     async def end_client(self, name: str) -> bool:
         """End a connection; say whether there was one of that name."""
+        if len(name) > _LONGEST_ID:
+            return False
         findings = await self._inquirer.ask("end", id=name)
         return any(findings.answers.values())
 
