@@ -1,0 +1,1 @@
+"""What the tests of other stores' commands share."""
