@@ -152,6 +152,18 @@ def _hosts() -> Kind:
     )
 
 
+def _some_of(*choices: str) -> Kind:
+    def parse(given: object) -> tuple[str, ...]:
+        parts = given.split(",") if isinstance(given, str) else given
+        if not isinstance(parts, list):
+            raise ValueError
+        names = tuple(part.strip() if isinstance(part, str) else "" for part in parts)
+        _need(all(name in choices for name in names))
+        return tuple(dict.fromkeys(names))
+
+    return Kind(f"a list of these: {', '.join(choices)}", parse, ",".join)
+
+
 _ORIGIN: Final = re.compile(
     r"([a-z][a-z0-9+.-]*)://((?:[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[0-9a-f:.]+\]))(:[0-9]{1,5})?"
 ).fullmatch
@@ -290,6 +302,12 @@ class Settings:
         _origins(), (), _NETWORK, "ORIGINS",
         "Let pages of these origins read and write, with commas between; pages of all other sites "
         "stay shut out. `*` stands for every site, and does not go together with access control.",
+        unset="none",
+    )  # fmt: skip
+    compat: tuple[str, ...] = _row(
+        _some_of("upstash"), (), _NETWORK, "NAMES",
+        "Speak these APIs of others as well, with commas between. upstash: Upstash's REST API for "
+        "Redis, below /upstash/, for the commands on strings and keys.",
         unset="none",
     )  # fmt: skip
     tls_cert: str | None = _row(

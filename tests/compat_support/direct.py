@@ -28,6 +28,7 @@ class DirectStore:
     def __init__(self, world: World, max_value: int = 1 << 20) -> None:
         self.engine: Any = world.engine.awaited
         self.max_value = max_value
+        self.max_read = 8 << 20
         self.writes: list[Write] = []
         self.before_write = lambda: None
 

@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from keyrack.http.api.counting import (
+    LAYERS,
     OPERATIONS,
     REQUEST_WORDS,
     RequestWords,
@@ -82,7 +83,7 @@ def test_no_two_words_of_a_worker_are_the_same_and_all_are_in_its_slot(more: int
 
 
 def test_requests_are_counted_for_each_operation_and_status_of_the_tables() -> None:
-    assert {*ROUTES, "other"} == set(OPERATIONS)
+    assert {*ROUTES, *LAYERS, "other"} == set(OPERATIONS)
     answered = {answer.status for route in ROUTES.values() for answer in route.answers}
     assert set(STATUSES) == answered | {kind.status for kind in KINDS.values()}
     words = {request_word(*pair) for pair in itertools.product(OPERATIONS, STATUSES)}

@@ -32,6 +32,8 @@ class CommandFlag(enum.Flag):
     READS = 0
     WRITES = enum.auto()
     """It may change something."""
+    BLIND = enum.auto()
+    """As a rule it looks at nothing before it writes."""
     OF_ALL = enum.auto()
     """It is about all keys, not about those that it names, and so not part of a transaction."""
 
@@ -94,7 +96,7 @@ class CommandCall(NamedTuple):
 # Which arguments are keys
 
 
-def _none(given: Arguments) -> Sequence[bytes]:
+def _no_key(given: Arguments) -> Sequence[bytes]:
     return ()
 
 
@@ -173,6 +175,7 @@ _CHANGE: Final = _of(_first, Verb.SET, Verb.READ)
 _OF_ALL: Final = CommandFlag.OF_ALL
 _R: Final = CommandFlag.READS
 _W: Final = CommandFlag.WRITES
+_BLIND: Final = CommandFlag.WRITES | CommandFlag.BLIND
 _LENGTH: Final = "`set` and `read`"
 _TEN_YEARS: Final = "At most ten years."
 _A_MOMENT: Final = (
@@ -185,14 +188,14 @@ def _table() -> Iterator[RedisCommand]:
     s, k, o = strings, keyspace, server
     yield RedisCommand("GET", "key", 2, _R, _first, _READ, "`read`", s.get)
     yield RedisCommand(
-        "SET", "key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]", -3, _W, _first,
+        "SET", "key value [NX|XX] [GET] [EX s|PX ms|EXAT s|PXAT ms|KEEPTTL]", -3, _BLIND, _first,
         _of_set, "`set`, with `GET` `read` as well", s.set_, _TEN_YEARS,
     )  # fmt: skip
     yield RedisCommand(
-        "SETEX", "key seconds value", 4, _W, _first, _SET, "`set`", s.setex, _TEN_YEARS
+        "SETEX", "key seconds value", 4, _BLIND, _first, _SET, "`set`", s.setex, _TEN_YEARS
     )
     yield RedisCommand(
-        "PSETEX", "key milliseconds value", 4, _W, _first, _SET, "`set`", s.psetex, _TEN_YEARS
+        "PSETEX", "key milliseconds value", 4, _BLIND, _first, _SET, "`set`", s.psetex, _TEN_YEARS
     )
     yield RedisCommand("SETNX", "key value", 3, _W, _first, _SET, "`set`", s.setnx)
     yield RedisCommand("GETSET", "key value", 3, _W, _first, _CHANGE, _LENGTH, s.getset)
@@ -208,8 +211,8 @@ def _table() -> Iterator[RedisCommand]:
         "MGET", "key...", -2, _R, _all, _of(_all, Verb.READ), "`read` of each", s.mget
     )
     yield RedisCommand(
-        "MSET", "key value...", -3, _W, _every_other, _of(_every_other, Verb.SET), "`set` of each",
-        s.mset, _ONE_SHARD,
+        "MSET", "key value...", -3, _BLIND, _every_other, _of(_every_other, Verb.SET),
+        "`set` of each", s.mset, _ONE_SHARD,
     )  # fmt: skip
     yield RedisCommand(
         "MSETNX", "key value...", -3, _W, _every_other, _of(_every_other, Verb.SET),
@@ -266,31 +269,31 @@ def _table() -> Iterator[RedisCommand]:
         "`read` of the one, `set` of the other", k.copy, f"There is no DB but 0. {_ONE_SHARD}",
     )  # fmt: skip
     yield RedisCommand(
-        "SCAN", "cursor [MATCH pattern] [COUNT number] [TYPE type]", -2, _OF_ALL, _none, _of_scan,
+        "SCAN", "cursor [MATCH pattern] [COUNT number] [TYPE type]", -2, _OF_ALL, _no_key, _of_scan,
         "`list` of some key, and shows those that may be listed", k.scan,
         "In the order of the keys, each key once. A cursor is a number of up to "
         f"{keyspace.MOST_DIGITS} digits.",
     )  # fmt: skip
     yield RedisCommand(
-        "KEYS", "pattern", 2, _OF_ALL, _none, _of_keys,
+        "KEYS", "pattern", 2, _OF_ALL, _no_key, _of_keys,
         "`list` of some key, and shows those that may be listed", k.keys,
         f"At most {keyspace.MOST_NAMES} names.",
     )  # fmt: skip
     yield RedisCommand(
-        "RANDOMKEY", "", 1, _OF_ALL, _none, _of_some, "`list` of some key", k.randomkey,
+        "RANDOMKEY", "", 1, _OF_ALL, _no_key, _of_some, "`list` of some key", k.randomkey,
         "Of more than a thousand keys some are likelier than others.",
     )  # fmt: skip
     yield RedisCommand(
-        "DBSIZE", "", 1, _OF_ALL, _none, _of_all(Verb.LIST), "`list` of all", k.dbsize
+        "DBSIZE", "", 1, _OF_ALL, _no_key, _of_all(Verb.LIST), "`list` of all", k.dbsize
     )
     for name in ("FLUSHDB", "FLUSHALL"):
         yield RedisCommand(
-            name, "[ASYNC|SYNC]", -1, _W | _OF_ALL, _none, _of_all(Verb.DELETE), "`delete` of all",
-            k.flushdb, "In steps: what is set meanwhile stays.",
+            name, "[ASYNC|SYNC]", -1, _W | _OF_ALL, _no_key, _of_all(Verb.DELETE),
+            "`delete` of all", k.flushdb, "In steps: what is set meanwhile stays.",
         )  # fmt: skip
-    yield RedisCommand("PING", "[message]", -1, _R, _none, _nothing, "any token", o.ping)
-    yield RedisCommand("ECHO", "message", 2, _R, _none, _nothing, "any token", o.echo)
-    yield RedisCommand("TIME", "", 1, _R, _none, _nothing, "any token", o.time)
+    yield RedisCommand("PING", "[message]", -1, _R, _no_key, _nothing, "any token", o.ping)
+    yield RedisCommand("ECHO", "message", 2, _R, _no_key, _nothing, "any token", o.echo)
+    yield RedisCommand("TIME", "", 1, _R, _no_key, _nothing, "any token", o.time)
 
 
 COMMANDS: Final[dict[bytes, RedisCommand]] = {one.name.encode(): one for one in _table()}
@@ -396,11 +399,22 @@ def _check_key(key: bytes) -> None:
         raise CommandError(f"a key is UTF-8 here, and this is not at byte {error.start}") from None
 
 
+def size_of(reply: Reply | CommandError) -> int:
+    """Return how many bytes of users' values a reply has."""
+    if isinstance(reply, bytes):
+        return len(reply)
+    return sum(map(size_of, reply)) if isinstance(reply, list) else 0
+
+
 async def run(call: CommandCall, store: CommandStore) -> Reply:
     """Do one command, in one commit if it changes something. Raises `CommandError`."""
-    return await attempted(
-        store, lambda view: call.command.run(call.arguments, view), changes=call.command.writes
-    )
+
+    async def run_alone(view: Transaction) -> Reply:
+        reply = await call.command.run(call.arguments, view)
+        view.check_read(size_of(reply))
+        return reply
+
+    return await attempted(store, run_alone, changes=call.command.writes)
 
 
 async def run_together(
@@ -415,7 +429,8 @@ async def run_together(
         if CommandFlag.OF_ALL in call.command.flags:
             name = call.command.name
             raise CommandError(f"{name} is not possible in a transaction here: send it alone")
-    keys = list(dict.fromkeys(key for call in calls for key in call.keys))
+    looking = (call for call in calls if CommandFlag.BLIND not in call.command.flags)
+    keys = list(dict.fromkeys(key for call in looking for key in call.keys))
     replies: list[Reply | CommandError] = []
 
     async def run_all(view: Transaction) -> Reply:
@@ -427,6 +442,8 @@ async def run_together(
                 replies.append(await call.command.run(call.arguments, view))
             except CommandError as error:
                 replies.append(error)
+        # Before anything is done: what cannot be answered is not done.
+        view.check_read(sum(map(size_of, replies)))
         return None
 
     changes = any(call.command.writes for call in calls)

@@ -32,13 +32,7 @@ _NONE: Final = SimpleString("none")
 
 async def delete(given: Arguments, view: Transaction) -> Reply:
     """`DEL key...`: how many there were."""
-    keys = tuple(dict.fromkeys(given))
-    found = [
-        key for key, entry in zip(keys, await view.get_all(keys), strict=True) if entry is not None
-    ]
-    for key in found:
-        view.delete(key)
-    return len(found)
+    return await view.remove(given)
 
 
 async def exists(given: Arguments, view: Transaction) -> Reply:

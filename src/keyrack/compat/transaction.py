@@ -55,6 +55,10 @@ class CommandStore(Protocol):
     def max_value(self) -> int:
         """Bytes that a value may have."""
 
+    @property
+    def max_read(self) -> int:
+        """Bytes of values that may be read at once, or answered together."""
+
     def unix_ms(self) -> int:
         """Return what time it is, in ms since 1970."""
 
@@ -144,8 +148,7 @@ class Transaction:
     async def read_ahead(self, keys: Sequence[bytes]) -> None:
         """Read keys as of one moment, before commands ask for them one after the other."""
         await self._turns.hold(keys)
-        records = await self.store.engine.get_many(keys)
-        self._ahead = dict(zip(keys, records, strict=True))
+        await self._fetch(keys)
 
     def _is_known(self, key: bytes) -> bool:
         draft = self._drafts.get(key)
@@ -162,12 +165,18 @@ class Transaction:
             draft.is_read = True
             draft.entry = None if record is None else _entry(record)
 
-    async def _fetch(self, keys: list[bytes]) -> None:
+    async def _fetch(self, keys: Sequence[bytes]) -> None:
         engine = self.store.engine
         if len(keys) == 1:
             self._ahead[keys[0]] = await engine.get(keys[0])
-        else:
-            self._ahead.update(zip(keys, await engine.get_many(keys), strict=True))
+            return
+        self.check_read(sum(await engine.sizes_of(keys)))
+        self._ahead.update(zip(keys, await engine.get_many(keys), strict=True))
+
+    def check_read(self, size: int) -> None:
+        """Refuse to hold, or to answer, values of more bytes than may be at once."""
+        if size > (most := self.store.max_read):
+            raise CommandError(f"these values have {size} bytes; the limit is {most} (--max-body)")
 
     # What commands do
 
@@ -220,6 +229,26 @@ class Transaction:
         draft = self._drafts.setdefault(key, _Draft())
         draft.entry = None
         draft.keeps_value = False
+
+    async def remove(self, keys: Sequence[bytes]) -> int:
+        """Remove keys, whatever they hold; return how many there were."""
+        keys = tuple(dict.fromkeys(keys))
+        if self.alone:
+            return await self._removed(keys)
+        there = [
+            key
+            for key, entry in zip(keys, await self.get_all(keys), strict=True)
+            if entry is not None
+        ]
+        for key in there:
+            self.delete(key)
+        return len(there)
+
+    async def _removed(self, keys: Sequence[bytes]) -> int:
+        (outcome,) = await self.store.write((tuple(map(Delete, keys)),))
+        if isinstance(outcome, Refusal):
+            raise refused(outcome)
+        return sum(result.existed for result in outcome)
 
     async def add(self, key: bytes, delta: int) -> int:
         """Add to the number that a key holds, 0 where it is missing; return what it is then."""

@@ -44,12 +44,13 @@ from keyrack.http.streamed import StreamedResponse
 from keyrack.http.trace_context import server_timing, trace_of, wants_timing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from starlette.requests import Request as StarletteRequest
     from starlette.types import Message, Receive, Scope, Send
 
     from keyrack.http.api.routes import Route
+    from keyrack.http.layer import Layer
     from keyrack.http.reply import Reply
     from keyrack.http.snapshots import Snapshots
     from keyrack.http.worker_context import WorkerContext
@@ -59,13 +60,21 @@ _NO_STORE: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosn
 
 
 class Application:
-    """The wide lane of one worker. `worker` is what it shares with the fast lane."""
+    """The wide lane of one worker. `worker` is what it shares with the fast lane.
+
+    `layers` are the APIs of others that are served beside Keyrack's own.
+    """
 
     def __init__(
-        self, worker: WorkerContext, counters: Counters, snapshots: Snapshots | None = None
+        self,
+        worker: WorkerContext,
+        counters: Counters,
+        snapshots: Snapshots | None = None,
+        layers: Sequence[Layer] = (),
     ) -> None:
         self.worker = worker
         self._snapshots = snapshots
+        self._layers = layers
         self._counters = counters
         self._engine = worker.context.engine
         self._metrics = Metrics(
@@ -166,11 +175,20 @@ class Application:
         elif request.head.shared and cors.is_preflight(request.method, request.head.fields):
             # The page gets to read that nothing is there, instead of that it may not ask.
             await _respond(Answer(204, cors.preflight(request.head.fields)), b"OPTIONS", send)
+        elif resource is None and (layer := self._layer_of(request.path)) is not None:
+            scope["keyrack.layer"] = layer.name
+            await _respond(await layer.serve(request), request.method, send)
         elif resource is None and request.head.verdict.read is not None:
             answer = problems.answer(request.head.verdict.read, request.path)
             await _respond(pages.for_people(answer, request), request.method, send)
         else:
             await self._app(scope, receive, send)
+
+    def _layer_of(self, path: bytes) -> Layer | None:
+        for layer in self._layers:
+            if layer.has(path):
+                return layer
+        return None
 
     async def _done(self, reply: Reply, request: Request) -> Answer:
         if isinstance(reply, PendingWrite):
@@ -204,6 +222,8 @@ class Application:
     ) -> None:
         route = scope.get("route")
         name = route.name if isinstance(route, WideRoute) and route.name in ROUTES else OTHER
+        layer: str | None = scope.get("keyrack.layer")
+        name = layer or name
         tick = self.worker.tick
         tick.counters[request_word(name, status)] += 1
         if request.refusal is not None:
@@ -216,7 +236,9 @@ class Application:
             self.worker.spans.note(name, request, status, nanoseconds, peer, secure=secure)
         if nanoseconds >= tick.slow.slow_ns:
             tick.slow.request(name, request, status, nanoseconds, size)
-        self.worker.note(request, status, peer)
+        # A refusal of one command of several is told of, too, though the answer as a whole is none.
+        outcome = 403 if layer is not None and status == 200 and request.refusal else status
+        self.worker.note(request, outcome, peer, layer)
         if self.worker.access_log is not None:
             self.worker.access_log(
                 Access(

@@ -28,7 +28,7 @@ _OF_ADMIN: Final = frozenset(
     ("snapshot", "auth_tokens_list", "auth_token_show", "slow_clear", "clients_list", "client_end")
 )
 """What only an administrator may do and is told of, besides changes of who may do what."""
-_KEYS_IN_BODY: Final = frozenset(("set", "batch"))
+_KEYS_IN_BODY: Final = frozenset(("set", "batch", "upstash"))
 """Routes whose paths do not name the keys."""
 _MOST_KEYS: Final = 100
 """Keys of a batch that are named; of more their number is told."""

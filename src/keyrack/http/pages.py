@@ -70,7 +70,7 @@ _REPLACED: Final = (b"content-type", b"x-content-type-options")
 
 
 def _title(told: dict[str, Any]) -> str:
-    return str(told.get("title") or told["message"])
+    return str(told.get("title") or told.get("message") or told["error"])
 
 
 def _failure(status: int, told: dict[str, Any], path: str) -> str:

@@ -1,7 +1,8 @@
 """Every way in which a request can fail: one table, and one place where a failure becomes HTTP.
 
 Under `/v1` a failure is an RFC 9457 problem; on the seed API (`/get`, `/set`) it has the seed
-API's own shape. Status, title and type come from the table; the detail says what to do.
+API's own shape, and for Upstash's clients in theirs. Status, title and type come from the table;
+the detail says what to do.
 """
 
 from __future__ import annotations
@@ -399,6 +400,9 @@ def answer(problem: Problem, path: bytes) -> Answer:
         message = _SEED_MESSAGES.get(problem.slug, problem.detail)
         body = msgspec.json.encode({"status": "error", "message": message})
         media_type = b"application/json"
+    elif is_upstash(path) and problem.slug != "not-found":
+        body = msgspec.json.encode({"error": as_redis(problem)})
+        media_type = b"application/json"
     else:
         body = msgspec.json.encode(document(problem))
         media_type = b"application/problem+json"
@@ -449,5 +453,25 @@ def is_seed(path: bytes) -> bool:
     return path.startswith(b"/get/") or path in (b"/get", b"/set")
 
 
+def is_upstash(path: bytes) -> bool:
+    """Tell whether a path is one that Upstash's clients use, who read failures in a way of theirs.
+
+    Where that is not served, nothing is there, and that is told as everywhere.
+    """
+    return path == b"/upstash" or path.startswith(b"/upstash/")
+
+
+def as_redis(problem: Problem) -> str:
+    """Return a failure as Redis tells of one: a word for its kind, and a sentence."""
+    return f"{_REDIS_CODES.get(problem.slug, 'ERR')} {problem.detail}"
+
+
+_REDIS_CODES: Final = {
+    "unauthenticated": "WRONGPASS",
+    "invalid-token": "WRONGPASS",
+    "forbidden": "NOPERM",
+    "store-full": "OOM",
+    "keys-in-several-shards": "CROSSSLOT",
+}
 _ALWAYS: Final = ((b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff"))
 _SEED_MESSAGES: Final = {"key-not-found": "Key not found"}

@@ -130,9 +130,15 @@ class WorkerContext:
         """Whether there is an audit trail."""
         return self._audit is not None
 
-    def note(self, request: Request, status: int, peer: str) -> None:
-        """Tell the audit trail, if there is one, of a request that was answered."""
+    def note(self, request: Request, status: int, peer: str, layer: str | None = None) -> None:
+        """Tell the audit trail, if there is one, of a request that was answered.
+
+        `layer` is the API of others that it belongs to, if any.
+        """
         if self._audit is None:
+            return
+        if layer is not None:
+            self._audit.note(request, layer, bool(request.write), status, peer)
             return
         route = dispatch.route_of(request)
         if route is not None:

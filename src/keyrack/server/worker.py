@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from keyrack.engines.contract import Engine
+    from keyrack.http.layer import Layer
     from keyrack.server.worker_spec import WorkerSpec
     from keyrack.settings import Settings
     from keyrack.shared.counters import Counters
@@ -117,7 +118,8 @@ class Worker:
         self._tls = None
         if spec.certificates is not None:
             self._tls = WorkerTls(spec.certificates, counters)
-        application = Application(self._context, counters, _snapshots(spec))
+        layers = _layers(settings, self._context)
+        application = Application(self._context, counters, _snapshots(spec), layers)
         config = _config(settings, self._context, application, self._tls)
         self._server = _Server(config, spec.listeners, self._ready)
         self._upkeep = self._make_upkeep()
@@ -285,6 +287,16 @@ def _guard(spec: WorkerSpec) -> Guard:
     demands_host = bool(settings.allowed_hosts) or on_loopback_only(spec.listeners)
     names = (*settings.allowed_hosts, settings.host)
     return Guard(names, demands_host=demands_host, cors=Cors(settings.cors_origins))
+
+
+def _layers(settings: Settings, worker: WorkerContext) -> list[Layer]:
+    """Return the APIs of others that are wanted; most services do without."""
+    layers: list[Layer] = []
+    if "upstash" in settings.compat:
+        from keyrack.compat.upstash import Upstash
+
+        layers.append(Upstash(worker))
+    return layers
 
 
 def _slow_log(spec: WorkerSpec) -> SlowLog:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 OTHER: Final = "other"
 """What requests count as that no route takes."""
-OPERATIONS: Final = (*ROUTES, OTHER)
+LAYERS: Final = ("upstash",)
+"""APIs of others, which `--compat` names. All requests of one count as an operation."""
+OPERATIONS: Final = (*ROUTES, *LAYERS, OTHER)
 
 
 _LISTS: Final = frozenset(

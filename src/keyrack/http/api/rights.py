@@ -69,14 +69,18 @@ def lists_everything(request: Request) -> bool:
 def judge(name: str, request: Request) -> None:
     """Make sure that a request may take the route with this name. Raises `Problem`."""
     check = NEEDS[name].check
-    if check is None:
-        return
+    if check is not None:
+        require_known(request)
+        check(request)
+
+
+def require_known(request: Request) -> None:
+    """Make sure that somebody is known who sent a request, or that anybody may do something."""
     if request.head.denial is not None:
         request.refusal = request.head.denial
         raise request.head.denial
     if request.grant is NOBODY:
         raise unauthenticated(request)
-    check(request)
 
 
 def _shown(scope: Scope, key: bytes) -> str:
