@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
-from keyrack_server import Answer, Server, Wire, chunked, request
+from keyrack_server import Answer, Server, Wire, chunked, parse, request
 
 from keyrack.engines.embedded import EmbeddedEngine
 from keyrack.http.api.counting import REQUEST_WORDS
@@ -263,6 +263,39 @@ def test_a_request_is_answered_alike_when_its_head_is_known(fast: Server, data: 
         wire.send_pieces(data[:7], data[7:], pause=0.005)
         answers.append(meaning(wire.answer(data.split(b" ")[0].decode())))
     assert answers == answers[:1] * 4
+
+
+@pytest.mark.parametrize("data", [d for d in TABLE if b"\r\nConnection:" not in d], ids=shown)
+def test_the_last_request_of_a_connection_is_answered_as_any(fast: Server, data: bytes) -> None:
+    """Clients without keep-alive send only such: the first and what is recognised after it."""
+    with fast.connect() as wire:
+        sowed(wire.ask)
+        expected = meaning(wire.ask(data))
+    method = data.split(b" ")[0].decode()
+    last = data.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    for _ in range(3):
+        with fast.connect() as wire:
+            sowed(wire.ask)
+        with fast.connect() as wire:
+            wire.send(last)
+            raw = wire.rest()
+        found = parse(raw, method)
+        assert found is not None
+        answer, rest = found
+        assert rest == b""
+        assert dict(answer.fields)["connection"] == "close"
+        assert meaning(answer) == expected
+
+
+def test_the_last_request_sees_the_write_before_it(fast: Server) -> None:
+    last = request("GET", "/get/before", Connection="close")
+    for number in range(5):
+        write = request("PUT", "/v1/keys/before", b"%d" % number)
+        with fast.connect() as wire:
+            wire.send(write)
+            wire.send(last)
+            assert wire.answer().status in (201, 204)
+            assert wire.rest().endswith(b'"value":"%d"}' % number)
 
 
 def mutations(data: bytes) -> Iterator[tuple[str, bytes]]:
