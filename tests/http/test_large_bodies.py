@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import random
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from keyrack_server import Server, Wire, request
+from keyrack_server import ON_VALKEY, Server, Wire, chunked, request
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,3 +136,54 @@ def test_the_room_for_all_of_it_is_counted_when_it_begins(server: Server, key: s
         wire.send(message[80 * KIB :])
         assert wire.answer().status == 201
     nothing_is_held(server)
+
+
+# Bodies of many megabytes, of which no room is taken before they come
+
+LONG = 32 << 20
+
+
+@pytest.fixture(scope="module")
+def roomy() -> Iterator[Server]:
+    """A service that takes long values."""
+    with Server("--max-value", "40m", workers=1, memory="256m") as running:
+        yield running
+
+
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_long_value_is_stored_as_it_was_sent(roomy: Server, is_chunked: bool) -> None:
+    value = noise(10 << 20)
+    with roomy.connect(60) as wire:
+        message = put("long", value)
+        if is_chunked:
+            pieces = (value[start : start + 100_000] for start in range(0, len(value), 100_000))
+            body = chunked(*pieces)
+            message = request("PUT", "/v1/keys/long", body, Transfer_Encoding="chunked")
+        read = request("GET", "/v1/keys/long")
+        wire.send(message + read + put("short", b"behind it") + request("GET", "/v1/keys/short"))
+        assert wire.answer().status in (201, 204)
+        assert wire.answer().body == value
+        assert wire.answer().status in (201, 204)
+        assert wire.answer().body == b"behind it"
+
+
+@pytest.mark.skipif(ON_VALKEY, reason="a command to Valkey holds the value as well")
+def test_a_long_body_is_held_once() -> None:
+    """A second copy, for however short a time, is memory that no limit counts."""
+    refused = put("there", noise(LONG)).replace(b"\r\n", b"\r\nIf-None-Match: *\r\n", 1)
+    with Server("--max-value", "40m", workers=1) as server, server.connect(60) as wire:
+        server.put("there", b"value")
+        (pid,) = server.worker_pids()
+        before = memory_of(pid, "VmRSS")
+        assert wire.ask(refused).status == 412
+        assert LONG < memory_of(pid, "VmHWM") - before < 1.6 * LONG
+
+
+def memory_of(pid: int, name: str) -> int:
+    """Return a figure of a process's memory, in bytes."""
+    (line,) = [
+        line
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith(f"{name}:")
+    ]
+    return int(line.split()[1]) * KIB

@@ -418,7 +418,7 @@ def test_options_of_the_server_as_a_whole_names_all_methods(server: Server) -> N
     for target in ("*", "http://localhost"):
         answer = server.ask("OPTIONS", target)
         assert (answer.status, answer.body) == (204, b"")
-        assert answer["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH, POST, PUT"
+        assert answer["allow"] == "DELETE, GET, HEAD, LOCK, OPTIONS, PATCH, POST, PUT, UNLOCK"
     assert server.raw(b"OPTIONS / HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 204 ")
 
 

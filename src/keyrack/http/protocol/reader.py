@@ -8,6 +8,7 @@ next message would begin is not known.
 
 from __future__ import annotations
 
+import io
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
@@ -107,6 +108,7 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
         "_filling",
         "_head",
         "_head_since",
+        "_long",
         "_outlet",
         "_parser",
         "_receiver",
@@ -138,6 +140,9 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
         self._request_line = b""
         """The same, if it is the first message of what came together."""
         self._body: list[bytes] = []
+        self._long: io.BytesIO | None = None
+        """What has come of a body with more than `_MOST_FILLED` bytes, instead of `_body`: it
+        grows in place, so that nothing is copied when it is whole."""
         self._body_size = 0
         self._body_limit = 0
         self._wire_bytes = 0
@@ -329,6 +334,7 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
         self._fields = []
         self._head = None
         self._body = []
+        self._long = None
         self._body_size = 0
         self.owes_continue = False
         self._head_since = self._worker.tick.now
@@ -457,7 +463,14 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
             limits = self._worker.context.limits
             self.refuse(_body_too_large(self._body_limit, limits, None))
             return
+        if self._long is not None:
+            self._long.write(body)
+            return
         self._body.append(body)
+        if self._body_size > _MOST_FILLED:
+            self._long = io.BytesIO()
+            self._long.writelines(self._body)
+            self._body = []
 
     def on_message_complete(self) -> None:
         """Parser: the message is whole."""
@@ -469,7 +482,10 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
             self._forget_message()
             sink.end_body()
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        if self._long is not None:
+            body = self._long.getvalue()
+        else:
+            body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         request = Request(
             self._parser.get_method(),
             self._url,
@@ -511,6 +527,7 @@ class MessageReader:  # structure: what the parser, the connection and a body fi
         self._head = None
         self._beginning = self._request_line = b""
         self._body = []
+        self._long = None
         self._wire_bytes = self._filling = 0
         self.owes_continue = False
         self._head_since = self._body_since = 0.0
