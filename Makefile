@@ -120,7 +120,7 @@ fuzz: $(VENV)/.dev .delivery/fuzz/.installed
 	@touch $@
 
 # The suites of `make test`, from a directory that has no source tree beside it.
-WHEEL_TESTS ?= $(addprefix ../tests/,unit engine http process api access client cli consistency valkey durable)
+WHEEL_TESTS ?= $(addprefix ../tests/,unit engine http process api access client cli compat consistency valkey durable)
 
 ## test-wheel: run every test against the built wheel, as CI does (WHEEL_TESTS=../tests/unit for some)
 .PHONY: test-wheel
