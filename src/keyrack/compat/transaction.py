@@ -38,7 +38,15 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager, AsyncExitStack
 
     from keyrack.compat.replies import Reply
-    from keyrack.engines.contract import Engine, Operation, Outcome, Page, Record, Write
+    from keyrack.engines.contract import (
+        CacheControl,
+        Engine,
+        Operation,
+        Outcome,
+        Page,
+        Record,
+        Write,
+    )
 
 _ATTEMPTS: Final = 100
 _MISSING: Final = Condition(none_match=ANY)
@@ -79,6 +87,8 @@ class StringEntry(NamedTuple):
     media_type: str
     expires_at: int
     """In ms of the store's clock; 0 means never."""
+    cache_control: CacheControl | None = None
+    """What caches may do with it, where its writer has said so."""
 
 
 class Glance(NamedTuple):
@@ -207,7 +217,7 @@ class Transaction:
         kind = entry.media_type
         if kind.startswith("text/") or kind == BINARY:
             kind = _kept(kind, value)
-        draft.entry = StringEntry(value, kind, entry.expires_at)
+        draft.entry = entry._replace(value=value, media_type=kind)
         draft.keeps_value = False
 
     def copy(self, key: bytes, entry: StringEntry) -> None:
@@ -308,7 +318,8 @@ class Transaction:
             return Delete(key, condition) if is_there and not draft.keeps_value else None
         if not draft.keeps_value:
             ttl = self._ttl(entry.expires_at) if draft.ends else KEEP_END
-            return Set(key, entry.value, entry.media_type, ttl, condition)
+            may_keep = entry.cache_control
+            return Set(key, entry.value, entry.media_type, ttl, condition, cache_control=may_keep)
         return Touch(key, self._ttl(entry.expires_at), condition) if draft.ends else None
 
     def _ttl(self, expires_at: int) -> int:
@@ -363,7 +374,7 @@ def refused(refusal: Refusal) -> CommandError:
 
 
 def _entry(record: Record) -> StringEntry:
-    return StringEntry(record.value, record.media_type, record.expires_at)
+    return StringEntry(record.value, record.media_type, record.expires_at, record.cache_control)
 
 
 def _unchanged(draft: _Draft) -> Condition:

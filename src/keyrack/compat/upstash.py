@@ -153,7 +153,7 @@ class RequestStore:
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Do writes, with those of others of this tick."""
-        outcomes = await asyncio.gather(*map(self._worker.tick.write, writes))
+        outcomes = await self._worker.tick.write_many(writes)
         for write, outcome in zip(writes, outcomes, strict=True):
             self._request.note_write(write, outcome)
             self._revision = max(self._revision, self._request.revision)
