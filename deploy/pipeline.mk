@@ -67,6 +67,16 @@ results:
 	  '<testsuite name="tests" tests="1" errors="1"><testcase classname="tests" name="start">' \
 	  '<error message="the tests did not start: see the log"/></testcase></testsuite>' >'$(JUNIT)/not-started.xml'
 
+## contained: run TARGET (pipeline-test, infra-test, image-test) as root in a throw-away Debian; needs Docker alone
+.PHONY: contained
+contained:
+	@scripts/contained.sh '$(TARGET)' $(LIMIT)
+
+## prune: make room on an agent: old images, build cache, workspaces, virtualenvs (KEEP_DAYS, VENV_DAYS)
+.PHONY: prune
+prune:
+	@scripts/pipeline-prune.sh
+
 # All shell scripts: by their names, and by their first lines where the name does not tell.
 FILES   = git ls-files --cached --others --exclude-standard
 SCRIPTS = { $(FILES) '*.sh'; $(FILES) | xargs -d '\n' awk 'FNR == 1 && /^\#!.*[\/ ](ba|da)?sh( |$$)/ {print FILENAME} {nextfile}' 2>/dev/null; } | sort -u

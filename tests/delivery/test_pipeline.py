@@ -9,8 +9,10 @@ import copy
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,14 +110,17 @@ SCENARIOS = [
             "test-valkey",
             "test-faults",
             "fuzz",
+            "contained",
             "image",
             "scan",
             "publish",
             "sign",
             "deploy",
             "verify",
+            "prune",
         )
     ),
+    scenario("prune is cut off", sh=[cut_off("make prune")]),
     scenario("verify is cut off", sh=[cut_off("make verify")]),
     scenario("verify and rollback fail", sh=[fails("make verify"), fails("make rollback")]),
     scenario("pull request fails", **PULL_REQUEST, sh=[fails("make lint")]),
@@ -197,6 +202,9 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
         "test-valkey",
         "test-faults",
         "fuzz",
+        "contained",
+        "contained",
+        "contained",
         "publish",
         "sign",
         "recover",
@@ -220,6 +228,10 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
         "Scan",
         "Test",
         "Long tests",
+        "Delivery tests",
+        "Pipeline",
+        "Infrastructure",
+        "Image tests",
         "Push",
         "Sign",
         "Staging",
@@ -255,6 +267,7 @@ def test_only_main_pushes_and_deploys(builds: dict[str, Run], name: str) -> None
     assert skipped == [
         "Check access",
         "Long tests",
+        "Delivery tests",
         "Push",
         "Sign",
         "Staging",
@@ -328,6 +341,7 @@ def test_tests_leave_results_that_jenkins_reads_also_when_they_fail(builds: dict
         "test-valkey",
         "test-faults",
         "fuzz",
+        "contained",
         "image",
         "scan",
         "publish",
@@ -411,7 +425,7 @@ def test_a_deploy_that_is_cut_off_is_put_back_in_time_of_its_own(builds: dict[st
     run = builds["deploy is cut off"]
     assert run.result == "ABORTED"
     assert run.made[-2:] == ["deploy", "recover"]
-    put_back = run.of("sh")[-1]["env"]
+    put_back = run.of("sh")[-2]["env"]
     assert put_back["ENVIRONMENT"] == "staging"
     assert put_back["KUBECONFIG"] == "file kubeconfig-staging"
     assert "Ask for production" not in run.started
@@ -441,7 +455,9 @@ def test_a_lost_agent_is_tried_once_more_and_then_told_of(builds: dict[str, Run]
 
 def test_stages_that_do_not_need_each_other_run_side_by_side(builds: dict[str, Run]) -> None:
     branches = [event["name"] for event in builds["main"].of("branch")]
-    assert branches == ["Source", "Static analysis", "Image and scan"]
+    assert branches[:3] == ["Source", "Static analysis", "Image and scan"]
+    assert branches[3:] == ["Pipeline", "Infrastructure", "Image tests"]
+    assert builds["contained fails"].made.count("contained") == 1
     # What measures time has nothing beside it.
     assert "Test" not in branches
     assert "static-analysis" not in builds["lint fails"].made
@@ -624,10 +640,10 @@ def test_a_post_condition_that_fails_hides_nothing(builds: dict[str, Run]) -> No
 
 
 def test_every_make_target_that_is_named_exists(builds: dict[str, Run]) -> None:
-    named = {target for run in builds.values() for target in run.made} - {"shell"}
+    named = {target for run in builds.values() for target in run.made} - {"shell"} | {"prune"}
     in_text = set(re.findall(r"make (?:--silent )?([a-z][a-z-]*)", re.sub("//.*", "", JENKINSFILE)))
     assert named == in_text
-    assert len(named) == 21
+    assert len(named) == 23
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "ARGS")}
     for target in sorted(named):
         done = subprocess.run(
@@ -732,7 +748,166 @@ def test_the_jenkinsfile_is_thin() -> None:
     assert all(script.startswith("make ") for _, script in scripts)
 
 
+def test_the_agent_is_pruned_at_the_end_however_a_build_ends(builds: dict[str, Run]) -> None:
+    for name in ("main", "pull request", "lint fails", "deploy is cut off", "verify fails"):
+        run = builds[name]
+        built = [event for event in run.of("sh") if "production" not in event["stage"]]
+        assert built[-1]["script"] == "make prune"
+        assert built[-1]["stage"] == "Build"
+    for name in ("prune fails", "prune is cut off"):
+        assert builds[name].result == "SUCCESS"
+        assert builds[name].of("caught", message="The agent was not pruned")
+        assert "Verify production" in builds[name].started
+
+
 # Scripts
+
+
+def aged(path: Path, days: float) -> Path:
+    """Let a file or directory look as if it had last been changed so many days ago."""
+    then = time.time() - days * 86_400
+    os.utime(path, (then, then))
+    return path
+
+
+def checkout(tmp_path: Path) -> Path:
+    """A workspace with the scripts of this checkout, as an agent has it."""
+    workspace = tmp_path / "workspace/keyrack_main"
+    shutil.copytree(ROOT / "scripts", workspace / "scripts")
+    return workspace
+
+
+def prune(world: World, workspace: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [workspace / "scripts/pipeline-prune.sh"],
+        env=os.environ
+        | {"PATH": f"{world.bin}:{os.environ['PATH']}", "STUBS": str(world.prepared())}
+        | {"WORKSPACE": str(workspace)}
+        | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_old_images_of_this_project_are_removed_and_no_others(world: World, tmp_path: Path) -> None:
+    world.answer("prune", stdout="deleted: sha256:1\nTotal reclaimed space: 1.5GB\n")
+    done = prune(world, checkout(tmp_path), KEEP_DAYS="3")
+    assert done.returncode == 0, done.stderr
+    label = "label=org.opencontainers.image.title=Keyrack"
+    assert world.calls == [
+        f"docker image prune --all --force --filter {label} --filter until=72h",
+        "docker builder prune --force --filter until=72h",
+    ]
+    assert done.stdout.count("Total reclaimed space: 1.5GB") == 2
+    assert 'org.opencontainers.image.title="Keyrack"' in (ROOT / "Dockerfile").read_text()
+
+
+def test_workspaces_that_are_not_built_any_more_are_removed(world: World, tmp_path: Path) -> None:
+    workspace = checkout(tmp_path)
+    ages = {"keyrack_PR-7": 20, "keyrack_PR-7@tmp": 20, "keyrack_PR-8": 10, "keyrack_main@tmp": 20}
+    for name, days in ages.items():
+        (workspace.parent / name / "inside").mkdir(parents=True)
+        aged(workspace.parent / name, days)
+    aged(workspace, 20)  # in use: it is this one
+    done = prune(world, workspace)
+    assert done.returncode == 0, done.stderr
+    left = {path.name for path in workspace.parent.iterdir()}
+    assert left == {"keyrack_main", "keyrack_main@tmp", "keyrack_PR-8"}
+    assert "removed the workspace keyrack_PR-7\n" in done.stdout
+
+
+def test_nothing_is_removed_beside_a_checkout_that_is_no_workspace(
+    world: World, tmp_path: Path
+) -> None:
+    workspace = checkout(tmp_path)
+    other = workspace.parent / "of-somebody"
+    other.mkdir()
+    aged(other, 100)
+    assert prune(world, workspace, WORKSPACE="").returncode == 0
+    assert prune(world, workspace, WORKSPACE=str(tmp_path / "elsewhere")).returncode == 0
+    assert other.exists()
+
+
+def test_environments_are_made_anew_once_a_week(world: World, tmp_path: Path) -> None:
+    workspace = checkout(tmp_path)
+    stamps = {".venv/.dev": 8, ".delivery/chart/.ready": 8, ".delivery/pipeline/.ready": 6}
+    for name, days in stamps.items():
+        stamp = workspace / name
+        stamp.parent.mkdir(parents=True)
+        stamp.touch()
+        aged(stamp, days)
+    # Inside of an environment, what looks like a stamp is none.
+    (workspace / ".delivery/pipeline/venv/lib").mkdir(parents=True)
+    aged_inside = workspace / ".delivery/pipeline/venv/lib/.ready"
+    aged_inside.touch()
+    aged(aged_inside, 30)
+    done = prune(world, workspace)
+    assert done.returncode == 0, done.stderr
+    assert not (workspace / ".venv").exists()
+    assert not (workspace / ".delivery/chart").exists()
+    assert aged_inside.exists()
+    assert "removed the environment .venv: the next build makes it anew" in done.stdout
+
+
+def test_too_little_room_is_said_and_a_docker_that_fails_too(world: World, tmp_path: Path) -> None:
+    workspace = checkout(tmp_path)
+    done = prune(world, workspace, ROOM="9999999")
+    assert done.returncode == 0
+    assert "less than 9999999 GB" in done.stdout
+    world.answer("prune", status=1, stderr="Cannot connect to the Docker daemon\n")
+    done = prune(world, workspace)
+    assert done.returncode == 1
+    assert "Cannot connect" in done.stderr
+
+
+def test_the_delivery_is_tested_in_containers_that_are_thrown_away(
+    builds: dict[str, Run], world: World
+) -> None:
+    commands = [one for one in builds["main"].shell if "make contained" in one]
+    tested = [re.findall(r"TARGET=(\S+) LIMIT=(\d+)m$", command)[0] for command in commands]
+    assert {target for target, _ in tested} == {"pipeline-test", "infra-test", "image-test"}
+    limits = {
+        event["script"]: event["limits"][-1]
+        for event in builds["main"].of("sh")
+        if event["script"] in commands
+    }
+    # The container ends by itself before Jenkins ends what started it.
+    assert all(int(limit) < limits[f"make contained TARGET={target} LIMIT={limit}m"]
+               for target, limit in tested)  # fmt: skip
+
+    done = world.make("contained", TARGET="infra-test", LIMIT="7m", CONTAINED_BASE="a:b")
+    assert done.returncode == 0, done.stderr
+    run, removed = world.calls
+    (name,) = re.findall(r"--name (keyrack-infra-test-\d+)", run)
+    for part in (
+        "docker run --rm --privileged --init ",
+        "--env CI=true ",
+        "--env LIMIT=7m ",
+        f"--volume {ROOT}:/checkout:ro ",
+        " a:b bash -euo pipefail -c ",
+    ):
+        assert part in run
+    assert "sha256sum --check" in run
+    assert removed == f"docker rm --force --volumes {name}"
+
+
+def test_a_container_that_fails_or_is_cut_off_is_seen_and_removed(world: World) -> None:
+    world.answer("^docker run", status=3)
+    assert world.make("contained", TARGET="image-test").returncode != 0
+
+    world.answer("^docker run", wait=60)
+    with subprocess.Popen(
+        [ROOT / "scripts/contained.sh", "image-test"],
+        env=os.environ
+        | {"PATH": f"{world.bin}:{os.environ['PATH']}", "STUBS": str(world.prepared())},
+    ) as process:
+        deadline = time.monotonic() + 30
+        while not world.calls and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(30) == 143
+    assert world.calls[-1].startswith("docker rm --force --volumes keyrack-image-test-")
 
 
 def tracked(*patterns: str) -> list[Path]:

@@ -64,8 +64,9 @@ class Run:
 
     @property
     def made(self) -> list[str]:
-        """The make targets in order, without arguments."""
-        return [re.sub(r"^make (--\S+ )*(\S+).*$", r"\2", script) for script in self.shell]
+        """The make targets in order, without arguments and without `prune`, which ends all."""
+        targets = [re.sub(r"^make (--\S+ )*(\S+).*$", r"\2", script) for script in self.shell]
+        return [target for target in targets if target != "prune"]
 
     @property
     def started(self) -> list[str]:
