@@ -82,6 +82,10 @@ for _name, _method, _path, _body in (
     ("terraform_restore", "POST", "/v1/terraform/app/versions?version=1&durability=none", None),
     ("auth_ticket_create", "POST", "/v1/auth/tickets", b'{"rules":["deny read keys:a"]}'),
     ("auth_tickets_rotate", "POST", "/v1/auth/tickets/rotate", None),
+    ("fences_list", "GET", "/v1/fences", None),
+    ("fence_show", "GET", "/v1/fences/none", None),
+    ("fence_put", "PUT", "/v1/fences/made", b'{"keys":"fenced/*","lock":"l"}'),
+    ("fence_drop", "DELETE", "/v1/fences/none", None),
 ):
     REQUESTS[_name] = (_method, _path, _body, JSON if _body else {})
 _OPEN = {"healthz", "readyz", "openapi", "docs", "home"}

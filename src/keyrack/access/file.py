@@ -16,14 +16,17 @@ from keyrack.access import rules, tokens
 from keyrack.access.grant import rights_of
 from keyrack.access.model import (
     BUILT_IN,
+    MOST_FENCES,
     MOST_TOKENS,
     AccessFile,
     Certificate,
     Claims,
+    FenceRule,
     Issuer,
     Peer,
     Policy,
     Token,
+    checked_fence,
     checked_policy_name,
     checked_token_name,
 )
@@ -136,7 +139,7 @@ def parse(text: str, path: str = "the file") -> AccessFile:
 
 
 _OF_THE_FILE: Final = (
-    "version", "anonymous", "policies", "tokens", "certificates", "peers", "issuers",
+    "version", "anonymous", "policies", "tokens", "certificates", "peers", "issuers", "fences",
 )  # fmt: skip
 _OF_A_TOKEN: Final = (
     "id", "hash", "name", "policies", "rules", "expires", "disabled", "rate", "watches", "from",
@@ -161,6 +164,7 @@ def _access(whole: Section) -> AccessFile:
         certificates=tuple(_certificate(one, known) for one in whole.tables("certificates")),
         peers=tuple(_peer(one, known) for one in whole.tables("peers")),
         issuers=tuple(_issuer(one, known) for one in whole.tables("issuers")),
+        fences=_fences(whole),
     )
     _check_together(whole, made)
     return made
@@ -186,6 +190,29 @@ def _policy(lines: Lines, name: str, given: object, start: int) -> Policy:
     except ValueError as error:
         raise lines.wrong(section.line, str(error)) from None
     return Policy(section.rules(), section.rate(), section.whole("watches"))
+
+
+def _fences(whole: Section) -> dict[str, FenceRule]:
+    raw = whole.raw.get("fences", {})
+    if not isinstance(raw, dict):
+        raise whole.wrong("fences", "`fences` is a table")
+    if len(raw) > MOST_FENCES:
+        raise whole.wrong("fences", f"there are at most {MOST_FENCES} fences")
+    start = whole.lines.table("fences")
+    return {name: _fence(whole.lines, name, given, start) for name, given in raw.items()}
+
+
+def _fence(lines: Lines, name: str, given: object, start: int) -> FenceRule:
+    line = max(lines.table(f"fences.{name}"), lines.key(name, start))
+    if not isinstance(given, dict):
+        raise lines.wrong(line, f'the fence {name!r} is like {{ keys = "jobs/*", lock = "jobs" }}')
+    section = Section(lines, given, line, f"the fence {name!r}")
+    section.only(("keys", "lock"))
+    keys = section.text("keys", bool, "a key, or a beginning of keys and `*`")
+    try:
+        return checked_fence(name, FenceRule(keys, section.text("lock", bool, "a lock's name")))
+    except ValueError as error:
+        raise lines.wrong(line, str(error)) from None
 
 
 def _token(section: Section, known: frozenset[str]) -> Token:

@@ -13,6 +13,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
+from keyrack.access.rules import MOST_PATTERN_BYTES, pattern_of
+
 MOST_POLICIES: Final = 64
 """Policies that one token may have."""
 MOST_TOKENS: Final = 10_000
@@ -108,6 +110,16 @@ class Issuer(msgspec.Struct, frozen=True):
     keys: str = ""
 
 
+class FenceRule(msgspec.Struct, frozen=True):
+    """Writes of these keys need this lock. `keys` is written as the pattern of a rule."""
+
+    keys: str
+    lock: str
+
+
+MOST_FENCES: Final = 100
+
+
 class AccessFile(msgspec.Struct, frozen=True):
     """Everybody that an operator lets in."""
 
@@ -117,6 +129,7 @@ class AccessFile(msgspec.Struct, frozen=True):
     certificates: tuple[Certificate, ...] = ()
     peers: tuple[Peer, ...] = ()
     issuers: tuple[Issuer, ...] = ()
+    fences: dict[str, FenceRule] = {}
 
 
 _RATE: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)/([smh])(?: burst ([0-9]{1,9}))?")
@@ -158,6 +171,18 @@ def checked_policy_name(name: str) -> str:
             f"{name!r} is no name for a policy: 1 to 100 of A-Z, a-z, 0-9, '.', '_', '-'."
         )
     return name
+
+
+def checked_fence(name: str, rule: FenceRule) -> FenceRule:
+    """Return a fence that somebody wants to define. Raises `ValueError`."""
+    if not _POLICY_NAME.fullmatch(name):
+        raise ValueError(
+            f"{name!r} is no name for a fence: 1 to 100 of A-Z, a-z, 0-9, '.', '_', '-'."
+        )
+    pattern_of(rule.keys)
+    if not 1 <= len(rule.lock.encode("utf-8", "surrogatepass")) <= MOST_PATTERN_BYTES:
+        raise ValueError(f"The name of a lock has 1 to {MOST_PATTERN_BYTES} bytes.")
+    return rule
 
 
 def checked_token_name(name: str) -> str:

@@ -158,6 +158,11 @@ def _pattern(text: str, pattern: str) -> tuple[bytes, bool]:
     return decoded, beginning
 
 
+def pattern_of(text: str) -> tuple[bytes, bool]:
+    """Return what a pattern says, and if it is a beginning of keys. Raises `RuleError`."""
+    return _pattern(text, text)
+
+
 def _words(scope: Scope, verbs: frozenset[Verb]) -> list[str]:
     """Return the fewest words for some verbs, in the order of `Verb`."""
     known = _VERBS[scope]

@@ -312,6 +312,8 @@ class Why(enum.Enum):
     """Its keys are on their way from one server to another. Nothing was done; later it will be."""
     SPREAD = "spread"
     """Its keys are in several shards, and nothing changes those together."""
+    FENCED = "fenced"
+    """A key needs a lock that the write does not name. Nothing was done."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -329,6 +331,8 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     With `LOCKS_FULL` and `ANSWERS_FULL`: how many bytes these would take."""
     available: int = 0
     """How many bytes there are for it."""
+    lock: bytes = b""
+    """With `FENCED`: the lock that the write has to name."""
 
 
 Outcome: TypeAlias = tuple[Result, ...] | Refusal
@@ -627,6 +631,12 @@ class Engine(Protocol):  # structure: what one store has to answer
 
         All of them share commits, so that many together cost less than one by one. A write whose
         answer does not come is refused with `Why.AWAY`.
+        """
+
+    def fence(self, refusals: Callable[[Sequence[Write]], dict[int, Refusal]] | None) -> None:
+        """From now on have a function say which writes are refused, and why; None: none is.
+
+        It is given the writes that come together, and returns refusals by their places among them.
         """
 
     async def expire(self, limit: int) -> Sweep:

@@ -32,6 +32,7 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import big, bulk, codec, dispatch, listing, reference, rights
 from keyrack.http.api.counting import OTHER, WIDE_WORDS, denied_word, request_word
 from keyrack.http.api.models import MAX_BATCH_OPERATIONS
+from keyrack.http.api.named_locks import NamedLocks
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.metrics import Metrics
 from keyrack.http.problems import KINDS, Problem
@@ -355,8 +356,9 @@ class Application:
 
     async def _delete(self, request: StarletteRequest) -> Response:
         given = _parameters(request, bulk.DELETE_PARAMETERS)
-        done = await bulk.delete(given, self._context)
-        request.scope["keyrack.request"].revision = int(done.revision)
+        asked = request.scope["keyrack.request"]
+        done = await bulk.delete(given, self._context, NamedLocks.of(asked))
+        asked.revision = int(done.revision)
         return _json(done)
 
     async def _key_events(self, request: StarletteRequest) -> Response:

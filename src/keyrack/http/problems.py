@@ -255,6 +255,36 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "Its time was over, it was given back, or the key was written or deleted since it was "
         "given: what was computed may be older than what is there. Read the key again.",
     ),
+    "lock-lost": ProblemKind(
+        412,
+        "The lock is not held with this token any more",
+        "A write names a lock and its token in `Keyrack-Lock`, and is done only while the lock is "
+        "held with that token. Its time was over, it was given back, or somebody else has it: what "
+        "the write was to change may have been changed since. Nothing was done.",
+    ),
+    "lock-required": ProblemKind(
+        428,
+        "A write of this key needs a lock",
+        "A fence says so (`GET /v1/fences`). The member `lock` names the lock: take it with "
+        "`POST /v1/locks/{name}`, and send its token with the write, as "
+        '`Keyrack-Lock: "name"; token=1795474670195050`. Nothing was done.',
+    ),
+    "bad-fence": ProblemKind(
+        400,
+        "A fence cannot be made like this",
+        "The keys of a fence are a key, or a beginning of keys with `*` behind it, written as in a "
+        "rule of access control; its lock is the name of a lock. In a store that is spread over "
+        "shards a lock and the keys that need it have to be in the same one: both have the same "
+        "part in braces, like `{jobs}/*` and the lock `{jobs}`.",
+    ),
+    "fence-not-found": ProblemKind(
+        404, "There is no such fence", "It was never made, or was removed."
+    ),
+    "fence-in-file": ProblemKind(
+        409,
+        "The fence is in the operator's file",
+        "What the file of `--auth` says is changed there. The service notices.",
+    ),
     "too-large": ProblemKind(
         413,
         "The body or the value is too large",

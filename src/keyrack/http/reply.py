@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keyrack.engines.contract import Engine, Outcome, Write
     from keyrack.http.access_control import AccessControl
     from keyrack.http.answer import Headers
+    from keyrack.http.fence_keeper import FenceKeeper
     from keyrack.http.gate import Gate
     from keyrack.http.key_locks import KeyLocks
     from keyrack.http.observer import ServiceObserver
@@ -49,6 +50,8 @@ class Context(NamedTuple):
     access: AccessControl | None = None
     observer: ServiceObserver | None = None
     """Looks at all workers of the service."""
+    fences: FenceKeeper | None = None
+    """Knows which writes need a lock; None where no key does."""
 
     @property
     def gate(self) -> Gate | None:

@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 from uvicorn.server import ServerState
 
+from keyrack.http import eager
 from keyrack.http.app import Application
 from keyrack.http.client_memory import ClientMemory
+from keyrack.http.fence_keeper import FenceKeeper
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.protocol.connection import Connection
 from keyrack.http.protocol.guard import Guard
@@ -69,7 +71,9 @@ class StoreLoop:
             settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
         )
         self.guard = Guard()
-        self.context = Context(engine, limits, self._tick, self._hub, KeyLocks())
+        fences = FenceKeeper(0, counters, engine, self._tick)
+        eager.at_once(fences.begin())
+        self.context = Context(engine, limits, self._tick, self._hub, KeyLocks(), fences=fences)
         self._worker = self._make_worker(settings)
         snapshots = None if data is None else Snapshots(data, counters)
         application = Application(self._worker, counters, snapshots)

@@ -18,6 +18,7 @@ from keyrack.http.api.routes import ROUTES
 from keyrack.http.app import Application
 from keyrack.http.audit import AuditTrail
 from keyrack.http.client_memory import ClientMemory
+from keyrack.http.fence_keeper import FenceKeeper
 from keyrack.http.inquirer import Inquirer
 from keyrack.http.key_locks import KeyLocks
 from keyrack.http.observer import ServiceObserver
@@ -140,6 +141,7 @@ class Worker:
             self._publish,
             *(() if self._traces is None else (self._traces.look,)),
             self._access.tick,
+            self._fences.tick,
             *self._look_after_the_audit_log(),
             collector.look,
         )
@@ -177,6 +179,9 @@ class Worker:
             lambda: self._heartbeat.trouble,
             self._access,
             self._observer,
+            FenceKeeper(
+                self._spec.slot, self._counters, self._engine, self._tick, self._spec.access
+            ),
         )
         timeouts = Timeouts(
             keep_alive=settings.keep_alive,
@@ -197,6 +202,12 @@ class Worker:
             _audit(spec=self._spec),
             None if self._traces is None else self._traces.recorder,
         )
+
+    @property
+    def _fences(self) -> FenceKeeper:
+        fences = self._context.context.fences
+        assert fences is not None, "a worker knows which there are"
+        return fences
 
     def _watch_over_the_store(self) -> tuple[Callable[[], None], ...]:
         """One worker does it for all of them."""
@@ -220,6 +231,7 @@ class Worker:
         self._loop.add_reader(counters.wakeups[slot], self._woken)
         self._loop.add_reader(self._spec.lifeline, self._orphaned)
         await self._access.begin(self._context)
+        await self._fences.begin()
         self._observer.begin(self._context)
         self._upkeep.start()
         self._other_service.look()
@@ -247,6 +259,7 @@ class Worker:
         """Another worker has committed something, or the supervisor has changed a word."""
         self._counters.woken(self._spec.slot)
         self._access.follow()
+        self._fences.follow()
         self._inquirer.look()
         self._hub.wake()
         self._other_service.look()

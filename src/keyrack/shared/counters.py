@@ -14,6 +14,7 @@ import os
 import time
 from typing import Final
 
+from keyrack.shared.epochs import Epochs
 from keyrack.shared.inquiries import Inquiries
 from keyrack.shared.slow_ring import SlowRing
 
@@ -226,6 +227,7 @@ class Counters:
         self.deaths = Deaths(words)
         self.slow_ring = SlowRing(workers)
         self.inquiries = Inquiries(workers)
+        self.fence_epochs = Epochs(workers)
         self.wakeups = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(workers)]
         """For each worker, what it is woken by when another one has committed something."""
 

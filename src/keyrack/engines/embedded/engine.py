@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         Write,
     )
     from keyrack.engines.embedded.durability import DurabilityConfig
+    from keyrack.engines.fences import Refusals
 
     GroupCommit = Callable[[Sequence[Write]], Awaitable[Sequence[Outcome]]]
 
@@ -268,6 +269,10 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
         """
         self._group_commit = group_commit
         self.capabilities = msgspec.structs.replace(self.capabilities, answers_later=True)
+
+    def fence(self, refusals: Callable[[Sequence[Write]], Refusals] | None) -> None:
+        """From now on have a function say which writes are refused; None: none is."""
+        self._writer.fenced = refusals
 
     def apply(self, writes: Sequence[Write]) -> list[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each.

@@ -39,6 +39,7 @@ from keyrack.engines.embedded.eviction.policy import keys_of, likely_pages
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, PAGES_A_TTL, PAGES_A_WRITE
 from keyrack.engines.embedded.pieces import LONGEST_WHOLE, pages_of
 from keyrack.engines.embedded.trash_room import TrashRoom
+from keyrack.engines.fences import joined, left
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from keyrack.engines.embedded.database import Database
     from keyrack.engines.embedded.events import EventLog
     from keyrack.engines.embedded.eviction.policy import Evictor
+    from keyrack.engines.fences import Refusals
 
     Apply = Callable[[Commit, Sequence[Write]], list[Outcome]]
 
@@ -73,9 +75,13 @@ class StoreWriter:
             self._most_pages = min(_MOST_PAGES, database.memory.limit // 8)
         self._held_since = 0
         self._trash_room = TrashRoom(database, log)
+        self.fenced: Callable[[Sequence[Write]], Refusals] | None = None
+        """Says which writes are refused because of a fence; None where there is none."""
 
     def write(self, writes: Sequence[Write]) -> list[Outcome]:
         """Apply each write, all or none, in order, and return one outcome for each."""
+        if self.fenced is not None and (refusals := self.fenced(writes)):
+            return joined(refusals, self.write(left(writes, refusals)))
         plain = pages_of_plain(writes)
         if plain > self._most_pages and len(writes) > 1:
             half = len(writes) // 2

@@ -27,6 +27,7 @@ from keyrack.engines.contract import (
     Why,
     bounds,
 )
+from keyrack.engines.fences import joined, left
 from keyrack.engines.valkey.batching import ReadBatcher, WriteBatcher
 from keyrack.engines.valkey.calls import Calls
 from keyrack.engines.valkey.clock import StoreClock
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
         Usage,
         Write,
     )
+    from keyrack.engines.fences import Refusals
     from keyrack.engines.valkey.address import Address
     from keyrack.engines.valkey.clock import Clock
     from keyrack.engines.valkey.servers import Login, Servers
@@ -98,6 +100,7 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
         self._address = address
         self._login = login
         self._options = options or Options()
+        self._fenced: Callable[[Sequence[Write]], Refusals] | None = None
         self._clock = StoreClock(self._options.clock)
         self.measures = Measures()
 
@@ -260,6 +263,10 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
             found.update(zip(some, sizes, strict=True))
         return [found[key] for key in keys]
 
+    def fence(self, refusals: Callable[[Sequence[Write]], Refusals] | None) -> None:
+        """From now on have a function say which writes are refused; None: none is."""
+        self._fenced = refusals
+
     async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Apply each write, all or none, and return one outcome for each.
 
@@ -267,6 +274,8 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
         """
         if self.store.trouble:
             return [Refusal(Why.UNSAFE)] * len(writes)
+        if self._fenced is not None and (refusals := self._fenced(writes)):
+            return joined(refusals, await self.writes.write(left(writes, refusals)))
         return await self.writes.write(writes)
 
     async def undo_of(self, number: int) -> Undo | None:

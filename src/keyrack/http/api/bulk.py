@@ -40,6 +40,7 @@ from keyrack.http.api.models import (
     ImportReport,
     KeyEvents,
 )
+from keyrack.http.api.named_locks import NO_LOCKS, NamedLocks
 from keyrack.http.api.plain_lines import plain_sets
 from keyrack.http.problems import Problem
 from keyrack.http.watch import messages
@@ -109,8 +110,10 @@ async def _count(prefix: bytes, context: Context) -> int:
         await asyncio.sleep(0)
 
 
-async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
-    """Delete the keys under a prefix, or say what would be deleted."""
+async def delete(
+    given: dict[bytes, bytes], context: Context, locks: NamedLocks = NO_LOCKS
+) -> Deleted:
+    """Delete the keys under a prefix while `locks` are held, or say what would be deleted."""
     prefix = codec.prefix_of(given.get(b"prefix", b""))
     everything = codec.switch(given, b"all")
     if not prefix and not everything:
@@ -120,6 +123,7 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
         sample = [codec.text_of(key) for key, _ in page.entries]
         revision = (await context.engine.history())[1]
         return Deleted(await _count(prefix, context), str(revision), True, sample)
+    _demand_locks(prefix, context, locks)
     # Keys that are set meanwhile, behind where the deletion is, are left alone.
     bound = (await context.engine.history())[1]
     deleted = 0
@@ -128,11 +132,12 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
     while True:
         page = await context.engine.scan(prefix, after, _DELETE_STEPS)
         writes: list[Write] = [
-            (Delete(key, Condition(match=frozenset((record.revision,)))),)
+            locks.over((Delete(key, Condition(match=frozenset((record.revision,)))),))
             for key, record in page.entries
             if record.revision <= bound
         ]
-        for outcome in await _under_way(writes, context):
+        for made in await _under_way(writes, context):
+            outcome = locks.outcome(made)
             if not isinstance(outcome, Refusal):
                 deleted += outcome[0].existed
             elif outcome.why is not Why.CONDITION:
@@ -141,18 +146,26 @@ async def delete(given: dict[bytes, bytes], context: Context) -> Deleted:
         if after is None:
             break
         await pace.step()
-    await _delete_copies(prefix, context, pace)
+    await _delete_copies(prefix, context, pace, locks)
     await _delete_leases(prefix, context, pace)
     return Deleted(deleted, str((await context.engine.history())[1]))
 
 
-async def _delete_copies(prefix: bytes, context: Context, pace: Pace) -> None:
+def _demand_locks(prefix: bytes, context: Context, locks: NamedLocks) -> None:
+    """Refuse a deletion that would be refused half-way: keys below the prefix need a lock."""
+    needed = [] if context.fences is None else context.fences.needed_below(prefix)
+    for lock in needed:
+        if lock not in locks.names:
+            raise refused(Refusal(Why.FENCED, lock=lock))
+
+
+async def _delete_copies(prefix: bytes, context: Context, pace: Pace, locks: NamedLocks) -> None:
     """Remove the stale copies of keys under a prefix that have ended."""
     after: bytes | None = None
     missing = Condition(none_match=ANY)
     while True:
         keys, after = await context.engine.stale_copies(prefix, after, _DELETE_STEPS)
-        await _under_way([(Delete(key, missing),) for key in keys], context)
+        await _under_way([locks.over((Delete(key, missing),)) for key in keys], context)
         if after is None:
             return
         await pace.step()
@@ -277,6 +290,9 @@ class Import:
         self._context = context
         self._stop_on_error = stop_on_error
         self._may_set = request.grant.sets
+        self._locks = NamedLocks.of(request)
+        self._broken: Problem | None = None
+        """Why it ends early, or why no line can be imported: a lock that is missing or was lost."""
         self._rest = b""
         self._line = 0
         self._begun = False
@@ -325,6 +341,8 @@ class Import:
         if self._rest and not self.report.stopped:
             await self._write([self._rest])
         await self._conclude(0)
+        if self._broken is not None and (self.report.stopped or not self.report.imported):
+            raise await self.cut_off(self._broken)
         if self.report.failed and not self.report.imported:
             members = msgspec.to_builtins(self.report)
             raise Problem("nothing-imported", "No line could be imported; see `errors`.", **members)
@@ -343,7 +361,8 @@ class Import:
         if self._stop_on_error:
             self._note(numbers, await self._until_refused(writes))
         else:
-            self._unanswered.append((numbers, self._context.tick.write_many(writes)))
+            over = [self._locks.over(write) for write in writes] if self._locks else writes
+            self._unanswered.append((numbers, self._context.tick.write_many(over)))
             if self._ahead:
                 await asyncio.sleep(0)  # lets others go first, and these writes leave
             await self._conclude(self._ahead)
@@ -381,12 +400,13 @@ class Import:
             return []
         if sum(len(operation.value) for (operation,) in writes) <= _TOGETHER_BYTES:
             # All or none of them: where none is refused, that is the same.
-            together = await self._context.tick.write(tuple(chain.from_iterable(writes)))
+            whole = self._locks.over(tuple(chain.from_iterable(writes)))
+            together = await self._context.tick.write(whole)
             if not isinstance(together, Refusal):
-                return [(result,) for result in together]
+                return [(result,) for result in together[len(self._locks.names) :]]
         outcomes: list[Outcome] = []
         for write in writes:
-            outcomes.append(await self._context.tick.write(write))
+            outcomes.append(await self._context.tick.write(self._locks.over(write)))
             if isinstance(outcomes[-1], Refusal):
                 break
         return outcomes
@@ -401,9 +421,19 @@ class Import:
         """Note what came of lines; those behind the last outcome were not tried."""
         for number, outcome in zip(numbers, outcomes, strict=False):
             if isinstance(outcome, Refusal):
-                self._failed(number, refused(outcome))
+                self._refused(number, outcome)
             else:
                 self.report.imported += 1
+
+    def _refused(self, number: int, outcome: Refusal) -> None:
+        try:
+            problem = refused(self._locks.refusal(outcome))
+        except Problem as lost:
+            self._broken = problem = lost
+        if outcome.why is Why.FENCED:
+            self._broken = self._broken or problem
+        self._failed(number, problem)
+        self.report.stopped = self.report.stopped or problem.slug == "lock-lost"
 
     def _failed(self, line: int, problem: Problem) -> None:
         self.report.failed += 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from keyrack.http import problems
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec, rights
+from keyrack.http.api.named_locks import under_locks
 from keyrack.http.api.remembering import remembering
 from keyrack.http.api.routes import MAX_IDEMPOTENCY_KEY, ROUTES
 from keyrack.http.problems import Problem
@@ -104,6 +105,8 @@ async def serve_or_raise(request: Request, resource: Resource, context: Context)
         codec.parameters(request.query, _known_parameters(route))
         return None
     reply = await route.serve(request, context)
+    if request.head.locks and route.writes and type(reply) is PendingWrite:
+        reply = under_locks(request, reply)
     if fields and isinstance(reply, Answer | Stream):
         reply = reply._replace(headers=(*reply.headers, *fields))
     if request.head.idempotency_key is None or type(reply) is not PendingWrite:
@@ -211,6 +214,8 @@ def _refuse_ignored(request: Request, route: Route) -> None:
         )
     if head.lease is not None and "Keyrack-Recompute" not in honoured:
         raise Problem("bad-parameter", "A lease is for the PUT of a key; nothing was done.")
+    if head.locks and "Keyrack-Lock" not in honoured:
+        raise Problem("bad-parameter", "Keyrack-Lock is for writes of keys; nothing was done.")
     if head.idempotency_key is None:
         return
     if "Idempotency-Key" not in honoured:

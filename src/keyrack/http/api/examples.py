@@ -28,6 +28,7 @@ _TOKEN: Final[dict[str, Any]] = {
 _SHOWN: Final = {**_TOKEN, "decides": ["all keys:ci/*"]}
 _TEXT: Final = "krk_OjCJjnFwcDlGifRfeCLr6yL9ABfXTUmoIXkZBqOwm0w48QM"
 _PENDING: Final = {"pending": 1}
+_FENCE: Final = {"name": "jobs", "keys": "jobs/*", "lock": "jobs", "source": "store"}
 _PAGE: Final = '<!doctype html>\n<html lang="en">...</html>\n'
 _WATCHED: Final = """\
 retry: 1000
@@ -119,6 +120,10 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
             ],
         }
     },
+    "fences_list": {200: {"fences": [_FENCE]}},
+    "fence_show": {200: _FENCE},
+    "fence_put": {202: _PENDING},
+    "fence_drop": {202: _PENDING},
     "watch": {200: _WATCHED},
     "key_events": {
         200: {

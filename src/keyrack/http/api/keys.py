@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import partial
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote_from_bytes
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import ANY, Delete, Refusal, Set, Why
@@ -228,8 +229,21 @@ def refused(refusal: Refusal, head: Head | None = None) -> Problem:
         return _condition_failed(refusal.revision, head)
     if refusal.why in _FULL:
         return _full(refusal)
+    if refusal.why is Why.FENCED:
+        return _fenced(refusal.lock)
     slug, detail = _REFUSED[refusal.why]
     return problems.away(detail) if slug == "unavailable" else Problem(slug, detail)
+
+
+def _fenced(lock: bytes) -> Problem:
+    name = lock.decode("utf-8", "replace")
+    written = quote_from_bytes(lock, safe="/:{}@")
+    return Problem(
+        "lock-required",
+        f"A write of this key needs the lock {name!r}: take it, and send its token with the write, "
+        f'as `Keyrack-Lock: "{written}"; token=...`.',
+        lock=name,
+    )
 
 
 def _condition_failed(revision: int | None, head: Head | None) -> Problem:

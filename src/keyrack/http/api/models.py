@@ -342,6 +342,33 @@ class TerraformVersions(Struct):
     versions: list[TerraformVersion]
 
 
+# Fences
+
+
+class FenceRequest(Body):
+    """Which keys need which lock to be written."""
+
+    keys: Annotated[
+        str, Meta(min_length=1, description="A key, or a beginning of keys and `*`, as in a rule.")
+    ]
+    lock: Key
+
+
+class FenceShown(Struct):
+    """A fence, and where it is kept."""
+
+    name: str
+    keys: str
+    lock: str
+    source: Annotated[str, Meta(description="`file` or `store`.")]
+
+
+class FenceList(Struct):
+    """All fences, in the order of their names."""
+
+    fences: list[FenceShown]
+
+
 # Events, service
 
 

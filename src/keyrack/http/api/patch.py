@@ -29,6 +29,7 @@ from keyrack.http.answer import Answer
 from keyrack.http.api import codec
 from keyrack.http.api.codec import etag
 from keyrack.http.api.keys import check_size, refused
+from keyrack.http.api.named_locks import NamedLocks
 from keyrack.http.api.remembering import remembering
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
@@ -101,6 +102,7 @@ async def _patched(request: Request, context: Context, key: bytes, change: Any) 
     With an Idempotency-Key that was done already it is not done again, nor looked at the key.
     """
     name: Write = ()
+    locks = NamedLocks.of(request)
     if request.head.idempotency_key is not None:
         name = (remembering(request, context.limits, only_done=True),)
         outcome = await context.tick.write((*name, Check(key, _NEVER)))
@@ -108,8 +110,8 @@ async def _patched(request: Request, context: Context, key: bytes, change: Any) 
             return _answer(request, outcome)
     for _ in range(_ATTEMPTS):
         operation = await _operation(request, context, key, change)
-        write = (*name, operation)
-        outcome = await context.tick.write(write)
+        write = locks.over((*name, operation))
+        outcome = locks.outcome(await context.tick.write(write))
         if not isinstance(outcome, Refusal) or outcome.why is not Why.CONDITION:
             request.note_write(write, outcome)
             return _answer(request, outcome)

@@ -213,6 +213,10 @@ NEEDS: Final[dict[str, Need]] = {
     "terraform_lock_show": Need("`read` of the key `terraform/{key}`", _on_state(Verb.READ)),
     "terraform_versions": Need("`read` of the key `terraform/{key}`", _on_state(Verb.READ)),
     "terraform_restore": Need("`set` of the key `terraform/{key}`", _on_state(Verb.SET)),
+    "fences_list": _ADMIN,
+    "fence_show": _ADMIN,
+    "fence_put": _ADMIN,
+    "fence_drop": _ADMIN,
     "watch": Need(
         "`watch` of all keys under each prefix, `read` as well with `values=true`; without a "
         "prefix `watch` of some key",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from keyrack.engines.contract import MAX_TTL_MS
 from keyrack.http.api import (
     batch,
+    fences,
     keys,
     locks,
     observing,
@@ -33,6 +34,9 @@ from keyrack.http.api.models import (
     CounterRequest,
     Deleted,
     ExportedKey,
+    FenceList,
+    FenceRequest,
+    FenceShown,
     HotKeyList,
     ImportReport,
     KeyEvents,
@@ -234,6 +238,13 @@ _IDEMPOTENCY: Final = Parameter(
     "again and gets the first answer.",
     "header",
 )
+_HELD_LOCK: Final = Parameter(
+    "Keyrack-Lock",
+    {"type": "string", "examples": ['"jobs"; token=1795474670195050']},
+    "A lock that has to be held with this token when the write is done, percent-encoded as in a "
+    "path; several are separated by commas. A fence can demand it.",
+    "header",
+)
 _SEND_JSON: Final = "-H 'Content-Type: application/json'"
 _MADE: Final = """$(sed -E 's/.*"id":"([^"]+)".*/\\1/' made.json)"""
 """The id of the token that the example of making one has made."""
@@ -257,6 +268,7 @@ _WRITE_PROBLEMS: Final = (
 )
 _BODY_PROBLEMS: Final = ("bad-json", "unsupported-media-type")
 
+_FENCED: Final = ("lock-required", "lock-lost", "keys-in-several-shards")
 _ASKED: Final = ("bad-parameter", "host-not-allowed", "cross-site")
 
 
@@ -313,8 +325,8 @@ _TABLE: Final = (
         "curl localhost:8088/set -H 'Content-Type: application/json' "
         '-d \'{"key":"key_1","value":"value_1"}\'',
         (Reaction(200, "Stored.", Shape(_JSON, Status)),),
-        (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "bad-ttl"),
-        (_IDEMPOTENCY,),
+        (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "bad-ttl", *_FENCED),
+        (_HELD_LOCK, _IDEMPOTENCY),
         Shape(_JSON, SetRequest),
         writes=True,
         blind=True,
@@ -353,8 +365,9 @@ _TABLE: Final = (
             "precondition-failed",
             "lease-lost",
             "unsupported-media-type",
+            *_FENCED,
         ),
-        (_TTL, _STALE, *_CACHING, _IF_MATCH, _IF_NONE_MATCH, _LEASE, _IDEMPOTENCY),
+        (_TTL, _STALE, *_CACHING, _IF_MATCH, _IF_NONE_MATCH, _LEASE, _HELD_LOCK, _IDEMPOTENCY),
         Shape(_ANY),
         writes=True,
         blind=True,
@@ -422,8 +435,9 @@ _TABLE: Final = (
             "key-not-found",
             "bad-condition",
             "precondition-failed",
+            *_FENCED,
         ),
-        (_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        (_IF_MATCH, _IF_NONE_MATCH, _HELD_LOCK, _IDEMPOTENCY),
         writes=True,
         blind=True,
         serve=keys.key_delete,
@@ -452,6 +466,7 @@ _TABLE: Final = (
             "bad-condition",
             "precondition-failed",
             "unavailable",
+            *_FENCED,
         ),
         (
             Parameter(
@@ -467,6 +482,7 @@ _TABLE: Final = (
             _STALE,
             _IF_MATCH,
             _IF_NONE_MATCH,
+            _HELD_LOCK,
             _IDEMPOTENCY,
         ),
         Shape("application/merge-patch+json", Any),
@@ -510,11 +526,12 @@ _TABLE: Final = (
         "O(keys removed)",
         "curl -X DELETE 'localhost:8088/v1/keys?prefix=config&dry_run=true'",
         (Reaction(200, "How many were, or would be, removed.", Shape(_JSON, Deleted)),),
-        _READ_PROBLEMS,
+        (*_READ_PROBLEMS, *_FENCED),
         (
             _PREFIX,
             Parameter("dry_run", _SWITCH, "Remove nothing, say what would be removed."),
             Parameter("all", _SWITCH, "Needed for an empty prefix."),
+            _HELD_LOCK,
         ),
         writes=True,
     ),
@@ -537,10 +554,10 @@ _TABLE: Final = (
             "bad-ttl",
             "bad-number",
             "batch-refused",
-            "keys-in-several-shards",
             "idempotency-key-reused",
+            *_FENCED,
         ),
-        (_IDEMPOTENCY,),
+        (_HELD_LOCK, _IDEMPOTENCY),
         Shape(_JSON, BatchRequest),
         writes=True,
         blind=True,
@@ -568,8 +585,9 @@ _TABLE: Final = (
             "overflow",
             "precondition-failed",
             "idempotency-key-reused",
+            *_FENCED,
         ),
-        (_IF_MATCH, _IF_NONE_MATCH, _IDEMPOTENCY),
+        (_IF_MATCH, _IF_NONE_MATCH, _HELD_LOCK, _IDEMPOTENCY),
         Shape(_JSON, CounterRequest),
         writes=True,
         blind=True,
@@ -828,6 +846,70 @@ _TABLE: Final = (
         serve=terraform.remove,
     ),
     Route(
+        "fence_put",
+        "PUT",
+        "/v1/fences/{key}",
+        "Have writes of keys need a lock",
+        "Every write of these keys then has to name the lock and its token in `Keyrack-Lock`: it "
+        "is 428 without, and 412 where the lock is not held with that token. When this is answered "
+        "no worker does a write that it forbids. What ends by its TTL or is evicted ends all the "
+        "same.",
+        "O(fences)",
+        f"curl -i -X PUT localhost:8088/v1/fences/jobs {_SEND_JSON} "
+        '-d \'{"keys":"jobs/*","lock":"jobs"}\'',
+        (
+            Reaction(201, "Made."),
+            Reaction(204, "Changed; every worker goes by it."),
+            Reaction(
+                202,
+                "Made; some worker is stuck and has not said that it knows.",
+                Shape(_JSON, Pending),
+            ),
+        ),
+        (*_ASKED, *_BODY_PROBLEMS, "bad-key", "bad-fence", "fence-in-file", "store-full"),
+        (),
+        Shape(_JSON, FenceRequest),
+        writes=True,
+        serve=fences.put,
+    ),
+    Route(
+        "fences_list",
+        "GET",
+        "/v1/fences",
+        "Fences",
+        "Those of the operator's file and those that the store keeps, in the order of their names.",
+        "O(fences)",
+        "curl localhost:8088/v1/fences",
+        (Reaction(200, "All fences.", Shape(_JSON, FenceList)),),
+        _ASKED,
+        serve=fences.list_fences,
+    ),
+    Route(
+        "fence_show",
+        "GET",
+        "/v1/fences/{key}",
+        "One fence",
+        "",
+        "O(fences)",
+        "curl localhost:8088/v1/fences/jobs",
+        (Reaction(200, "The fence.", Shape(_JSON, FenceShown)),),
+        (*_ASKED, "bad-key", "fence-not-found"),
+        serve=fences.show,
+    ),
+    Route(
+        "fence_drop",
+        "DELETE",
+        "/v1/fences/{key}",
+        "Remove a fence",
+        "",
+        "O(fences)",
+        "curl -i -X DELETE localhost:8088/v1/fences/jobs",
+        _DONE,
+        (*_ASKED, "bad-key", "fence-not-found", "fence-in-file"),
+        writes=True,
+        serve=fences.drop,
+    ),
+    Route(
         "watch",
         "GET",
         "/v1/watch",
@@ -927,11 +1009,13 @@ _TABLE: Final = (
             "unsupported-media-type",
             "bad-json",
             "nothing-imported",
+            *_FENCED,
         ),
         (
             Parameter(
                 "on_error", {"enum": ["continue", "stop"], "default": "continue"}, "What then."
             ),
+            _HELD_LOCK,
         ),
         Shape(_NDJSON, ExportedKey),
         writes=True,

@@ -49,6 +49,7 @@ _CHANGING: Final = frozenset(
         b"idempotency-key",
         b"last-event-id",
         b"keyrack-recompute",
+        b"keyrack-lock",
     )
 )
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
@@ -94,6 +95,7 @@ def read(
     head.idempotency_key = _first(values, b"idempotency-key")
     head.max_stale = _max_stale(values.get(b"cache-control", ()))
     head.lease = _first(values, b"keyrack-recompute")
+    head.locks = b", ".join(values.get(b"keyrack-lock", ()))
     head.verdict = guard.judge(values, head.host)
     head.shared = guard.cors.shared(values)
     head.credentials = _first(values, b"authorization")

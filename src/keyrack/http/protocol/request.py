@@ -37,6 +37,7 @@ class Head:
         "keep_alive",
         "known_since",
         "lease",
+        "locks",
         "max_stale",
         "plain",
         "prefer",
@@ -69,6 +70,8 @@ class Head:
     """For how many ms a value may be over (`Cache-Control: max-stale`); None where it may not."""
     lease: bytes | None
     """What Keyrack-Recompute says: the lease with which a key is stored."""
+    locks: bytes
+    """All that Keyrack-Lock says, joined by commas: the locks that a write depends on."""
     verdict: Judgement
     """What a request with this head may not do."""
     shared: bytes
