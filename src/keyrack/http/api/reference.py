@@ -34,6 +34,8 @@ _KEY: Final = {
     "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_BYTES},
 }
 _SEED: Final = frozenset(("get", "set"))
+_MAY_BE_EMPTY: Final = frozenset(("counter", "terraform_unlock"))
+"""Operations that do without a body."""
 _LONG_LINE: Final = 160
 """Characters of JSON up to which an example stands in one line."""
 _HEADERS: Final = {
@@ -120,7 +122,7 @@ def _described(route: Route, schemas: dict[int, Any]) -> dict[str, Any]:
     if route.body is not None:
         media = {"schema": _schema(route.body, schemas), "example": _sent_by(route)}
         content = {route.body.media_type: media}
-        described["requestBody"] = {"required": route.name != "counter", "content": content}
+        described["requestBody"] = {"required": route.name not in _MAY_BE_EMPTY, "content": content}
     return described
 
 
