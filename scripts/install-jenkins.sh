@@ -165,7 +165,7 @@ install_tools() {
     install "$work/linux-$machine/helm" /usr/local/bin/helm
   fi
   if ! command -v kubectl >/dev/null; then
-    local url=${KUBECTL_SITE:-https://dl.k8s.io}/release/${KUBECTL_VERSION:-v1.34.1}/bin/linux/$machine/kubectl
+    local url=${KUBECTL_SITE:-https://dl.k8s.io}/release/${KUBECTL_VERSION:-v1.36.1}/bin/linux/$machine/kubectl
     fetch "$url" "$url.sha256" "$work/kubectl"
     install "$work/kubectl" /usr/local/bin/kubectl
   fi

@@ -22,8 +22,25 @@ import boto3
 import pytest
 import yaml
 from delivery.infra_support import cloud, schema
-from delivery.infra_support.roots import BEYOND, FILES, REPOSITORY, ROOTS, TERRAFORM, block, copy
-from delivery.infra_support.terraform import Root, Run, mirror, override, unpack_provider
+from delivery.infra_support.roots import (
+    BEYOND,
+    FILES,
+    MADE,
+    REPOSITORY,
+    ROOTS,
+    TERRAFORM,
+    block,
+    copy,
+    source_of,
+)
+from delivery.infra_support.terraform import (
+    Root,
+    Run,
+    mirror,
+    override,
+    pretended_provider,
+    unpack_provider,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -122,9 +139,10 @@ def untouched(tmp_path_factory: pytest.TempPathFactory, provider: Path) -> dict[
 
 
 @pytest.mark.parametrize("root", ROOTS)
-def test_a_root_has_the_five_files_and_no_other(root: str) -> None:
-    tracked = {path.name for path in (REPOSITORY / TERRAFORM / root).iterdir()}
-    assert {name for name in tracked if not name.startswith((".terraform", "terraform."))} == FILES
+def test_a_root_has_its_files_and_no_other(root: str) -> None:
+    found = {path.name for path in (REPOSITORY / TERRAFORM / root).iterdir()}
+    kept = {name for name in found if not name.startswith((".terraform", "terraform."))}
+    assert kept - {"backend_override.tf", "jenkins.auto.tfvars.json"} == FILES[root]
 
 
 def test_the_roots_are_formatted() -> None:
@@ -167,7 +185,7 @@ def test_the_readme_has_what_an_operator_needs(root: str) -> None:
 @pytest.mark.parametrize("root", ROOTS)
 @pytest.mark.parametrize(
     ("version", "admitted"),
-    [("3.38.0", False), ("3.39.0", True), ("5.100.0", True), ("6.25.0", True), ("7.0.0", False)],
+    [("3.39.0", False), ("5.100.0", False), ("6.0.0", True), ("6.25.0", True), ("7.0.0", False)],
 )
 def test_init_takes_the_provider_versions_of_the_readme(
     root: str, version: str, admitted: bool, tmp_path: Path
@@ -184,18 +202,20 @@ def test_init_takes_the_provider_versions_of_the_readme(
 
 
 @pytest.mark.parametrize("root", ROOTS)
-def test_the_current_provider_knows_every_argument(root: str) -> None:
-    bindings = schema.Bindings(next(WHEELS.glob("cdktf_cdktf_provider_aws-21.*.whl")))
-    blocks = schema.parse(REPOSITORY / TERRAFORM / root / "main.tf")
-    faults = bindings.faults("provider", "aws", dict(schema.labelled(blocks["provider"], 1))["aws"])
-    for kind in ("resource", "data"):
-        for name, body in schema.labelled(blocks[kind]):
-            faults += bindings.faults(kind, name.partition(".")[0], body)
+def test_the_current_provider_knows_every_argument(bindings: schema.Bindings, root: str) -> None:
+    parsed = [schema.parse(REPOSITORY / TERRAFORM / root / name) for name in MADE[root]]
+    provider = dict(schema.labelled(parsed[0]["provider"], 1))["aws"]
+    faults = bindings.faults("provider", "aws", provider)
+    for blocks in parsed:
+        for kind in ("resource", "data"):
+            for name, body in schema.labelled(blocks.get(kind, [])):
+                faults += bindings.faults(kind, name.partition(".")[0], body)
     assert faults == []
 
 
-def test_the_bindings_find_what_the_current_provider_dropped_or_demands() -> None:
-    bindings = schema.Bindings(next(WHEELS.glob("cdktf_cdktf_provider_aws-21.*.whl")))
+def test_the_bindings_find_what_the_current_provider_dropped_or_demands(
+    bindings: schema.Bindings,
+) -> None:
     assert bindings.faults("resource", "aws_eip", {"vpc": True}) == ["aws_eip: no argument vpc"]
     nested = {"name": '"x"', "role_arn": '"x"', "vpc_config": [{"__is_block__": True}]}
     expected = ["aws_eks_cluster.vpc_config: misses subnet_ids"]
@@ -232,10 +252,64 @@ def test_checkov_finds_nothing_and_every_suppression_has_its_reason() -> None:
     failed = [f"{c['check_id']} {c['resource']}" for c in report["results"]["failed_checks"]]
     assert failed == []
     assert report["summary"]["passed"] > 100
-    source = "".join((REPOSITORY / TERRAFORM / root / "main.tf").read_text() for root in ROOTS)
+    source = "".join(source_of(root) for root in ROOTS)
     reasons = re.findall(r"#checkov:skip=\w+:(.*)", source)
     assert [reason for reason in reasons if len(reason) < 20] == []
     assert report["summary"]["skipped"] == len(reasons), "a suppression suppresses nothing"
+
+
+# `terraform test`: the roots' own tests, with the names and types of the provider of today
+
+
+@pytest.fixture(scope="session")
+def bindings() -> schema.Bindings:
+    return schema.Bindings(next(WHEELS.glob("cdktf_cdktf_provider_aws-21.*.whl")))
+
+
+@pytest.fixture(scope="session")
+def today(tmp_path_factory: pytest.TempPathFactory, bindings: schema.Bindings) -> dict[str, Root]:
+    """The roots as they are, with nothing cut out, for a stand-in of the provider of today."""
+    directory = tmp_path_factory.mktemp("today")
+    used: set[tuple[str, str]] = set()
+    for root in ROOTS:
+        ignored = shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars*", "*_override.tf")
+        shutil.copytree(REPOSITORY / TERRAFORM / root, directory / TERRAFORM / root, ignore=ignored)
+        used |= set(re.findall(r'^(resource|data) "(\w+)"', source_of(root), re.MULTILINE))
+    for folder in ("scripts", "deploy/jenkins"):
+        shutil.copytree(REPOSITORY / folder, directory / folder)
+    described = {kind: {} for kind in ("resource", "data")} | {"provider": {}}
+    described["provider"] = bindings.schema("provider", "aws")
+    for kind, name in sorted(used):
+        described[kind][name] = bindings.schema(kind, name)
+    settings, environment = pretended_provider(directory, described)
+    return {name: Root(directory / TERRAFORM / name, settings, environment) for name in ROOTS}
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_terraform_knows_every_name_and_type_of_the_whole_root(
+    today: dict[str, Root], root: str
+) -> None:
+    done = today[root].run("validate", "-no-color")
+    assert done.code == 0, done.output
+
+
+def test_a_wrong_name_or_type_would_be_found(today: dict[str, Root]) -> None:
+    main = today["cluster"].directory / "pods.tf"
+    original = main.read_text()
+    main.write_text(original.replace("service_account = local.pods.volumes.account", "account = 1"))
+    done = today["cluster"].run("validate", "-no-color")
+    main.write_text(original)
+    assert done.code == 1
+    assert 'The argument "service_account" is required' in done.sentences
+    assert 'An argument named "account" is not expected here' in done.sentences
+
+
+@pytest.mark.parametrize("root", ROOTS)
+def test_the_tests_of_a_root_pass(today: dict[str, Root], root: str) -> None:
+    done = today[root].run("test", "-no-color")
+    assert done.code == 0, done.output
+    written = (REPOSITORY / TERRAFORM / root / f"tests/{root}.tftest.hcl").read_text()
+    assert f"Success! {written.count(chr(10) + 'run ')} passed, 0 failed." in done.output
 
 
 # Refusals: a sentence each, with no cloud to be reached
@@ -279,7 +353,10 @@ REFUSED: dict[str, list[tuple[str, Any, str]]] = {
         ("tags", {"Name": "x"}, "tags may not set Name, Project, Component"),
         ("api_cidrs", ["0.0.0.0/0"], "0.0.0.0/0 is the whole internet"),
         ("api_cidrs", ["office"], "api_cidrs takes IPv4 networks in CIDR notation"),
-        ("kubernetes_version", "1.34.2", "kubernetes_version is a minor version in quotes"),
+        ("kubernetes_version", "1.36.1", "kubernetes_version is a minor version in quotes"),
+        ("hosts", ["Keyrack.example.org"], "hosts takes names in lower-case letters"),
+        ("hosts", ["a.example.org", "a.example.org"], "hosts takes names in lower-case letters"),
+        ("dns_zone_id", "example.org", "dns_zone_id is the id of a zone of Route 53"),
         ("node_instance_types", [], "node_instance_types takes at least one EC2 instance type"),
         ("nodes", {"min": 3, "desired": 2, "max": 4}, "nodes takes 1 <= min <= desired <= max"),
         ("nodes", {"min": 0, "desired": 0, "max": 0}, "nodes takes 1 <= min <= desired <= max"),
@@ -561,6 +638,9 @@ def test_the_snapshots_role_deletes_only_snapshots_of_the_home(world: World) -> 
         ("keyrack-jenkins-snapshots", "dlm"),
         ("keyrack-cluster", "eks"),
         ("keyrack-node", "ec2"),
+        ("keyrack-pod-volumes", "pods.eks"),
+        ("keyrack-pod-load-balancers", "pods.eks"),
+        ("keyrack-pod-autoscaler", "pods.eks"),
     ],
 )
 def test_a_role_is_only_for_its_service(world: World, role: str, service: str) -> None:
@@ -788,20 +868,107 @@ def test_the_cluster_is_private_logged_and_encrypts_secrets(world: World) -> Non
     assert groups["logGroups"][0]["retentionInDays"] == 30
 
 
-def test_the_nodes_are_a_managed_group_in_private_subnets(world: World) -> None:
+def test_the_nodes_are_a_managed_group_in_each_private_subnet(world: World) -> None:
     eks = world.client("eks")
-    nodes = eks.describe_nodegroup(clusterName="keyrack", nodegroupName="keyrack-nodes")[
-        "nodegroup"
+    names = world.root("cluster").outputs()["node_group_names"]
+    groups = [
+        eks.describe_nodegroup(clusterName="keyrack", nodegroupName=name)["nodegroup"]
+        for name in names
     ]
-    assert nodes["scalingConfig"] == {"minSize": 2, "desiredSize": 2, "maxSize": 4}
-    assert set(nodes["subnets"]) == subnets(world, "private")
-    assert "remoteAccess" not in nodes or not nodes["remoteAccess"]
+    assert sorted([subnet] for subnet in subnets(world, "private")) == sorted(
+        group["subnets"] for group in groups
+    )
+    for group in groups:
+        assert group["scalingConfig"] == {"minSize": 1, "desiredSize": 1, "maxSize": 2}
+        assert not group.get("remoteAccess")
     attached = world.client("iam").list_attached_role_policies(RoleName="keyrack-node")
     assert {policy["PolicyName"] for policy in attached["AttachedPolicies"]} == {
         "AmazonEKSWorkerNodePolicy",
         "AmazonEKS_CNI_Policy",
         "AmazonEC2ContainerRegistryPullOnly",
     }
+
+
+ACCOUNTS = {
+    "volumes": "ebs-csi-controller-sa",
+    "load-balancers": "aws-load-balancer-controller",
+    "autoscaler": "cluster-autoscaler",
+}
+
+
+@pytest.mark.parametrize("pod", ACCOUNTS)
+def test_a_role_of_a_pod_is_for_one_service_account_of_this_cluster(
+    world: World, pod: str
+) -> None:
+    found = world.client("iam").get_role(RoleName=f"keyrack-pod-{pod}")["Role"]
+    (statement,) = found["AssumeRolePolicyDocument"]["Statement"]
+    assert as_list(statement["Action"]) == ["sts:AssumeRole", "sts:TagSession"]
+    cluster = world.client("eks").describe_cluster(name="keyrack")["cluster"]
+    (conditions,) = statement["Condition"].values()
+    assert as_lists(conditions) == {
+        "aws:RequestTag/eks-cluster-arn": [cluster["arn"]],
+        "aws:RequestTag/kubernetes-namespace": ["kube-system"],
+        "aws:RequestTag/kubernetes-service-account": [ACCOUNTS[pod]],
+    }
+    assert list(statement["Condition"]) == ["StringEquals"]
+
+
+OWN: dict[str, list[str]] = {
+    "volumes": [
+        "aws:RequestTag/Project",
+        "aws:ResourceTag/Project",
+        "aws:ResourceTag/eks:cluster-name",
+        "ec2:CreateAction",
+    ],
+    "load-balancers": [
+        "aws:RequestTag/elbv2.k8s.aws/cluster",
+        "aws:ResourceTag/elbv2.k8s.aws/cluster",
+        "iam:AWSServiceName",
+    ],
+    "autoscaler": ["aws:ResourceTag/k8s.io/cluster-autoscaler/keyrack"],
+}
+"""By role: the conditions by which AWS knows what belongs to this cluster."""
+
+
+@pytest.mark.parametrize("pod", ACCOUNTS)
+def test_a_pod_changes_only_what_belongs_to_its_cluster(world: World, pod: str) -> None:
+    for statement in documents(world, f"keyrack-pod-{pod}"):
+        actions = [action.partition(":")[2] for action in as_list(statement["Action"])]
+        looks = all(action.startswith(("Describe", "Get", "List")) for action in actions)
+        resources = as_list(statement["Resource"])
+        assert ("*" in resources) <= looks, statement["Sid"]
+        assert not any("*" in action for action in actions), statement["Sid"]
+        conditions = {
+            key: values
+            for test, given in statement.get("Condition", {}).items()
+            for key, values in given.items()
+            if test == "StringEquals"
+        }
+        named = all(not resource.endswith((":*", "/*")) or "k8s-" in resource for resource in resources)
+        assert looks or named or conditions.keys() & set(OWN[pod]), statement["Sid"]
+        for key in conditions.keys() & {key for key in OWN[pod] if "Tag/" in key}:
+            assert as_list(conditions[key]) in (["keyrack"], ["owned"]), statement["Sid"]
+
+
+def test_the_balancers_role_has_nothing_of_services_that_are_turned_off(world: World) -> None:
+    actions = {
+        action
+        for statement in documents(world, "keyrack-pod-load-balancers")
+        for action in as_list(statement["Action"])
+    }
+    services = {action.partition(":")[0] for action in actions}
+    assert services == {"acm", "ec2", "elasticloadbalancing", "iam"}
+    assert "elasticloadbalancing:SetWebAcl" not in actions
+
+
+def test_the_cluster_has_one_version_and_its_tools_follow(world: World) -> None:
+    cluster = world.client("eks").describe_cluster(name="keyrack")["cluster"]
+    minor = int(cluster["version"].partition(".")[2])
+    install = (REPOSITORY / "scripts/install-jenkins.sh").read_text()
+    kubectl = re.search(r"KUBECTL_VERSION:-v1\.(\d+)\.\d+", install)
+    assert kubectl
+    # Kubernetes supports a kubectl that is one minor version older or newer.
+    assert abs(int(kubectl[1]) - minor) <= 1
 
 
 def test_the_kubeconfig_names_the_cluster_and_holds_no_secret(world: World) -> None:

@@ -79,6 +79,7 @@ resource "aws_security_group_rule" "agent" {
 }
 
 resource "aws_eks_cluster" "this" {
+  #checkov:skip=CKV_AWS_339:its list of supported versions ends with 1.35, which EKS supports until March 2027
   name                      = var.name
   version                   = var.kubernetes_version
   role_arn                  = aws_iam_role.cluster.arn
@@ -158,11 +159,15 @@ resource "aws_launch_template" "node" {
   }
 }
 
+# One group a zone: a volume stays in its zone, and an autoscaler cannot ask a group of several for a
+# node in a certain one.
 resource "aws_eks_node_group" "this" {
+  for_each = { for index, subnet in var.private_subnet_ids : tostring(index) => subnet }
+
   cluster_name    = aws_eks_cluster.this.name
-  node_group_name = "${var.name}-nodes"
+  node_group_name = "${var.name}-nodes-${each.key}"
   node_role_arn   = aws_iam_role.node.arn
-  subnet_ids      = var.private_subnet_ids
+  subnet_ids      = [each.value]
   instance_types  = var.node_instance_types
 
   launch_template {
@@ -177,27 +182,11 @@ resource "aws_eks_node_group" "this" {
   }
 
   lifecycle {
-    # A cluster autoscaler may have moved it.
+    # The cluster autoscaler moves it.
     ignore_changes = [scaling_config[0].desired_size]
   }
 
   depends_on = [aws_iam_role_policy_attachment.node]
-}
-
-# EKS installs network plugin, DNS and proxy by itself. Without the first of these settings the
-# chart's NetworkPolicy would be accepted and ignored; without the second its autoscaler is blind.
-resource "aws_eks_addon" "this" {
-  for_each = {
-    vpc-cni        = jsonencode({ enableNetworkPolicy = "true" })
-    metrics-server = null
-  }
-
-  cluster_name                = aws_eks_cluster.this.name
-  addon_name                  = each.key
-  configuration_values        = each.value
-  resolve_conflicts_on_create = "OVERWRITE"
-
-  depends_on = [aws_eks_node_group.this]
 }
 
 # --- What the Jenkins agent may do: find the cluster, and change what runs in its namespaces
@@ -219,7 +208,8 @@ resource "aws_eks_access_entry" "agent" {
   cluster_name  = aws_eks_cluster.this.name
   principal_arn = var.agent_role_arn
 
-  # No right by itself: README.md gives this group the one that AWS has no policy for.
+  # No right by itself: deploy/cluster/namespace.yaml gives this group, inside the namespaces, what
+  # no policy of AWS's has (routes of a gateway, monitors).
   kubernetes_groups = [local.deployers]
 }
 

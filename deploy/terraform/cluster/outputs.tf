@@ -8,9 +8,9 @@ output "cluster_endpoint" {
   value       = aws_eks_cluster.this.endpoint
 }
 
-output "node_group_name" {
-  description = "The managed node group."
-  value       = aws_eks_node_group.this.node_group_name
+output "node_group_names" {
+  description = "The managed node groups, one in each zone."
+  value       = [for group in aws_eks_node_group.this : group.node_group_name]
 }
 
 output "deploy_namespaces" {
@@ -18,9 +18,18 @@ output "deploy_namespaces" {
   value       = var.deploy_namespaces
 }
 
-output "deployers_group" {
-  description = "Kubernetes group of the agent, for the one right that README.md gives it with kubectl."
-  value       = local.deployers
+output "bootstrap_inputs" {
+  description = "What deploy/bootstrap.sh needs to know of the cluster."
+  value = {
+    region             = var.region
+    vpc_id             = var.vpc_id
+    cluster_name       = aws_eks_cluster.this.name
+    kubernetes_version = var.kubernetes_version
+    namespaces         = var.deploy_namespaces
+    deployers_group    = local.deployers
+    dns_zone_id        = var.dns_zone_id
+    hosts              = var.hosts
+  }
 }
 
 output "kubeconfig" {

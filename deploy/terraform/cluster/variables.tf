@@ -102,13 +102,14 @@ variable "api_cidrs" {
 }
 
 variable "kubernetes_version" {
-  description = "Kubernetes version such as \"1.34\". Null takes what EKS has as default when the cluster is made, and leaves it there."
+  description = "Kubernetes version of the control plane and the nodes. kubectl of the agent, Helm and the cluster autoscaler follow it; EKS raises it by one at a time."
   type        = string
-  default     = null
+  default     = "1.36"
+  nullable    = false
 
   validation {
-    condition     = var.kubernetes_version == null || can(regex("^1\\.[0-9]{2}$", var.kubernetes_version))
-    error_message = "kubernetes_version is a minor version in quotes, for example \"1.34\", or null."
+    condition     = can(regex("^1\\.[0-9]{2}$", var.kubernetes_version))
+    error_message = "kubernetes_version is a minor version in quotes, for example \"1.36\"."
   }
 }
 
@@ -125,14 +126,14 @@ variable "node_instance_types" {
 }
 
 variable "nodes" {
-  description = "How many nodes: the fewest, how many to begin with, the most."
+  description = "How many nodes in each zone: the fewest, how many to begin with, the most. Between the fewest and the most the cluster autoscaler chooses."
   type        = object({ min = number, desired = number, max = number })
-  default     = { min = 2, desired = 2, max = 4 }
+  default     = { min = 1, desired = 1, max = 2 }
   nullable    = false
 
   validation {
     condition     = var.nodes.min >= 1 && var.nodes.min <= var.nodes.desired && var.nodes.desired <= var.nodes.max && var.nodes.max <= 100
-    error_message = "nodes takes 1 <= min <= desired <= max <= 100, for example { min = 2, desired = 2, max = 4 }."
+    error_message = "nodes takes 1 <= min <= desired <= max <= 100, for example { min = 1, desired = 1, max = 2 }."
   }
 }
 
@@ -157,6 +158,30 @@ variable "deploy_namespaces" {
   validation {
     condition     = length(var.deploy_namespaces) > 0 && alltrue([for namespace in var.deploy_namespaces : can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", namespace)) && !startswith(namespace, "kube-")])
     error_message = "deploy_namespaces takes at least one name of a namespace, for example [\"keyrack-staging\"]; those that begin with kube- are the cluster's own."
+  }
+}
+
+variable "hosts" {
+  description = "Names under which clients find the service, for a certificate; the first one is its name. Empty: no certificate is made."
+  type        = list(string)
+  default     = []
+  nullable    = false
+
+  validation {
+    condition     = alltrue([for host in var.hosts : can(regex("^(\\*\\.)?([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z]{2,}$", host))]) && length(distinct(var.hosts)) == length(var.hosts)
+    error_message = "hosts takes names in lower-case letters, each once, for example [\"keyrack.example.org\", \"keyrack-staging.example.org\"]."
+  }
+}
+
+variable "dns_zone_id" {
+  description = "Zone of Route 53 that the hosts are in. Empty: none, and then no certificate is made."
+  type        = string
+  default     = ""
+  nullable    = false
+
+  validation {
+    condition     = can(regex("^(Z[A-Z0-9]+)?$", var.dns_zone_id))
+    error_message = "dns_zone_id is the id of a zone of Route 53, for example Z0123456789ABCDEFGHIJ."
   }
 }
 

@@ -35,6 +35,13 @@ data "aws_availability_zones" "here" {
     name   = "opt-in-status"
     values = ["opt-in-not-required"]
   }
+
+  lifecycle {
+    postcondition {
+      condition     = length(self.names) >= 2
+      error_message = "The region ${var.region} has only ${length(self.names)} availability zone for this account, and a cluster needs two. Choose another region."
+    }
+  }
 }
 
 data "aws_caller_identity" "this" {}

@@ -12,7 +12,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[3]
 TERRAFORM = Path("deploy/terraform")
 ROOTS = ("jenkins", "cluster")
-FILES = {"main.tf", "variables.tf", "outputs.tf", "versions.tf", "README.md"}
+_EACH = {"main.tf", "variables.tf", "outputs.tf", "versions.tf", "README.md", "tests"}
+FILES = {"jenkins": _EACH, "cluster": _EACH | {"pods.tf", "names.tf"}}
+MADE = {"jenkins": ("main.tf",), "cluster": ("main.tf", "pods.tf", "names.tf")}
+"""By root: the files that make something."""
 
 BEYOND: dict[str, dict[str, list[str]]] = {
     "jenkins": {
@@ -21,6 +24,8 @@ BEYOND: dict[str, dict[str, list[str]]] = {
     "cluster": {
         'resource "aws_eks_cluster" "this"': ["access_config"],
         'resource "aws_eks_addon" "this"': [],
+        'resource "aws_eks_addon" "volumes"': [],
+        'resource "aws_eks_pod_identity_association" "pod"': [],
         'resource "aws_eks_access_entry" "agent"': [],
         'resource "aws_eks_access_policy_association" "agent"': [],
     },
@@ -42,7 +47,7 @@ provider "aws" {{
   }}
 }}
 """
-_SERVICES = ("autoscaling", "cloudwatchlogs", "ec2", "eks", "iam", "kms", "ssm", "sts")
+_SERVICES = ("acm", "autoscaling", "cloudwatchlogs", "ec2", "eks", "iam", "kms", "route53", "ssm", "sts")
 
 
 def block(source: str, header: str) -> str:
@@ -60,9 +65,16 @@ def _without_argument(part: str, argument: str) -> str:
     return kept
 
 
+def source_of(root: str) -> str:
+    """All that a root makes, its files one after the other."""
+    return "".join((REPOSITORY / TERRAFORM / root / name).read_text() for name in MADE[root])
+
+
 def for_old_provider(source: str, root: str) -> str:
-    """The source of a root's main.tf without what 3.39 does not know."""
+    """The source of one of a root's files without what 3.39 does not know."""
     for header, arguments in BEYOND[root].items():
+        if f"{header} {{" not in source:
+            continue
         part = block(source, header)
         kept = part if arguments else ""
         for argument in arguments:
@@ -80,9 +92,10 @@ def copy(directory: Path, cloud: str, snapshots: str) -> None:
             ignore=shutil.ignore_patterns(".terraform*", "*.tfstate*", "*.tfvars*"),
         )
     for root in ROOTS:
-        main = directory / TERRAFORM / root / "main.tf"
-        main.write_text(for_old_provider(main.read_text(), root))
+        for name in MADE[root]:
+            made = directory / TERRAFORM / root / name
+            made.write_text(for_old_provider(made.read_text(), root))
         addresses = dict.fromkeys(_SERVICES, cloud) | {"dlm": snapshots}
         lines = [f'    {service} = "{address}"' for service, address in addresses.items()]
-        override = main.with_name("loopback_override.tf")
+        override = directory / TERRAFORM / root / "loopback_override.tf"
         override.write_text(_OVERRIDE.format(endpoints="\n".join(lines)))

@@ -6,6 +6,7 @@ another class whose name continues the first. Nothing of it is imported, only re
 """
 
 import ast
+import re
 import zipfile
 from collections.abc import Iterator
 from functools import cache
@@ -17,6 +18,7 @@ import hcl2
 Block = dict[str, Any]
 _DETAILS = ("__comments__", "__is_block__")
 _OF_THE_LANGUAGE = {"count", "for_each", "depends_on", "lifecycle", "provider"}
+_OF_THE_BINDINGS = _OF_THE_LANGUAGE | {"connection", "provisioners"}
 
 
 def parse(source: Path) -> Block:
@@ -50,6 +52,7 @@ class Bindings:
     def __init__(self, wheel: Path) -> None:
         self._wheel = zipfile.ZipFile(wheel)
         self._classes = cache(self._read)
+        self._annotations = cache(self._annotated)
 
     def faults(self, kind: str, name: str, body: Block) -> list[str]:
         """What the provider would not take, or misses, in a resource, data source or itself."""
@@ -58,6 +61,72 @@ class Bindings:
         body = {key: value for key, value in body.items() if key not in _OF_THE_LANGUAGE}
         module = name.removeprefix("aws_") if kind == "resource" else f"data_{name}"
         return self._compare(module, _camel(module), body, name)
+
+    def schema(self, kind: str, name: str) -> dict[str, Any]:
+        """What Terraform would be told of a resource, a data source or the provider itself."""
+        if kind == "provider":
+            return self._block("provider", "AwsProvider", meta=True)
+        module = name.removeprefix("aws_") if kind == "resource" else f"data_{name}"
+        return self._block(module, _camel(module), meta=True)
+
+    def _block(self, module: str, of: str, *, meta: bool = False) -> dict[str, Any]:
+        """The arguments of a class, those that only AWS sets, and its nested blocks."""
+        annotations = self._annotations(module)
+        arguments, required = annotations[of]["arguments"], annotations[of]["required"]
+        outputs = annotations.get(of if meta else f"{of}OutputReference", {}).get("outputs", {})
+        found: dict[str, Any] = {"attributes": {}, "blocks": {}}
+        for name, annotation in arguments.items():
+            if meta and name in _OF_THE_BINDINGS:
+                continue
+            inner = re.search(r"[\[ ]['\"](\w+)['\"]", annotation)
+            if inner:
+                found["blocks"][name] = self._nested(module, inner[1], name, annotation, required)
+            else:
+                found["attributes"][name] = {
+                    "type": _type(annotation),
+                    "required": name in required,
+                    "optional": name not in required,
+                    "computed": name in ("id", "tags_all"),
+                }
+        for name, annotation in outputs.items():
+            if name in arguments or name in _OF_THE_BINDINGS:
+                continue
+            found["attributes"][name] = {
+                "type": self._computed(module, annotation),
+                "required": False,
+                "optional": False,
+                "computed": True,
+            }
+        return found
+
+    def _nested(
+        self, module: str, of: str, name: str, annotation: str, required: set[str]
+    ) -> dict[str, Any]:
+        many = "Sequence" in annotation
+        return {
+            "block": self._block(module, of),
+            "nesting": "single" if name == "timeouts" else "list",
+            "least": 1 if name in required else 0,
+            "most": 0 if many or name == "timeouts" else 1,
+        }
+
+    def _computed(self, module: str, annotation: str) -> Any:
+        """The type of an attribute that AWS sets; a list of objects where it is a class."""
+        inner = re.search(r"['\"](\w+)List['\"]", annotation)
+        if not inner:
+            return _type(annotation)
+        outputs = self._annotations(module)[f"{inner[1]}OutputReference"]["outputs"]
+        of = {name: self._computed(module, each) for name, each in outputs.items()}
+        return ["list", ["object", {name: each for name, each in of.items()}]]
+
+    def _annotated(self, module: str) -> dict[str, dict[str, Any]]:
+        """By class: its arguments, which of them are required, and its outputs, as written."""
+        path = f"cdktf_cdktf_provider_aws/{module}/__init__.py"
+        found = {}
+        for node in ast.parse(self._wheel.read(path)).body:
+            if isinstance(node, ast.ClassDef):
+                found[node.name] = _described(node)
+        return found
 
     def _compare(self, module: str, of: str, body: Block, where: str) -> list[str]:
         classes = self._classes(module)
@@ -85,6 +154,42 @@ class Bindings:
                     if isinstance(method, ast.FunctionDef) and method.name == "__init__":
                         found[node.name] = _keywords(method)
         return found
+
+
+def _described(node: ast.ClassDef) -> dict[str, Any]:
+    methods = [each for each in node.body if isinstance(each, ast.FunctionDef)]
+    start = next((each for each in methods if each.name == "__init__"), None)
+    arguments = start.args.kwonlyargs if start else []
+    return {
+        "arguments": {
+            each.arg: ast.unparse(each.annotation) for each in arguments if each.annotation
+        },
+        "required": _keywords(start)[1] if start else set(),
+        "outputs": {
+            each.name: ast.unparse(each.returns)
+            for each in methods
+            if each.returns and _is_output(each)
+        },
+    }
+
+
+def _is_output(method: ast.FunctionDef) -> bool:
+    """Whether it reads an attribute of the resource, and not something of the bindings."""
+    reads = any("jsii.member" in ast.unparse(each) for each in method.decorator_list)
+    is_property = any(ast.unparse(each) == "builtins.property" for each in method.decorator_list)
+    own = method.name.endswith("_input") or method.name.startswith("_")
+    return reads and is_property and not own and method.name not in ("internal_value", "fqn")
+
+
+def _type(annotation: str) -> Any:
+    """Terraform's type for an annotation of the bindings."""
+    plain_types = {"builtins.str": "string", "jsii.Number": "number", "builtins.bool": "bool"}
+    inner = next((known for text, known in plain_types.items() if text in annotation), "bool")
+    if "Mapping" in annotation or "StringMap" in annotation:
+        return ["map", "string"]
+    if "Sequence" in annotation or "List[" in annotation:
+        return ["list", inner]
+    return inner
 
 
 def _keywords(method: ast.FunctionDef) -> tuple[set[str], set[str]]:

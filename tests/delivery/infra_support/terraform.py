@@ -5,6 +5,7 @@ import os
 import platform
 import re
 import subprocess
+import sys
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,12 @@ class Run:
 class Root:
     """One root module in its own directory."""
 
-    def __init__(self, directory: Path, settings: Path) -> None:
+    def __init__(
+        self, directory: Path, settings: Path, environment: dict[str, str] | None = None
+    ) -> None:
         self.directory = directory
         self._settings = settings
+        self._environment = environment or {}
 
     def run(self, *arguments: str) -> Run:
         """Run a command; never ask, never colour."""
@@ -60,7 +64,7 @@ class Root:
         environment |= {"TF_CLI_CONFIG_FILE": str(self._settings), "TF_IN_AUTOMATION": "1"}
         done = subprocess.run(
             ["terraform", f"-chdir={self.directory}", *arguments],
-            env=environment | {"TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"},
+            env=environment | {"TF_INPUT": "0", "CHECKPOINT_DISABLE": "1"} | self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -114,6 +118,20 @@ def override(directory: Path, provider: Path) -> Path:
     settings = directory / "terraform.rc"
     settings.write_text(_OVERRIDE.format(directory=provider.parent))
     return settings
+
+
+def pretended_provider(
+    directory: Path, described: dict[str, Any]
+) -> tuple[Path, dict[str, str]]:
+    """A provider that knows these schemas and nothing else: its configuration and environment."""
+    binary = directory / "pretended/terraform-provider-aws"
+    binary.parent.mkdir()
+    program = Path(__file__).with_name("provider.py")
+    binary.write_text(f"#!/bin/sh\nexec {sys.executable} {program}\n")
+    binary.chmod(0o755)
+    schemas = binary.with_name("schema.json")
+    schemas.write_text(json.dumps(described))
+    return override(directory, binary), {"PROVIDER_SCHEMA": str(schemas)}
 
 
 def mirror(directory: Path, root: Root, version: str) -> Path:
