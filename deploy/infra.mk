@@ -6,7 +6,7 @@ INFRA_PIP := $(INFRA)/venv/bin/python -m pip --disable-pip-version-check --quiet
 ## infra-test: check, plan, apply and destroy the Terraform roots against a cloud on loopback
 .PHONY: infra-test
 infra-test: infra-needs $(INFRA)/.ready
-	INFRA=$(abspath $(INFRA)) $(INFRA)/venv/bin/python -m pytest --timeout=240 tests/delivery/test_infra.py $(ARGS)
+	INFRA=$(abspath $(INFRA)) $(INFRA)/venv/bin/python -m pytest --timeout=240 tests/delivery/test_infra.py tests/delivery/test_bootstrap.py $(ARGS)
 
 ## infra-fmt: put the Terraform roots in shape
 .PHONY: infra-fmt

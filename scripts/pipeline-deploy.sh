@@ -30,11 +30,10 @@ case $status in
   pending-*) stop "the release $RELEASE is $status: an earlier deploy was cut off. Put it back first: make rollback ENVIRONMENT=$ENVIRONMENT" ;;
 esac
 
-# Helm fails where it may not make a namespace, also when that is there already.
-namespace=(--namespace "$NAMESPACE")
-if kubectl --request-timeout=15s auth can-i create namespaces >/dev/null 2>&1; then
-  namespace+=(--create-namespace)
-fi
+# Made by an administrator (deploy/bootstrap.sh): whoever may make one has a right outside of it.
+exists=$(kubectl --request-timeout=15s get namespace "$NAMESPACE" 2>&1) || case $exists in
+  *NotFound*) stop "the namespace $NAMESPACE does not exist. An administrator of the cluster makes it: deploy/bootstrap.sh --yes namespaces, or kubectl create namespace $NAMESPACE. Nothing was changed." ;;
+esac
 
 # By digest, so that what was scanned is what runs, whatever becomes of the tag.
 by=(--set-string "image.tag=$TAG")
@@ -55,7 +54,7 @@ sys.exit(0 if last == "failed" or last.startswith("pending-") else 1)' "$history
 }
 
 # A tag is a string even where all its digits look like a number.
-if ! helm upgrade "$RELEASE" deploy/chart --install "${namespace[@]}" \
+if ! helm upgrade "$RELEASE" deploy/chart --install --namespace "$NAMESPACE" \
   --values "$values" --set-string "image.repository=$IMAGE" "${by[@]}" \
   --wait --timeout "${DEPLOY_TIMEOUT:-5m}" --history-max 10; then
   if was_changed; then

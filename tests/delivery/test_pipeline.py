@@ -1142,6 +1142,26 @@ def test_a_helm_that_is_neither_3_nor_4_is_refused(world: World) -> None:
     assert world.changes() == []
 
 
+def test_a_namespace_is_never_made_by_a_deploy(world: World) -> None:
+    assert world.make("deploy").returncode == 0
+    assert not any("create" in call and "namespace" in call for call in world.calls)
+
+
+def test_a_namespace_that_does_not_exist_is_said_with_who_makes_it(world: World) -> None:
+    missing = 'Error from server (NotFound): namespaces "keyrack-staging" not found'
+    world.answer("^kubectl .*get namespace", status=1, stderr=missing)
+    done = world.make("deploy")
+    assert done.returncode != 0
+    assert "the namespace keyrack-staging does not exist. An administrator" in done.stderr
+    assert world.changes() == []
+
+
+def test_a_namespace_that_may_not_be_looked_at_is_taken_to_exist(world: World) -> None:
+    world.answer("^kubectl .*get namespace", status=1, stderr="Error from server (Forbidden)")
+    assert world.make("deploy").returncode == 0
+    assert world.changes() != []
+
+
 def test_a_failed_deploy_fails(world: World) -> None:
     world.answer("^helm upgrade", status=1, stderr="Error: UPGRADE FAILED: timed out\n")
     done = world.make("deploy", ENVIRONMENT="production")
