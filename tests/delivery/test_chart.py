@@ -952,7 +952,7 @@ def test_all_objects_have_the_common_labels_and_annotations() -> None:
     # A change of them restarts no pod, which would empty a store in memory.
     template = workload(found)["spec"]["template"]["metadata"]
     assert "example.org/owner" not in template["labels"]
-    assert template["annotations"] == {"example.org/note": "watched"}
+    assert template["annotations"]["example.org/note"] == "watched"
     same = objects("--set", "commonLabels.app\\.kubernetes\\.io/name=other")
     names = {one["metadata"]["labels"]["app.kubernetes.io/name"] for one in same}
     assert names == {"keyrack"}
@@ -990,6 +990,31 @@ def test_pods_have_what_is_added_to_them() -> None:
         {"secretRef": {"name": "keyrack-settings"}},
         {"configMapRef": {"name": "more"}},
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ((), True),
+        (("--set", "persistence.enabled=true"), False),
+        (("--set", "valkey.url=valkey://v"), False),
+    ],
+)
+def test_only_a_store_that_is_in_memory_alone_keeps_its_node(
+    settings: tuple[str, ...], kept: bool
+) -> None:
+    template = workload(objects(*settings))["spec"]["template"]
+    annotations = template["metadata"].get("annotations", {})
+    assert (annotations.get("cluster-autoscaler.kubernetes.io/safe-to-evict") == "false") is kept
+    assert (annotations.get("karpenter.sh/do-not-disrupt") == "true") is kept
+
+
+def test_whoever_wants_its_pod_moved_can_say_so() -> None:
+    key = "cluster-autoscaler.kubernetes.io/safe-to-evict"
+    escaped = key.replace(".", "\\.")
+    found = objects("--set-string", f"podAnnotations.{escaped}=true")
+    annotations = workload(found)["spec"]["template"]["metadata"]["annotations"]
+    assert annotations[key] == "true"
 
 
 @pytest.mark.parametrize("wish", ["affinity", "nodeSelector", "tolerations"])

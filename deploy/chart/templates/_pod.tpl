@@ -31,6 +31,11 @@ metadata:
   {{- /* Another URL is another Secret, which the pods only read when they start. */}}
   {{- $annotations = set $annotations "checksum/valkey" (sha256sum .Values.valkey.url) }}
   {{- end }}
+  {{- if not (or (include "keyrack.valkey" .) .Values.persistence.enabled) }}
+  {{- /* Its store is in memory: what makes room on nodes must not move it (a drain by hand still does). */}}
+  {{- $kept := dict "cluster-autoscaler.kubernetes.io/safe-to-evict" "false" "karpenter.sh/do-not-disrupt" "true" }}
+  {{- $annotations = merge $annotations $kept }}
+  {{- end }}
   {{- with $annotations }}
   annotations:
     {{- toYaml . | nindent 4 }}
