@@ -8,6 +8,12 @@ INFRA_PIP := $(INFRA)/venv/bin/python -m pip --disable-pip-version-check --quiet
 infra-test: infra-needs $(INFRA)/.ready
 	INFRA=$(abspath $(INFRA)) $(INFRA)/venv/bin/python -m pytest --timeout=240 tests/delivery/test_infra.py tests/delivery/test_bootstrap.py $(ARGS)
 
+## infra-lock: write the provider's lock file of each Terraform root, for Linux and macOS (asks Terraform's registry)
+.PHONY: infra-lock
+infra-lock: infra-needs
+	for root in jenkins cluster; do \
+	  terraform -chdir=deploy/terraform/$$root providers lock -platform=linux_amd64 -platform=linux_arm64 -platform=darwin_arm64 || exit 1; done
+
 ## infra-fmt: put the Terraform roots in shape
 .PHONY: infra-fmt
 infra-fmt: infra-needs
@@ -17,7 +23,7 @@ infra-fmt: infra-needs
 .PHONY: infra-needs
 infra-needs:
 	@terraform version >/dev/null 2>&1 || { \
-	  echo "Terraform 1.5 or newer is missing. Get it as https://developer.hashicorp.com/terraform/install says:"; \
+	  echo "Terraform 1.10 or newer is missing. Get it as https://developer.hashicorp.com/terraform/install says:"; \
 	  echo "one file to unpack into /usr/local/bin or, with HashiCorp's repository added, apt-get install terraform."; exit 1; }
 	@[ "$$(uname -sm)" = "Linux x86_64" ] || { \
 	  echo "The AWS provider that these tests bring is for Linux on x86-64, and this is $$(uname -sm). Run them there."; exit 1; }

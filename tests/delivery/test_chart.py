@@ -1009,6 +1009,20 @@ def test_only_a_store_that_is_in_memory_alone_keeps_its_node(
     assert (annotations.get("karpenter.sh/do-not-disrupt") == "true") is kept
 
 
+def test_the_values_for_a_load_balancer_of_aws_ask_for_one_that_ends_tls() -> None:
+    values = ROOT / "deploy/cluster/example-values.yaml"
+    found = objects("--values", values)
+    ingress = only(found, "Ingress")
+    controller = yaml.safe_load((ROOT / "deploy/cluster/load-balancer-controller.yaml").read_text())
+    assert ingress["spec"]["ingressClassName"] == controller["ingressClass"]
+    annotations = ingress["metadata"]["annotations"]
+    ports = json.loads(annotations["alb.ingress.kubernetes.io/listen-ports"])
+    assert ports == [{"HTTPS": 443}]
+    probe = server(found)["readinessProbe"]["httpGet"]["path"]
+    assert annotations["alb.ingress.kubernetes.io/healthcheck-path"] == probe
+    assert environment(found)["KEYRACK_DRAIN_DELAY"] == "20"
+
+
 def test_whoever_wants_its_pod_moved_can_say_so() -> None:
     key = "cluster-autoscaler.kubernetes.io/safe-to-evict"
     escaped = key.replace(".", "\\.")

@@ -105,14 +105,14 @@ variable "controller_instance_type" {
 }
 
 variable "agent_instance_type" {
-  description = "Instance type of the agent, where builds and image builds run."
+  description = "Instance type of the agent, where two builds run at a time: with four cores at least."
   type        = string
-  default     = "t3.large"
+  default     = "t3.xlarge"
   nullable    = false
 
   validation {
     condition     = can(regex("^[a-z][a-z0-9-]*\\.[a-z0-9-]+$", var.agent_instance_type))
-    error_message = "agent_instance_type is an EC2 instance type, for example t3.large."
+    error_message = "agent_instance_type is an EC2 instance type, for example t3.xlarge."
   }
 }
 
