@@ -14,13 +14,14 @@
 #   volumes     the class of volumes
 #   balancers   the controller that makes a load balancer for an Ingress
 #   autoscaler  the controller that adds and removes nodes
+#   entrance    a load balancer for HOSTS, and the records that lead there
 #   access      the cluster's address for the pipeline, and Jenkins is told
-#   dns         records of `hosts` for their load balancers (after the first deploy)
 #
 # Variables (a terraform.tfvars in a root does as well, where one is named):
 #   AWS_REGION               [eu-central-1]
 #   NAME                     the first part of every name; a second installation needs another  [keyrack]
 #   ALLOWED_CIDRS            who may open Jenkins: 203.0.113.7/32,198.51.100.0/24    [of jenkins/]
+#   DOMAIN                   name of Jenkins; without one, its address  [of jenkins/]
 #   API_CIDRS                from where kubectl reaches the cluster, this machine among them  [of cluster/]
 #   HOSTS, DNS_ZONE_ID       names for clients and their zone in Route 53; a certificate is made  [of cluster/]
 #   STATE_BUCKET             a bucket for Terraform's state that several people share
@@ -28,16 +29,18 @@
 #   APPROVE=yes              Terraform does not ask
 #   ADMIN_PASSWORD, WEBHOOK_SECRET, AGENT_PASSWORD     made where they are missing
 #   REPOSITORY_OWNER, REPOSITORY_NAME                  taken from the Git remote `origin` where they are missing
-#   GITHUB_TOKEN, GITHUB_USER, DOCKERHUB_USER, DOCKERHUB_TOKEN, COSIGN_PRIVATE_KEY, COSIGN_PASSWORD, NOTIFY_URL
-#                            stored where they are given; at a terminal with --yes, asked for without echo
+#   GITHUB_TOKEN, DOCKERHUB_USER, DOCKERHUB_TOKEN, NOTIFY_URL     at a terminal with --yes, asked for without echo
+#   GITHUB_USER, DOCKERHUB_REGISTRY, DEVELOPER_name, PRODUCTION_APPROVERS, COSIGN_PRIVATE_KEY, COSIGN_PASSWORD,
+#   TLS_CERTIFICATE, TLS_KEY                           stored where they are given: TLS_KEY="$(cat privkey.pem)"
 # deploy/jenkins/README.md says what each secret is for. None is written to a file, a log or a list of processes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 readonly LOAD_BALANCER_CHART=3.5.0 AUTOSCALER_CHART=9.56.0
-readonly STEPS=(check state secrets jenkins cluster namespaces volumes balancers autoscaler access dns)
+readonly STEPS=(check state secrets jenkins cluster namespaces volumes balancers autoscaler entrance access)
 readonly GENERATED=(ADMIN_PASSWORD WEBHOOK_SECRET AGENT_PASSWORD)
-readonly OPTIONAL=(GITHUB_TOKEN GITHUB_USER DOCKERHUB_USER DOCKERHUB_TOKEN COSIGN_PRIVATE_KEY COSIGN_PASSWORD NOTIFY_URL)
+readonly ASKED=(GITHUB_TOKEN DOCKERHUB_USER DOCKERHUB_TOKEN NOTIFY_URL)
+readonly GIVEN=(GITHUB_USER DOCKERHUB_REGISTRY PRODUCTION_APPROVERS COSIGN_PRIVATE_KEY COSIGN_PASSWORD TLS_CERTIFICATE TLS_KEY)
 
 export AWS_REGION=${AWS_REGION:-eu-central-1} AWS_PAGER=""
 export NAME=${NAME:-keyrack}
@@ -133,8 +136,9 @@ put() { # role/NAME, and the value on standard input
   # As a document, because every user sees the words of a command.
   python3 -c '
 import json, sys
-json.dump({"Name": sys.argv[1], "Type": "SecureString", "Overwrite": True, "Value": sys.stdin.read()}, sys.stdout)' \
-    "$parameters/$1" | aws ssm put-parameter --cli-input-json file:///dev/stdin >/dev/null
+how = {"Type": "SecureString", "Overwrite": True, "Tier": "Intelligent-Tiering"} # 4 KiB cost nothing
+json.dump(how | {"Name": sys.argv[1], "Value": sys.stdin.read()}, sys.stdout)' "$parameters/$1" |
+    aws ssm put-parameter --cli-input-json file:///dev/stdin >/dev/null
 }
 
 of_origin() { # owner or name of the repository on GitHub
@@ -163,14 +167,16 @@ step_secrets() {
     [ -n "$value" ] || stop "$variable is not given, and the Git remote origin is not on GitHub. Say it: $variable=... $0"
     printf %s "$value" | put "controller/$variable"
   done
-  for variable in "${OPTIONAL[@]}"; do
+  for variable in "${ASKED[@]}"; do
     value=${!variable:-}
-    # A key has several lines: it is given in the environment.
-    if [ -z "$value" ] && [ "$yes" = yes ] && [ -t 0 ] && [[ $variable != COSIGN_* ]] && ! has "controller/$variable"; then
+    if [ -z "$value" ] && [ "$yes" = yes ] && [ -t 0 ] && ! has "controller/$variable"; then
       read -rsp "  $variable (empty: none): " value
       echo
     fi
     [ -z "$value" ] || printf %s "$value" | put "controller/$variable"
+  done
+  for variable in "${GIVEN[@]}" $(compgen -e DEVELOPER_ || true); do
+    [ -z "${!variable:-}" ] || printf %s "${!variable}" | put "controller/$variable"
   done
 }
 
@@ -187,6 +193,7 @@ values = {"name": os.environ["NAME"]}
 values |= {key: os.environ[name].split(",") for key, name in of.items() if os.environ.get(name)}
 if sys.argv[1] == "jenkins":
     values["region"] = os.environ["AWS_REGION"]
+    values |= {"domain": os.environ["DOMAIN"]} if os.environ.get("DOMAIN") else {}
 elif os.environ.get("DNS_ZONE_ID"):
     values["dns_zone_id"] = os.environ["DNS_ZONE_ID"]
 json.dump(values, sys.stdout, indent=2)
@@ -278,6 +285,47 @@ step_autoscaler() {
     --set-string "awsRegion=$(of region)" --wait --timeout 5m
 }
 
+# --- the way in for clients
+
+point() { # host zone: make the host lead to the load balancer, with its zone
+  python3 -c '
+import json, sys
+zone, host, balancer, of_balancer = sys.argv[1:]
+alias = {"HostedZoneId": of_balancer, "DNSName": balancer, "EvaluateTargetHealth": False}
+record = {"Name": host, "Type": "A", "AliasTarget": alias}
+changes = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
+json.dump({"HostedZoneId": zone, "ChangeBatch": changes}, sys.stdout)' \
+    "$(of dns_zone_id)" "$1" "$2" "$3" |
+    aws route53 change-resource-record-sets --cli-input-json file:///dev/stdin >/dev/null
+}
+
+step_entrance() {
+  know_cluster
+  local host balancer zone hosts
+  hosts=$(of hosts)
+  [ -n "$hosts" ] || {
+    say "  there are no hosts (HOSTS and DNS_ZONE_ID): no load balancer is made before an Ingress asks for one"
+    return
+  }
+  say "  kubectl apply --filename deploy/cluster/entrance.yaml   (for ${hosts//$'\n'/, })"
+  [ "$yes" = no ] || sed "s/HOSTS/[${hosts//$'\n'/, }]/" deploy/cluster/entrance.yaml | kubectl apply --filename -
+  run kubectl --namespace keyrack-entrance wait ingress/entrance --timeout 5m \
+    --for 'jsonpath={.status.loadBalancer.ingress[0].hostname}' ||
+    stop "there is no load balancer after five minutes. kubectl --namespace keyrack-entrance describe ingress says why."
+  for host in $hosts; do
+    say "  aws route53 change-resource-record-sets: $host leads to the load balancer"
+  done
+  [ "$yes" = yes ] || return 0
+  balancer=$(kubectl --namespace keyrack-entrance get ingress entrance \
+    --output 'jsonpath={.status.loadBalancer.ingress[0].hostname}')
+  zone=$(aws elbv2 describe-load-balancers --output text \
+    --query "LoadBalancers[?DNSName=='$balancer'].CanonicalHostedZoneId")
+  [ -n "$zone" ] || stop "$balancer is no load balancer of this account and region. Look at $0 check."
+  for host in $hosts; do
+    point "$host" "$balancer" "$zone"
+  done
+}
+
 # --- the pipeline's way in
 
 step_access() {
@@ -300,47 +348,6 @@ step_access() {
   else
     stop "the parameters are stored, but the controller did not take them. Do it there: aws ssm start-session --target $controller, then: sudo /opt/keyrack/boot.sh"
   fi
-}
-
-# --- names
-
-balancer_of() { # host: the address of the load balancer of the Ingress that has it
-  kubectl get ingress --all-namespaces --output json | python3 -c '
-import json, sys
-for found in json.load(sys.stdin)["items"]:
-    if any(rule.get("host") == sys.argv[1] for rule in found["spec"].get("rules", [])):
-        for entry in found["status"].get("loadBalancer", {}).get("ingress", []):
-            print(entry.get("hostname", ""))' "$1" | head -n 1
-}
-
-step_dns() {
-  know_cluster
-  local host balancer zone
-  [ -n "$(of hosts)" ] || {
-    say "  there are no hosts (HOSTS and DNS_ZONE_ID): no record is made"
-    return
-  }
-  for host in $(of hosts); do
-    say "  aws route53 change-resource-record-sets: $host leads to the load balancer of its Ingress"
-    [ "$yes" = yes ] || continue
-    balancer=$(balancer_of "$host")
-    if [ -z "$balancer" ]; then
-      say "  no Ingress has the host $host and an address yet: deploy first, then run: $0 --yes dns"
-      continue
-    fi
-    zone=$(aws elbv2 describe-load-balancers --output text \
-      --query "LoadBalancers[?DNSName=='$balancer'].CanonicalHostedZoneId")
-    [ -n "$zone" ] || stop "$host leads to $balancer, which is no load balancer of this account and region. Make the record by hand."
-    python3 -c '
-import json, sys
-zone, host, balancer, of_balancer = sys.argv[1:]
-alias = {"HostedZoneId": of_balancer, "DNSName": balancer, "EvaluateTargetHealth": False}
-record = {"Name": host, "Type": "A", "AliasTarget": alias}
-changes = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
-json.dump({"HostedZoneId": zone, "ChangeBatch": changes}, sys.stdout)' \
-      "$(of dns_zone_id)" "$host" "$balancer" "$zone" |
-      aws route53 change-resource-record-sets --cli-input-json file:///dev/stdin >/dev/null
-  done
 }
 
 main() {

@@ -43,6 +43,7 @@ for part, names in ((ingress, "hosts"), (route, "hostnames")):
         break')
 if [ -n "${VERIFY_URL:-$address}" ]; then
   say "asked at ${VERIFY_URL:-$address}"
+  export ATTEMPTS=${ATTEMPTS:-120} # seconds: a load balancer learns of a first pod after the cluster does
   exec scripts/verify-api.sh "${VERIFY_URL:-$address}"
 fi
 

@@ -1,4 +1,4 @@
-"""deploy/bootstrap.sh with stubs of aws, terraform, kubectl and helm, and the files that it applies.
+"""deploy/bootstrap.sh with stubs of what it calls, and the files that it applies.
 
 `make infra-test` runs this. No account and no cluster is needed or spoken to.
 """
@@ -35,6 +35,9 @@ INPUTS = {
 BALANCER = "k8s-keyrack-1.eu-central-1.elb.example.org"
 
 
+SYSTEM = ("bash", "cat", "dirname", "git", "grep", "head", "mktemp", "openssl", "rm", "sed", "tr")
+
+
 class Machine:
     """A copy of what the script reads and writes, and stubs of what it calls."""
 
@@ -53,6 +56,12 @@ class Machine:
             program = self.commands / tool
             program.write_text(f"#!{sys.executable}\n{stub}")
             program.chmod(0o755)
+        # No other program of this machine: it may have the ones that are to be missing.
+        for tool in SYSTEM:
+            found = shutil.which(tool)
+            assert found, f"the tests need {tool}"
+            (self.commands / tool).symlink_to(found)
+        (self.commands / "python3").symlink_to(Path(sys.executable).resolve())
         self.rules: list[tuple[str, dict[str, Any]]] = []
         self.answer("^terraform version", '{"terraform_version": "1.11.4"}')
         self.answer("^helm version", "v4.2.3")
@@ -64,7 +73,7 @@ class Machine:
         self.answer("output -raw controller_instance_id", "i-1")
         self.answer("send-command", "command-1")
         self.answer("describe-load-balancers", "ZBALANCER")
-        self.answer("get ingress", json.dumps({"items": [ingress("keyrack.example.org")]}))
+        self.answer("get ingress", BALANCER)
         self.variables = {"ALLOWED_CIDRS": "203.0.113.7/32", "API_CIDRS": "203.0.113.7/32"}
         self.variables |= {"REPOSITORY_OWNER": "example", "REPOSITORY_NAME": "keyrack"}
 
@@ -75,7 +84,7 @@ class Machine:
     def run(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         (self.stubs / "rules.json").write_text(json.dumps(self.rules))
         (self.stubs / "calls.jsonl").write_text("")
-        environment = {"PATH": f"{self.commands}:/usr/bin:/bin", "STUBS": str(self.stubs)}
+        environment = {"PATH": str(self.commands), "STUBS": str(self.stubs)}
         environment |= {"HOME": str(self.stubs), "TMPDIR": str(self.stubs)}
         return subprocess.run(
             [self.repository / "deploy/bootstrap.sh", *arguments],
@@ -120,11 +129,6 @@ class Machine:
         return [json.loads(line) for line in lines]
 
 
-def ingress(host: str) -> dict[str, Any]:
-    status = {"loadBalancer": {"ingress": [{"hostname": BALANCER}]}}
-    return {"spec": {"rules": [{"host": host}]}, "status": status}
-
-
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
@@ -164,8 +168,9 @@ def test_with_yes_the_steps_are_done_in_order(machine: Machine) -> None:
         "storage-class.yaml",
         "helm upgrade aws-load-balancer-controller",
         "helm upgrade cluster-autoscaler",
-        "send-command",
+        "kubectl .* wait ingress/entrance",
         "change-resource-record-sets",
+        "send-command",
     ]
     calls = machine.calls()
     found = [next(n for n, call in enumerate(calls) if re.search(each, call)) for each in order]
@@ -175,9 +180,7 @@ def test_with_yes_the_steps_are_done_in_order(machine: Machine) -> None:
 def test_one_step_can_be_done_alone(machine: Machine) -> None:
     done = machine.run("--yes", "volumes")
     assert done.returncode == 0, done.stderr
-    assert machine.calls("apply") == [
-        "kubectl apply --filename deploy/cluster/storage-class.yaml"
-    ]
+    assert machine.calls("apply") == ["kubectl apply --filename deploy/cluster/storage-class.yaml"]
 
 
 def test_a_step_that_does_not_exist_is_refused_with_those_that_do(machine: Machine) -> None:
@@ -203,6 +206,7 @@ def test_its_help_names_every_step_and_variable(machine: Machine) -> None:
 
 def test_no_secret_is_in_the_output_or_in_the_words_of_a_command(machine: Machine) -> None:
     given = {"ADMIN_PASSWORD": SECRET, "GITHUB_TOKEN": SECRET, "DOCKERHUB_TOKEN": SECRET}
+    given |= {"DEVELOPER_jo": SECRET, "TLS_KEY": SECRET, "COSIGN_PRIVATE_KEY": SECRET}
     done = machine.run("--yes", **given)
     stored = machine.stored()
     assert {stored[f"controller/{name}"] for name in given} == {SECRET}
@@ -212,6 +216,16 @@ def test_no_secret_is_in_the_output_or_in_the_words_of_a_command(machine: Machin
         assert not any(secret in call for call in machine.calls())
     for path in machine.files():
         assert not any(s in (machine.repository / path).read_text("latin-1") for s in secrets)
+
+
+def test_every_secret_of_the_controller_can_be_stored() -> None:
+    script = (REPOSITORY / "deploy/bootstrap.sh").read_text()
+    readme = (REPOSITORY / "deploy/jenkins/README.md").read_text()
+    table = re.findall(r"^\| `([A-Z][A-Z_]+)(?:name)?` \| ", readme, re.MULTILINE)
+    assert len(table) > 15
+    made = {"JENKINS_URL"}  # by Terraform
+    made |= {f"KUBECONFIG_{name}" for name in ("STAGING", "PRODUCTION")}  # by the step access
+    assert [name for name in table if name not in script and name not in made] == []
 
 
 def test_passwords_that_are_missing_are_made_and_each_is_another(machine: Machine) -> None:
@@ -258,7 +272,14 @@ def test_a_repository_that_is_nowhere_else_is_asked_for(machine: Machine) -> Non
 
 
 def test_what_is_given_goes_into_the_roots_and_nothing_else_does(machine: Machine) -> None:
-    machine.run("--yes", "jenkins", "cluster", HOSTS="a.example.org,b.example.org", DNS_ZONE_ID="Z1")
+    machine.run(
+        "--yes",
+        "jenkins",
+        "cluster",
+        HOSTS="a.example.org,b.example.org",
+        DNS_ZONE_ID="Z1",
+        DOMAIN="ci.example.org",
+    )
     written = {
         root: json.loads(
             (machine.repository / TERRAFORM / root / "bootstrap.auto.tfvars.json").read_text()
@@ -270,6 +291,7 @@ def test_what_is_given_goes_into_the_roots_and_nothing_else_does(machine: Machin
         "name": "keyrack",
         "allowed_cidrs": networks,
         "region": "eu-central-1",
+        "domain": "ci.example.org",
     }
     hosts = ["a.example.org", "b.example.org"]
     assert written["cluster"] == {
@@ -411,7 +433,9 @@ def test_the_autoscaler_is_of_the_clusters_version() -> None:
     assert autoscaler["image"]["tag"].startswith(f"v{version}.")
 
 
-@pytest.mark.parametrize(("kubectl", "fits"), [("v1.35.9", True), ("v1.37.0", True), ("v1.34.1", False)])
+@pytest.mark.parametrize(
+    ("kubectl", "fits"), [("v1.35.9", True), ("v1.37.0", True), ("v1.34.1", False)]
+)
 def test_a_kubectl_that_is_too_old_for_the_cluster_changes_nothing(
     machine: Machine, kubectl: str, fits: bool
 ) -> None:
@@ -454,27 +478,65 @@ def test_a_controller_that_does_not_answer_is_said_with_what_to_do(machine: Mach
     assert "aws ssm start-session --target i-1" in done.stderr
 
 
-def test_a_host_leads_to_the_load_balancer_of_its_ingress(machine: Machine) -> None:
-    assert machine.run("--yes", "dns").returncode == 0
-    asked = json.loads(machine.read("change-resource-record-sets"))
-    assert asked["HostedZoneId"] == "Z1"
-    (change,) = asked["ChangeBatch"]["Changes"]
-    record = change["ResourceRecordSet"]
-    assert (change["Action"], record["Name"], record["Type"]) == (
-        "UPSERT",
-        "keyrack.example.org",
-        "A",
-    )
-    assert record["AliasTarget"]["DNSName"] == BALANCER
-    assert record["AliasTarget"]["HostedZoneId"] == "ZBALANCER"
+def test_hosts_lead_to_one_load_balancer_before_anything_is_deployed(machine: Machine) -> None:
+    hosts = ["keyrack.example.org", "keyrack-staging.example.org"]
+    machine.answer("output -json bootstrap_inputs", json.dumps(INPUTS | {"hosts": hosts}))
+    assert machine.run("--yes", "entrance").returncode == 0
+    _, entrance = yaml.safe_load_all(machine.read("apply --filename -$"))
+    assert entrance["spec"]["tls"] == [{"hosts": hosts}]
+    (waited,) = machine.calls("kubectl .* wait")
+    assert waited.endswith("--for jsonpath={.status.loadBalancer.ingress[0].hostname}")
+    asked = [json.loads(each) for each in machine.all_read("change-resource-record-sets")]
+    changes = [each["ChangeBatch"]["Changes"][0] for each in asked]
+    assert [each["HostedZoneId"] for each in asked] == ["Z1", "Z1"]
+    assert [each["Action"] for each in changes] == ["UPSERT", "UPSERT"]
+    records = [each["ResourceRecordSet"] for each in changes]
+    assert [(record["Name"], record["Type"]) for record in records] == [(h, "A") for h in hosts]
+    for record in records:
+        assert record["AliasTarget"]["DNSName"] == BALANCER
+        assert record["AliasTarget"]["HostedZoneId"] == "ZBALANCER"
 
 
-def test_a_host_without_an_ingress_is_for_later(machine: Machine) -> None:
-    machine.answer("get ingress", json.dumps({"items": [ingress("other.example.org")]}))
-    done = machine.run("--yes", "dns")
+def test_without_hosts_there_is_no_entrance(machine: Machine) -> None:
+    machine.answer("output -json bootstrap_inputs", json.dumps(INPUTS | {"hosts": []}))
+    done = machine.run("--yes", "entrance")
     assert done.returncode == 0
-    assert "deploy first, then run: " in done.stdout
+    assert "there are no hosts" in done.stdout
+    assert machine.calls("kubectl apply|change-resource") == []
+
+
+def test_a_load_balancer_that_does_not_come_is_said_with_where_to_look(machine: Machine) -> None:
+    machine.answer("kubectl .* wait", status=1)
+    done = machine.run("--yes", "entrance")
+    assert done.returncode == 2
+    assert "describe ingress says why" in done.stderr
     assert machine.calls("change-resource") == []
+
+
+def test_the_entrance_is_the_load_balancer_of_all_releases() -> None:
+    controller = yaml.safe_load((CLUSTER / "load-balancer-controller.yaml").read_text())
+    namespace, entrance = yaml.safe_load_all((CLUSTER / "entrance.yaml").read_text())
+    example = yaml.safe_load((CLUSTER / "example-values.yaml").read_text())["ingress"]
+    params = controller["ingressClassParams"]["spec"]
+    wanted = params["namespaceSelector"]["matchLabels"]
+    assert wanted.items() <= namespace["metadata"]["labels"].items()
+    assert params["group"] == {"name": "keyrack"}
+    annotations = entrance["metadata"]["annotations"]
+    prefix = "alb.ingress.kubernetes.io"
+    for each in (annotations, example["annotations"]):
+        assert json.loads(each[f"{prefix}/listen-ports"]) == [{"HTTPS": 443}]
+        # The class says these, for all.
+        assert not {f"{prefix}/{name}" for name in ("group.name", "scheme", "target-type")} & {
+            *each
+        }
+    assert (
+        entrance["spec"]["ingressClassName"] == example["className"] == controller["ingressClass"]
+    )
+    backend = entrance["spec"]["defaultBackend"]["service"]
+    assert backend["port"] == {"name": "use-annotation"}
+    answer = json.loads(annotations[f"{prefix}/actions.{backend['name']}"])
+    assert answer["fixedResponseConfig"]["statusCode"] == "404"
+    assert "order" not in example and int(annotations[f"{prefix}/group.order"]) == 1000
 
 
 # Refusals before anything is changed
@@ -500,10 +562,10 @@ def test_what_is_missing_is_said_before_anything_is_changed(
 
 def test_a_missing_command_is_named(machine: Machine) -> None:
     (machine.commands / "helm").unlink()
-    (machine.commands / "kubectl").unlink()
     done = machine.run("--yes")
     assert done.returncode == 2
-    assert re.search("the command (helm|kubectl) is missing", done.stderr)
+    assert "the command helm is missing on this machine" in done.stderr
+    assert machine.calls(CHANGES) == []
 
 
 def test_the_script_is_clean() -> None:

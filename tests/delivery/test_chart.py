@@ -1015,6 +1015,7 @@ def test_the_values_for_a_load_balancer_of_aws_ask_for_one_that_ends_tls() -> No
     ingress = only(found, "Ingress")
     controller = yaml.safe_load((ROOT / "deploy/cluster/load-balancer-controller.yaml").read_text())
     assert ingress["spec"]["ingressClassName"] == controller["ingressClass"]
+    assert ingress["spec"]["tls"] == [{"hosts": ["keyrack.example.org"]}]
     annotations = ingress["metadata"]["annotations"]
     ports = json.loads(annotations["alb.ingress.kubernetes.io/listen-ports"])
     assert ports == [{"HTTPS": 443}]

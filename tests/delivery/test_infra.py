@@ -897,9 +897,7 @@ ACCOUNTS = {
 
 
 @pytest.mark.parametrize("pod", ACCOUNTS)
-def test_a_role_of_a_pod_is_for_one_service_account_of_this_cluster(
-    world: World, pod: str
-) -> None:
+def test_a_role_of_a_pod_is_for_one_service_account_of_this_cluster(world: World, pod: str) -> None:
     found = world.client("iam").get_role(RoleName=f"keyrack-pod-{pod}")["Role"]
     (statement,) = found["AssumeRolePolicyDocument"]["Statement"]
     assert as_list(statement["Action"]) == ["sts:AssumeRole", "sts:TagSession"]
@@ -944,7 +942,9 @@ def test_a_pod_changes_only_what_belongs_to_its_cluster(world: World, pod: str) 
             for key, values in given.items()
             if test == "StringEquals"
         }
-        named = all(not resource.endswith((":*", "/*")) or "k8s-" in resource for resource in resources)
+        named = all(
+            not resource.endswith((":*", "/*")) or "k8s-" in resource for resource in resources
+        )
         assert looks or named or conditions.keys() & set(OWN[pod]), statement["Sid"]
         for key in conditions.keys() & {key for key in OWN[pod] if "Tag/" in key}:
             assert as_list(conditions[key]) in (["keyrack"], ["owned"]), statement["Sid"]

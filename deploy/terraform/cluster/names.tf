@@ -1,5 +1,5 @@
 # The names under which clients find the service: a certificate for them, validated and renewed through
-# DNS. The Ingress finds it by its host; the record that leads there is deploy/bootstrap.sh's last step.
+# DNS. The Ingress finds it by its host; the records that lead there are deploy/bootstrap.sh's (entrance).
 
 resource "aws_acm_certificate" "this" {
   count = length(var.hosts) > 0 ? 1 : 0

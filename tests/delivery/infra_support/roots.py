@@ -47,7 +47,18 @@ provider "aws" {{
   }}
 }}
 """
-_SERVICES = ("acm", "autoscaling", "cloudwatchlogs", "ec2", "eks", "iam", "kms", "route53", "ssm", "sts")
+_SERVICES = (
+    "acm",
+    "autoscaling",
+    "cloudwatchlogs",
+    "ec2",
+    "eks",
+    "iam",
+    "kms",
+    "route53",
+    "ssm",
+    "sts",
+)
 
 
 def block(source: str, header: str) -> str:

@@ -117,7 +117,7 @@ class Bindings:
             return _type(annotation)
         outputs = self._annotations(module)[f"{inner[1]}OutputReference"]["outputs"]
         of = {name: self._computed(module, each) for name, each in outputs.items()}
-        return ["list", ["object", {name: each for name, each in of.items()}]]
+        return ["list", ["object", of]]
 
     def _annotated(self, module: str) -> dict[str, dict[str, Any]]:
         """By class: its arguments, which of them are required, and its outputs, as written."""

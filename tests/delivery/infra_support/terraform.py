@@ -120,9 +120,7 @@ def override(directory: Path, provider: Path) -> Path:
     return settings
 
 
-def pretended_provider(
-    directory: Path, described: dict[str, Any]
-) -> tuple[Path, dict[str, str]]:
+def pretended_provider(directory: Path, described: dict[str, Any]) -> tuple[Path, dict[str, str]]:
     """A provider that knows these schemas and nothing else: its configuration and environment."""
     binary = directory / "pretended/terraform-provider-aws"
     binary.parent.mkdir()
