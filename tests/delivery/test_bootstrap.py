@@ -536,7 +536,8 @@ def test_the_entrance_is_the_load_balancer_of_all_releases() -> None:
     assert backend["port"] == {"name": "use-annotation"}
     answer = json.loads(annotations[f"{prefix}/actions.{backend['name']}"])
     assert answer["fixedResponseConfig"]["statusCode"] == "404"
-    assert "order" not in example and int(annotations[f"{prefix}/group.order"]) == 1000
+    assert "order" not in example
+    assert int(annotations[f"{prefix}/group.order"]) == 1000
 
 
 # Refusals before anything is changed
