@@ -509,6 +509,11 @@ class Settings:
         _seconds(1, 7 * _DAY), 600.0, _TIMES, "SECONDS",
         "How long the outcome of a request with an Idempotency-Key is remembered.",
     )  # fmt: skip
+    undo_default: float = _row(
+        _seconds(0, 7 * _DAY), 0.0, _TIMES, "SECONDS",
+        "For how long a deletion can be undone that does not say so itself (`undo=`); 0 is not at "
+        "all. What was deleted takes memory for so long, and goes first when that is short.",
+    )  # fmt: skip
     shutdown_timeout: float = _row(
         _seconds(1, 3600), 8.0, _TIMES, "SECONDS",
         "How long requests may take to finish once the service was told to end.",

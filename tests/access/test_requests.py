@@ -33,6 +33,8 @@ REQUESTS: dict[str, tuple[str, str, bytes | None, dict[str, str]]] = {
     ),
     "keys_list": ("GET", "/v1/keys?prefix=app/", None, {}),
     "keys_delete": ("DELETE", "/v1/keys?prefix=app/nothing/", None, {}),
+    "undos": ("GET", "/v1/undo", None, {}),
+    "undo": ("POST", "/v1/undo/1", None, {}),
     "batch": ("POST", "/v1/batch", b'{"operations":[{"op":"get","key":"app/k"}]}', JSON),
     "counter": ("POST", "/v1/counters/app/n", b"{}", JSON),
     "lock_acquire": ("POST", "/v1/locks/app/l", b'{"owner":"o","ttl":0.001}', JSON),
@@ -91,6 +93,7 @@ for _name, _method, _path, _body in (
 _OPEN = {"healthz", "readyz", "openapi", "docs", "home"}
 _ANY = {
     "info", "limits", "batch", "locks_list", "auth_self", "auth_check", "auth_ticket_create",
+    "undos", "undo",
 }  # fmt: skip
 _READS = {
     "get", "key_get", "keys_list", "lock_show", "watch", "key_events", "export",

@@ -10,7 +10,7 @@ import pytest
 from api_support import Client, eventually, steps_of
 
 from keyrack.engines.contract import Get, Set
-from keyrack.http.api import bulk
+from keyrack.http.api import deleting
 
 if TYPE_CHECKING:
     from api_support.inside import Inside
@@ -122,7 +122,7 @@ def test_a_key_that_is_set_between_looking_and_deleting_is_left_alone(inside: In
 
     async def delete() -> Any:
         context = inside.context._replace(tick=Disturbed())  # type: ignore[arg-type]  # what is used
-        return await bulk.delete({b"prefix": b"", b"all": b"true"}, context)
+        return await deleting.by_prefix({b"prefix": b"", b"all": b"true"}, context)
 
     assert inside.run(delete()).deleted == 1
     ((found,),) = engine.write([(Get(b"a"),)])
@@ -162,7 +162,7 @@ def test_a_step_deletes_few_keys(inside: Inside) -> None:
         return write(writes)
 
     inside.tick._write_now = counted  # type: ignore[assignment]  # for this test alone
-    assert inside.run(bulk.delete({b"prefix": b"k"}, inside.context)).deleted == 500
+    assert inside.run(deleting.by_prefix({b"prefix": b"k"}, inside.context)).deleted == 500
     assert sum(sizes) == 500
     assert max(sizes) <= 32
 
@@ -174,6 +174,6 @@ def test_a_step_is_short(inside: Inside) -> None:
     The three longest are left out: a store's memory grows in steps, too.
     """
     inside.engine.write([(Set(b"k%06d" % number, b"v" * 100),) for number in range(5000)])
-    assert inside.run(steps_of(bulk.delete({b"prefix": b"k"}, inside.context)))[3] < 0.005
+    assert inside.run(steps_of(deleting.by_prefix({b"prefix": b"k"}, inside.context)))[3] < 0.005
     ((found,),) = inside.engine.write([(Get(b"k000000"),)])
     assert not found.existed

@@ -246,7 +246,9 @@ class Discard(msgspec.Struct, frozen=True, gc=False):
 
 
 class Restore(msgspec.Struct, frozen=True, gc=False):
-    """Put a record back that is in the trash, as a new revision, unless its key exists. Alone.
+    """Put a record back that is in the trash, as a new revision, unless its key exists.
+
+    Alone in its write, or behind checks.
 
     The result has a revision where it was put back; it `existed` where the key exists now, and then
     the record stays in the trash. Neither: it is not in the trash any more.

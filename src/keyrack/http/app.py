@@ -29,10 +29,22 @@ from keyrack.engines.contract import (
 from keyrack.http import pages, problems
 from keyrack.http.access_log import Access
 from keyrack.http.answer import Answer
-from keyrack.http.api import big, bulk, codec, dispatch, listing, reference, rights
+from keyrack.http.api import (
+    big,
+    bulk,
+    codec,
+    deleting,
+    dispatch,
+    listing,
+    reference,
+    rights,
+    undo,
+)
 from keyrack.http.api.counting import OTHER, WIDE_WORDS, denied_word, request_word
+from keyrack.http.api.keeping import sender_of
 from keyrack.http.api.models import MAX_BATCH_OPERATIONS
 from keyrack.http.api.named_locks import NamedLocks
+from keyrack.http.api.pace import Pace
 from keyrack.http.api.routes import ROUTES
 from keyrack.http.metrics import Metrics
 from keyrack.http.problems import KINDS, Problem
@@ -96,6 +108,7 @@ class Application:
             "docs": self._docs,
             "keys_list": self._count,
             "keys_delete": self._delete,
+            "undo": self._undo,
             "key_events": self._key_events,
             "big": self._big,
             "export": self._export,
@@ -355,9 +368,18 @@ class Application:
         return _json(await bulk.count(_parameters(request, listing.PARAMETERS), self._context))
 
     async def _delete(self, request: StarletteRequest) -> Response:
-        given = _parameters(request, bulk.DELETE_PARAMETERS)
+        given = _parameters(request, deleting.PARAMETERS)
         asked = request.scope["keyrack.request"]
-        done = await bulk.delete(given, self._context, NamedLocks.of(asked))
+        done = await deleting.by_prefix(
+            given, self._context, sender_of(asked), NamedLocks.of(asked)
+        )
+        asked.revision = int(done.revision)
+        return _json(done)
+
+    async def _undo(self, request: StarletteRequest) -> Response:
+        _parameters(request, frozenset())
+        asked = request.scope["keyrack.request"]
+        done = await undo.Undoing(asked, self._context, NamedLocks.of(asked)).run(Pace())
         asked.revision = int(done.revision)
         return _json(done)
 

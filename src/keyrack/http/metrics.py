@@ -64,7 +64,13 @@ _DURATIONS: Final = (
     ("write_lock_wait", "lock_wait", "Waits for the store's write lock, one for each commit."),
     ("sync", "sync", "Syncs of the write-ahead log to the disk."),
 )
-_WRITES: Final = (("set", 200), ("key_put", 201), ("key_put", 204), ("key_delete", 204))
+_WRITES: Final = (
+    ("set", 200),
+    ("key_put", 201),
+    ("key_put", 204),
+    ("key_delete", 204),
+    ("key_delete", 200),
+)
 
 
 class Metrics(Collector):
@@ -411,6 +417,7 @@ class Metrics(Collector):
             ("keys", usage.keys, "Keys, ended ones that are not yet removed included."),
             ("keys_with_ttl", usage.keys_with_ttl, "Keys that have a TTL."),
             ("stale_copies", usage.stale_copies, "Stale copies of keys that have ended."),
+            ("trash_keys", usage.trash, "Deleted keys that can be put back."),
             ("events", usage.events, "Events kept in the log."),
             ("store_limit_bytes", usage.limit, "The store's memory limit."),
             ("store_used_bytes", usage.used, "Memory in use: records, indexes, events."),
@@ -424,6 +431,12 @@ class Metrics(Collector):
             ("store_reserved_bytes", usage.reserved, "Memory claimed from the system."),
         ):
             yield GaugeMetricFamily(f"keyrack_{name}", text, value)
+        if usage.trash_bytes is not None:
+            yield GaugeMetricFamily(
+                "keyrack_trash_bytes",
+                "About how many bytes deleted keys take that can be put back.",
+                usage.trash_bytes,
+            )
         yield GaugeMetricFamily(
             "keyrack_store_evicts", "1 where a full store evicts keys.", int(self._evicts)
         )

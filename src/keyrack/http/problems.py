@@ -170,6 +170,12 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "There is nothing at this path",
         "No operation has this path. The home page lists the common ones.",
     ),
+    "undo-not-found": ProblemKind(
+        404,
+        "There is no such deletion that could be undone",
+        "Its time is over, it was somebody else's, or it never was. `GET /v1/undo` tells which "
+        "there are.",
+    ),
     "client-not-found": ProblemKind(
         404,
         "There is no such connection",

@@ -30,6 +30,8 @@ class Limits(NamedTuple):
     max_wait: float = 300.0
     idempotency_ttl: float = 600.0
     """How long the outcome of a write with an Idempotency-Key is remembered."""
+    undo_default: int = 0
+    """For how many seconds a deletion can be undone that does not say so itself; 0: not at all."""
 
 
 def _healthy() -> str:

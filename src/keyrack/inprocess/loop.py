@@ -68,7 +68,11 @@ class StoreLoop:
         self._ending = asyncio.Event()
         self._connecting: set[asyncio.Task[Any]] = set()
         limits = Limits(
-            settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
+            settings.max_value,
+            settings.max_body,
+            settings.max_wait,
+            settings.idempotency_ttl,
+            round(settings.undo_default),
         )
         self.guard = Guard()
         fences = FenceKeeper(0, counters, engine, self._tick)

@@ -168,7 +168,11 @@ class Worker:
     def _make_context(self) -> WorkerContext:
         settings = self._spec.settings
         limits = Limits(
-            settings.max_value, settings.max_body, settings.max_wait, settings.idempotency_ttl
+            settings.max_value,
+            settings.max_body,
+            settings.max_wait,
+            settings.idempotency_ttl,
+            round(settings.undo_default),
         )
         context = Context(
             self._engine,

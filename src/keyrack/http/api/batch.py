@@ -16,6 +16,7 @@ from keyrack.engines.contract import (
     Check,
     Condition,
     Delete,
+    Discard,
     Get,
     Refusal,
     Set,
@@ -27,6 +28,7 @@ from keyrack.http import problems
 from keyrack.http.answer import Answer
 from keyrack.http.api import caching, codec, rights
 from keyrack.http.api.codec import etag
+from keyrack.http.api.keeping import keeping, number_of, sender_of
 from keyrack.http.api.keys import check_size, refused
 from keyrack.http.api.models import (
     BatchAdd,
@@ -45,9 +47,11 @@ from keyrack.http.api.models import (
 from keyrack.http.problems import Problem
 from keyrack.http.reply import PendingWrite
 from keyrack.http.tick import JSON_HEADERS
+from keyrack.http.watch.messages import clock_text
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Operation, Outcome, Result
+    from keyrack.engines.contract import Operation, Outcome, Result, Write
+    from keyrack.http.api.keeping import Keeping
     from keyrack.http.api.models import BatchOperation
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context, Limits
@@ -72,6 +76,9 @@ async def batch(request: Request, context: Context) -> PendingWrite:
         _operation(request, index, one, context.limits)
         for index, one in enumerate(asked.operations)
     )
+    seconds = context.limits.undo_default if asked.undo is UNSET else asked.undo
+    if seconds and any(type(operation) is Delete for operation in write):
+        write = _kept(write, keeping(sender_of(request), seconds, context))
     # What is remembered for a retry is kept in the store, values that were read included.
     kept = request.head.idempotency_key is not None
     await _bound_reads(write, context, _MOST_KEPT if kept else context.limits.max_body)
@@ -81,9 +88,28 @@ async def batch(request: Request, context: Context) -> PendingWrite:
             return problems.answer(_batch_refused(outcome, asked.operations), request.path)
         pairs = zip(asked.operations, outcome, strict=True)
         answer = BatchAnswer([_result(one, result) for one, result in pairs])
+        if seconds:
+            _tell_undo(answer, write, outcome)
         return Answer(200, JSON_HEADERS, codec.encode(answer))
 
     return PendingWrite(write, conclude)
+
+
+def _kept(write: Write, kept: Keeping) -> Write:
+    """Return a write whose deletions can be undone, all of them together."""
+    return tuple(
+        Discard(operation.key, kept.until, kept.about, 0, operation.condition)
+        if type(operation) is Delete
+        else operation
+        for operation in write
+    )
+
+
+def _tell_undo(answer: BatchAnswer, write: Write, outcome: tuple[Result, ...]) -> None:
+    pairs = zip(write, outcome, strict=True)
+    undo, until = number_of(result for operation, result in pairs if type(operation) is Discard)
+    if undo:
+        answer.undo, answer.until = str(undo), clock_text(until)
 
 
 async def _let_others_go_first(request: Request) -> None:
@@ -226,7 +252,7 @@ def _result(asked: BatchOperation, result: Result) -> BatchResult:
     if result.record is not None:
         made.type = result.record.media_type
         made.value, made.encoding = codec.json_value(result.record)
-    if result.number is not None:
+    if result.number is not None and isinstance(asked, BatchAdd):
         made.value = msgspec.Raw(b'"%d"' % result.number)
     return made
 

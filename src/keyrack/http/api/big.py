@@ -7,8 +7,8 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.http.api import codec, observing
-from keyrack.http.api.bulk import Pace
 from keyrack.http.api.models import BigLine, BigProgress
+from keyrack.http.api.pace import Pace
 from keyrack.http.hot_keys import Sketch
 
 if TYPE_CHECKING:

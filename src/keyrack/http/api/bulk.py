@@ -1,4 +1,4 @@
-"""Work on many keys: counting, deleting by prefix, events of a key, export and import.
+"""Work on many keys: counting, events of a key, export and import.
 
 All of it goes in steps that each take a fraction of a millisecond and use a transaction of their
 own, with other requests served between them.
@@ -17,16 +17,10 @@ from msgspec import UNSET
 
 from keyrack.access.rules import Scope, Verb
 from keyrack.engines.contract import (
-    ANY,
     JSON,
-    LEASE,
-    MAX_LEASED_KEY_BYTES,
     TEXT,
-    Condition,
-    Delete,
     Refusal,
     Set,
-    Space,
     Why,
 )
 from keyrack.http.api import caching, codec, rights
@@ -34,13 +28,12 @@ from keyrack.http.api.keys import check_size, refused
 from keyrack.http.api.listing import refuse_contradiction
 from keyrack.http.api.models import (
     Count,
-    Deleted,
     ExportedKey,
     ImportError_,
     ImportReport,
     KeyEvents,
 )
-from keyrack.http.api.named_locks import NO_LOCKS, NamedLocks
+from keyrack.http.api.named_locks import NamedLocks
 from keyrack.http.api.plain_lines import plain_sets
 from keyrack.http.problems import Problem
 from keyrack.http.watch import messages
@@ -52,12 +45,10 @@ if TYPE_CHECKING:
     from keyrack.http.protocol.request import Request
     from keyrack.http.reply import Context
 
-DELETE_PARAMETERS: Final = frozenset((b"prefix", b"dry_run", b"all"))
 EVENT_PARAMETERS: Final = frozenset((b"limit",))
 EXPORT_PARAMETERS: Final = frozenset((b"prefix",))
 IMPORT_PARAMETERS: Final = frozenset((b"on_error",))
 _COUNT_STEPS: Final = 1000
-_DELETE_STEPS: Final = 32
 _NO_KEY: Final = b""
 """Whose turn it is to make a step of an export: what is being made is counted for no client yet."""
 _EXPORT_LINES: Final = 500
@@ -69,26 +60,9 @@ _TOGETHER_BYTES: Final = 1 << 20
 """Values that are tried all or none before they are tried one by one."""
 _MARK: Final = b"\xef\xbb\xbf"
 """The byte order mark of UTF-8, which some programs begin a file with."""
-_SAMPLE: Final = 10
 _MOST_ERRORS: Final = 100
 _SPELL_SECONDS: Final = 0.0005
-_PAUSE_SECONDS: Final = 0.001
 _decode_line: Final = msgspec.json.Decoder(ExportedKey).decode
-
-
-class Pace:
-    """Spreads long work out: others are served after each step, and have about half of the time."""
-
-    def __init__(self) -> None:
-        self._began = time.monotonic()
-
-    async def step(self) -> None:
-        """End a step."""
-        if time.monotonic() - self._began < _SPELL_SECONDS:
-            await asyncio.sleep(0)
-            return
-        await asyncio.sleep(_PAUSE_SECONDS)
-        self._began = time.monotonic()
 
 
 async def count(given: dict[bytes, bytes], context: Context) -> Count:
@@ -96,10 +70,11 @@ async def count(given: dict[bytes, bytes], context: Context) -> Count:
     refuse_contradiction(given)
     prefix = codec.prefix_of(given.get(b"prefix", b""))
     revision = (await context.engine.history())[1]
-    return Count(await _count(prefix, context), str(revision))
+    return Count(await count_all(prefix, context), str(revision))
 
 
-async def _count(prefix: bytes, context: Context) -> int:
+async def count_all(prefix: bytes, context: Context) -> int:
+    """Return how many keys there are under a prefix. In small steps."""
     number = 0
     after: bytes | None = None
     while True:
@@ -110,83 +85,7 @@ async def _count(prefix: bytes, context: Context) -> int:
         await asyncio.sleep(0)
 
 
-async def delete(
-    given: dict[bytes, bytes], context: Context, locks: NamedLocks = NO_LOCKS
-) -> Deleted:
-    """Delete the keys under a prefix while `locks` are held, or say what would be deleted."""
-    prefix = codec.prefix_of(given.get(b"prefix", b""))
-    everything = codec.switch(given, b"all")
-    if not prefix and not everything:
-        raise Problem("bad-parameter", "Without a prefix this deletes everything; say all=true.")
-    if codec.switch(given, b"dry_run"):
-        page = await context.engine.scan(prefix, None, _SAMPLE)
-        sample = [codec.text_of(key) for key, _ in page.entries]
-        revision = (await context.engine.history())[1]
-        return Deleted(await _count(prefix, context), str(revision), True, sample)
-    _demand_locks(prefix, context, locks)
-    # Keys that are set meanwhile, behind where the deletion is, are left alone.
-    bound = (await context.engine.history())[1]
-    deleted = 0
-    after: bytes | None = None
-    pace = Pace()
-    while True:
-        page = await context.engine.scan(prefix, after, _DELETE_STEPS)
-        writes: list[Write] = [
-            locks.over((Delete(key, Condition(match=frozenset((record.revision,)))),))
-            for key, record in page.entries
-            if record.revision <= bound
-        ]
-        for made in await _under_way(writes, context):
-            outcome = locks.outcome(made)
-            if not isinstance(outcome, Refusal):
-                deleted += outcome[0].existed
-            elif outcome.why is not Why.CONDITION:
-                raise refused(outcome)
-        after = page.next
-        if after is None:
-            break
-        await pace.step()
-    await _delete_copies(prefix, context, pace, locks)
-    await _delete_leases(prefix, context, pace)
-    return Deleted(deleted, str((await context.engine.history())[1]))
-
-
-def _demand_locks(prefix: bytes, context: Context, locks: NamedLocks) -> None:
-    """Refuse a deletion that would be refused half-way: keys below the prefix need a lock."""
-    needed = [] if context.fences is None else context.fences.needed_below(prefix)
-    for lock in needed:
-        if lock not in locks.names:
-            raise refused(Refusal(Why.FENCED, lock=lock))
-
-
-async def _delete_copies(prefix: bytes, context: Context, pace: Pace, locks: NamedLocks) -> None:
-    """Remove the stale copies of keys under a prefix that have ended."""
-    after: bytes | None = None
-    missing = Condition(none_match=ANY)
-    while True:
-        keys, after = await context.engine.stale_copies(prefix, after, _DELETE_STEPS)
-        await _under_way([locks.over((Delete(key, missing),)) for key in keys], context)
-        if after is None:
-            return
-        await pace.step()
-
-
-async def _delete_leases(prefix: bytes, context: Context, pace: Pace) -> None:
-    """End the leases of keys under a prefix: what is computed now began before the deletion."""
-    if len(prefix) > MAX_LEASED_KEY_BYTES:
-        return
-    after: bytes | None = None
-    while True:
-        page = await context.engine.scan_locks(LEASE + prefix, after, _DELETE_STEPS)
-        ends: list[Write] = [(Delete(name, space=Space.LOCKS),) for name, _ in page.entries]
-        await _under_way(ends, context)
-        after = page.next
-        if after is None:
-            return
-        await pace.step()
-
-
-def _under_way(writes: list[Write], context: Context) -> asyncio.Future[list[Outcome]]:
+def under_way(writes: list[Write], context: Context) -> asyncio.Future[list[Outcome]]:
     """Have writes done with those of this turn; their outcomes come later."""
     return context.tick.write_many(writes)
 

@@ -70,6 +70,44 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
     "keys_delete": {
         200: {"deleted": 1, "revision": _REVISION, "dry_run": True, "sample": ["config"]}
     },
+    "key_delete": {
+        200: {
+            "deleted": 1,
+            "revision": _REVISION,
+            "undo": _REVISION,
+            "until": "2026-11-30T11:49:28.415Z",
+        }
+    },
+    "undos": {
+        200: {
+            "undos": [
+                {
+                    "undo": _REVISION,
+                    "deleted": 2,
+                    "left": 2,
+                    "restored": 0,
+                    "ended": 0,
+                    "gone": 0,
+                    "since": "2026-11-30T11:39:28.415Z",
+                    "until": "2026-11-30T11:49:28.415Z",
+                    "prefix": "config",
+                }
+            ],
+            "next": None,
+        }
+    },
+    "undo": {
+        200: {
+            "undo": _REVISION,
+            "deleted": 2,
+            "restored": 2,
+            "kept_newer": 0,
+            "ended": 0,
+            "gone": 0,
+            "until": "2026-11-30T11:49:28.415Z",
+            "revision": "1796038767683304",
+        }
+    },
     "batch": {
         200: {
             "results": [

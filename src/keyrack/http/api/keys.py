@@ -7,12 +7,11 @@ be done first together with the function that makes the answer from its outcome.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote_from_bytes
 
 from keyrack.access.rules import Scope, Verb
-from keyrack.engines.contract import ANY, Delete, Refusal, Set, Why
+from keyrack.engines.contract import ANY, Refusal, Set, Why
 from keyrack.http import problems
 from keyrack.http.answer import Answer
 from keyrack.http.api import caching, codec, rights
@@ -31,6 +30,7 @@ _NO_PARAMETERS: Final[frozenset[bytes]] = frozenset()
 PUT_PARAMETERS: Final = frozenset((b"ttl", b"stale")) | caching.PARAMETERS
 _NO_STORE: Final = (b"Cache-Control", b"no-store")
 _TEXT: Final = (b"Content-Type", b"text/plain; charset=utf-8")
+REMOVED: Final = Answer(204, (_NO_STORE,))
 _SOON: Final = ((b"Retry-After", b"1"),)
 _VALUE_HEADERS: Final = (
     (b"Accept-Ranges", b"bytes"),
@@ -82,7 +82,7 @@ def seed_set_answer(outcome: Outcome) -> Answer:
 async def key_get(request: Request, context: Context) -> Answer:
     """`GET /v1/keys/{key}`: the value as it was stored."""
     codec.parameters(request.query, _NO_PARAMETERS)
-    record = await context.engine.get(_key(request))
+    record = await context.engine.get(key_in_path(request))
     if record is None:
         raise Problem("key-not-found", "There is no such key, or its time is over.")
     condition = request.head.condition
@@ -105,7 +105,7 @@ def stored(request: Request, context: Context) -> Set:
     media_type = codec.media_type_of(request.head.content_type, request.body)
     stale = codec.stale_ms(given.get(b"stale"), ttl)
     condition = request.head.condition
-    key, may_keep = _key(request), caching.of_query(given)
+    key, may_keep = key_in_path(request), caching.of_query(given)
     return Set(
         key, request.body, media_type, ttl, condition, stale_ms=stale, cache_control=may_keep
     )
@@ -119,13 +119,6 @@ def key_put_answer(outcome: Outcome, head: Head | None = None) -> Answer:
     return Answer(204 if result.existed else 201, ((b"ETag", etag(result.revision)), _NO_STORE))
 
 
-async def key_delete(request: Request, context: Context) -> Answer | PendingWrite:
-    """`DELETE /v1/keys/{key}`: remove the key."""
-    codec.parameters(request.query, _NO_PARAMETERS)
-    operation = Delete(_key(request), request.head.condition)
-    return PendingWrite((operation,), partial(key_delete_answer, head=request.head))
-
-
 def key_delete_answer(outcome: Outcome, head: Head) -> Answer:
     """Return the answer to a `DELETE` with this outcome."""
     # RFC 9110 13.2.1: preconditions do not count where the answer without them is no success.
@@ -134,7 +127,7 @@ def key_delete_answer(outcome: Outcome, head: Head) -> Answer:
         return problems.answer(missing, b"/v1/keys/")
     if isinstance(outcome, Refusal):
         return problems.answer(refused(outcome, head), b"/v1/keys/")
-    return Answer(204, (_NO_STORE,))
+    return REMOVED
 
 
 def _was_missing(outcome: Outcome) -> bool:
@@ -151,7 +144,8 @@ async def healthz(request: Request, context: Context) -> Answer:
     return Answer(200, (_TEXT, _NO_STORE), b"ok\n")
 
 
-def _key(request: Request) -> bytes:
+def key_in_path(request: Request) -> bytes:
+    """Return the key that the path names."""
     return codec.key_of(request.path[len(b"/v1/keys/") :])
 
 

@@ -12,6 +12,8 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from keyrack.engines.contract import MAX_KEY_BYTES, MAX_TTL_MS
 
+MAX_UNDO_SECONDS: Final = 7 * 24 * 3600
+"""The longest that a deletion can be undone: a week."""
 MAX_BATCH_OPERATIONS: Final = 1000
 _MAX_TTL: Final = MAX_TTL_MS // 1000
 MAX_CACHE_SECONDS: Final = _MAX_TTL
@@ -160,6 +162,54 @@ class Deleted(Struct, omit_defaults=True):
     revision: Revision
     dry_run: bool | UnsetType = UNSET
     sample: list[str] | UnsetType = UNSET
+    kept_newer: int | UnsetType = UNSET
+    """How many keys were left alone because they have changed after the revision `at`."""
+    undo: Revision | UnsetType | None = UNSET
+    """What `POST /v1/undo/{key}` takes; null where there is nothing that could be put back."""
+    until: str | UnsetType | None = UNSET
+    """When the undo ends."""
+    gone: int | UnsetType = UNSET
+    """How many of the keys cannot be put back, because there was no room to keep them."""
+
+
+class Undoable(Struct, omit_defaults=True):
+    """A deletion that can be undone."""
+
+    undo: Revision
+    deleted: int
+    left: int
+    """How many keys can be put back."""
+    restored: int
+    ended: int
+    """How many have ended meanwhile, as they would have."""
+    gone: int
+    """How many were dropped because their room was needed."""
+    since: str
+    until: str
+    prefix: str | UnsetType = UNSET
+    key: str | UnsetType = UNSET
+
+
+class UndoList(Struct):
+    """The deletions that the sender can undo, the newest first."""
+
+    undos: list[Undoable]
+    next: Revision | None
+    """Where to go on (`before`), null at the end."""
+
+
+class Undone(Struct):
+    """What an undo came to, with what it came to before."""
+
+    undo: Revision
+    deleted: int
+    restored: int
+    kept_newer: int
+    """How many were not put back because their key exists. They are kept until the undo ends."""
+    ended: int
+    gone: int
+    until: str
+    revision: Revision
 
 
 # Batches
@@ -230,6 +280,7 @@ class BatchRequest(Body):
     """Operations that are done all or none, in order."""
 
     operations: Annotated[list[BatchOperation], Meta(min_length=1, max_length=MAX_BATCH_OPERATIONS)]
+    undo: Annotated[int, Meta(ge=0, le=MAX_UNDO_SECONDS)] | UnsetType = UNSET
 
 
 class BatchResult(Struct, omit_defaults=True):
@@ -244,10 +295,12 @@ class BatchResult(Struct, omit_defaults=True):
     encoding: Encoding | UnsetType = UNSET
 
 
-class BatchAnswer(Struct):
+class BatchAnswer(Struct, omit_defaults=True):
     """One result for each operation."""
 
     results: list[BatchResult]
+    undo: Revision | UnsetType = UNSET
+    until: str | UnsetType = UNSET
 
 
 # Counters and locks

@@ -39,6 +39,7 @@ _MAY_BE_EMPTY: Final = frozenset(("counter", "terraform_unlock"))
 _LONG_LINE: Final = 160
 """Characters of JSON up to which an example stands in one line."""
 _HEADERS: Final = {
+    "Keyrack-Undo": "What `POST /v1/undo/{key}` takes to undo the deletion, if that can be.",
     "ETag": "The quoted revision of the key's last write.",
     "Content-Range": "Which bytes these are, and how many the value has.",
     "Keyrack-TTL": "Seconds left, when the key has a TTL.",

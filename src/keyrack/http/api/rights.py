@@ -196,6 +196,12 @@ NEEDS: Final[dict[str, Need]] = {
     "keys_delete": Need(
         "`delete` of all keys under the prefix; `list` of them with `dry_run=true`", _deleting
     ),
+    "undos": Need("any token; only an `admin` is shown those of others", _known),
+    "undo": Need(
+        "`set` of all keys under the prefix that was deleted, or of each key; the deletion is the "
+        "sender's own, or the sender has `admin`",
+        _known,
+    ),
     "batch": Need("for each operation what it needs by itself; `check` needs `read`", _known),
     "counter": Need("`set` and `read` of the key", _on_key("/v1/counters/", Verb.SET, Verb.READ)),
     "lock_acquire": Need("`lock` of the lock", _on_key("/v1/locks/", Verb.LOCK, scope=Scope.LOCKS)),

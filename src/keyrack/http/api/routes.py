@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from keyrack.engines.contract import MAX_TTL_MS
 from keyrack.http.api import (
     batch,
+    deleting,
     fences,
     keys,
     locks,
@@ -19,12 +20,14 @@ from keyrack.http.api import (
     recompute,
     terraform,
     tokens,
+    undo,
     watch,
 )
 from keyrack.http.api import listing as pages
 from keyrack.http.api.models import (
     MAX_BATCH_OPERATIONS,
     MAX_CACHE_SECONDS,
+    MAX_UNDO_SECONDS,
     BatchAnswer,
     BatchRequest,
     BigLine,
@@ -51,6 +54,8 @@ from keyrack.http.api.models import (
     Status,
     TerraformLock,
     TerraformVersions,
+    UndoList,
+    Undone,
 )
 from keyrack.http.api.token_model import (
     CheckRequest,
@@ -212,6 +217,12 @@ _IF_RANGE: Final = Parameter(
     {"type": "string", "pattern": r'^"[!#-~]*"$', "examples": ['"1795474670195050"']},
     "The part only if the key is at this ETag, else all of the value.",
     "header",
+)
+_UNDO: Final = Parameter(
+    "undo",
+    {"type": "integer", "minimum": 0, "maximum": MAX_UNDO_SECONDS},
+    "For so many seconds the deletion can be undone: the answer says by which number. 0: not at "
+    "all. Without it `--undo-default` counts.",
 )
 _WAIT: Final = Parameter(
     "Prefer",
@@ -429,7 +440,10 @@ _TABLE: Final = (
         "",
         "O(log keys)",
         "curl -i -X DELETE localhost:8088/v1/keys/greeting",
-        (Reaction(204, "Removed."),),
+        (
+            Reaction(204, "Removed.", None, ("Keyrack-Undo",)),
+            Reaction(200, "Removed, with `undo`.", Shape(_JSON, Deleted), ("Keyrack-Undo",)),
+        ),
         (
             *_READ_PROBLEMS,
             "key-not-found",
@@ -437,10 +451,10 @@ _TABLE: Final = (
             "precondition-failed",
             *_FENCED,
         ),
-        (_IF_MATCH, _IF_NONE_MATCH, _HELD_LOCK, _IDEMPOTENCY),
+        (_UNDO, _IF_MATCH, _IF_NONE_MATCH, _HELD_LOCK, _IDEMPOTENCY),
         writes=True,
         blind=True,
-        serve=keys.key_delete,
+        serve=deleting.key_delete,
     ),
     Route(
         "key_patch",
@@ -531,8 +545,51 @@ _TABLE: Final = (
             _PREFIX,
             Parameter("dry_run", _SWITCH, "Remove nothing, say what would be removed."),
             Parameter("all", _SWITCH, "Needed for an empty prefix."),
+            _UNDO,
+            Parameter(
+                "at",
+                {"type": "string", "pattern": "^[0-9]{1,19}$"},
+                "Remove only keys that were not changed after this revision: the one that "
+                "`dry_run=true` has told. `kept_newer` says how many were.",
+            ),
             _HELD_LOCK,
         ),
+        writes=True,
+    ),
+    Route(
+        "undos",
+        "GET",
+        "/v1/undo",
+        "What can be undone?",
+        "The deletions with `undo` that the sender has made and of which there is something left, "
+        "the newest first.",
+        "O(undos there are)",
+        "curl localhost:8088/v1/undo",
+        (Reaction(200, "They, and where to go on.", Shape(_JSON, UndoList)),),
+        _READ_PROBLEMS,
+        (
+            _most(undo.DEFAULT, undo.MOST),
+            Parameter("before", {"type": "string", "pattern": "^[0-9]{1,19}$"}, "Go on here."),
+        ),
+        serve=undo.listed,
+    ),
+    Route(
+        "undo",
+        "POST",
+        "/v1/undo/{key}",
+        "Undo a deletion",
+        "Puts the deleted keys back, as they were, with new revisions, in small steps that hold up "
+        "nobody. A key that exists by now is left alone (`kept_newer`), one that would have ended "
+        "by now has (`ended`), and what was dropped because memory was short is `gone`. To send "
+        "it again does no harm: it goes on, and answers what all of it came to.",
+        "O(keys put back)",
+        "curl -X PUT localhost:8088/v1/keys/report -d hello && "
+        "undo=$(curl -X DELETE 'localhost:8088/v1/keys/report?undo=600' "
+        '| sed \'s/.*"undo":"//; s/".*//\') && '
+        "curl -X POST localhost:8088/v1/undo/$undo",
+        (Reaction(200, "What came of the keys.", Shape(_JSON, Undone)),),
+        (*_READ_PROBLEMS, "undo-not-found", "store-full", "unavailable", *_FENCED),
+        (_HELD_LOCK,),
         writes=True,
     ),
     Route(
