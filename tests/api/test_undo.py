@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from api_support import Client
+from api_support import Client, quoted
 from keyrack_server import Server
 
 from keyrack.engines.contract import Set
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from api_support.inside import Inside
+
+JSON = {"Content_Type": "application/json"}
 
 
 def undo(client: Client, number: str) -> dict[str, Any]:
@@ -296,3 +299,31 @@ def test_who_wants_to_delete_for_good_says_so(careful: Client) -> None:
     operations = [{"op": "delete", "key": "b"}]
     assert "undo" not in careful.post("/v1/batch", {"operations": operations, "undo": 0}).json
     assert len(careful.get("/v1/undo").json["undos"]) == before
+
+
+# Keys that need a lock
+
+
+def test_who_undoes_what_needs_a_lock_holds_it(client: Client, key: str) -> None:
+    prefix, lock = f"{{{key}}}/", f"{{{key}}}"
+    for name in ("a", "b"):
+        client.put(f"{prefix}{name}")
+    gone = client.delete(f"/v1/keys?prefix={quoted(prefix)}&undo=60").json
+    one = client.put(f"{prefix}c")
+    single = client.delete(f"/v1/keys/{quoted(prefix)}c?undo=60").json
+    fence = {"keys": f"{prefix}*", "lock": lock}
+    assert client.ask("PUT", f"/v1/fences/{key}", json.dumps(fence).encode(), **JSON).status == 201
+    try:
+        for number in (gone["undo"], single["undo"]):
+            refused = client.post(f"/v1/undo/{number}", b"")
+            assert (refused.status, refused.json["lock"]) == (428, lock)
+        token = client.post(f"/v1/locks/{quoted(lock)}", {"owner": "o", "ttl": 60}).json["token"]
+        for number, count in ((gone["undo"], 2), (single["undo"], 1)):
+            held = {"Keyrack_Lock": f'"{lock}"; token={token}'}
+            lost = {"Keyrack_Lock": f'"{lock}"; token={int(token) - 1}'}
+            assert client.post(f"/v1/undo/{number}", b"", **lost).status == 412
+            answer = client.post(f"/v1/undo/{number}", b"", **held)
+            assert (answer.status, answer.json["restored"]) == (200, count)
+    finally:
+        assert client.delete(f"/v1/fences/{key}").status == 204
+    assert client.get(f"/v1/keys/{quoted(prefix)}c")["ETag"] != f'"{one}"'
