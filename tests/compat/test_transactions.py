@@ -11,13 +11,13 @@ from compat_support.direct import DirectStore, do, do_together
 from engine_support.world import EmbeddedWorld, memory_directory
 
 from keyrack.compat import commands
-from keyrack.engines.contract import CacheControl, Set
+from keyrack.engines.contract import CacheControl, Refusal, Set, Why
 from keyrack.http.eager import at_once
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from keyrack.engines.contract import Record
+    from keyrack.engines.contract import Outcome, Record, Write
 
 
 @pytest.fixture
@@ -163,6 +163,25 @@ def test_only_reading_together_writes_nothing(store: DirectStore) -> None:
     replies = do_together(store, (b"GET", b"a"), (b"TTL", b"a"), (b"PING",), (b"PERSIST", b"a"))
     assert replies == [b"1", -1, "PONG", 0]
     assert store.writes == []
+
+
+# On several shards
+
+
+def test_only_deleting_takes_keys_of_several_shards(store: DirectStore) -> None:
+    do(store, b"MSET", b"a", b"1", b"b", b"2")
+    write = store.write
+
+    async def of_one_shard(writes: Sequence[Write]) -> Sequence[Outcome]:
+        spread = any(len({one.key for one in each}) > 1 for each in writes)
+        return [Refusal(Why.SPREAD)] * len(writes) if spread else await write(writes)
+
+    store.write = of_one_shard  # type: ignore[method-assign]  # keys of two shards in one process
+    for words in ((b"MSET", b"a", b"3", b"b", b"4"), (b"RENAME", b"a", b"c")):
+        assert do(store, *words).startswith("-CROSSSLOT ")
+    assert do_together(store, (b"INCR", b"a"), (b"INCR", b"b")).startswith("-CROSSSLOT ")
+    assert do(store, b"MGET", b"a", b"b") == [b"1", b"2"]
+    assert do(store, b"DEL", b"a", b"b", b"c") == 2
 
 
 # What stays

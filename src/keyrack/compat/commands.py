@@ -34,6 +34,8 @@ class CommandFlag(enum.Flag):
     """It may change something."""
     BLIND = enum.auto()
     """As a rule it looks at nothing before it writes."""
+    DIRECT = enum.auto()
+    """Alone it is a write of the engine's own, for which nothing is read before."""
     OF_ALL = enum.auto()
     """It is about all keys, not about those that it names, and so not part of a transaction."""
 
@@ -86,6 +88,13 @@ class CommandCall(NamedTuple):
     def keys(self) -> Sequence[bytes]:
         """The keys that it names."""
         return self.command.keys(self.arguments)
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether, alone, it is a write for which nothing is read before."""
+        if CommandFlag.DIRECT not in self.command.flags:
+            return False
+        return self.command.name != "SET" or not strings.looks_first(self.arguments)
 
     @property
     def needs(self) -> Sequence[KeyNeed]:
@@ -175,7 +184,8 @@ _CHANGE: Final = _of(_first, Verb.SET, Verb.READ)
 _OF_ALL: Final = CommandFlag.OF_ALL
 _R: Final = CommandFlag.READS
 _W: Final = CommandFlag.WRITES
-_BLIND: Final = CommandFlag.WRITES | CommandFlag.BLIND
+_DIRECT: Final = CommandFlag.WRITES | CommandFlag.DIRECT
+_BLIND: Final = _DIRECT | CommandFlag.BLIND
 _LENGTH: Final = "`set` and `read`"
 _TEN_YEARS: Final = "At most ten years."
 _A_MOMENT: Final = (
@@ -222,17 +232,17 @@ def _table() -> Iterator[RedisCommand]:
     yield RedisCommand("GETRANGE", "key start end", 4, _R, _first, _READ, "`read`", s.getrange)
     yield RedisCommand("APPEND", "key value", 3, _W, _first, _CHANGE, _LENGTH, s.append)
     yield RedisCommand("SETRANGE", "key offset value", 4, _W, _first, _CHANGE, _LENGTH, s.setrange)
-    yield RedisCommand("INCR", "key", 2, _W, _first, _CHANGE, _LENGTH, s.incr)
-    yield RedisCommand("INCRBY", "key number", 3, _W, _first, _CHANGE, _LENGTH, s.incrby)
-    yield RedisCommand("DECR", "key", 2, _W, _first, _CHANGE, _LENGTH, s.decr)
-    yield RedisCommand("DECRBY", "key number", 3, _W, _first, _CHANGE, _LENGTH, s.decrby)
+    yield RedisCommand("INCR", "key", 2, _DIRECT, _first, _CHANGE, _LENGTH, s.incr)
+    yield RedisCommand("INCRBY", "key number", 3, _DIRECT, _first, _CHANGE, _LENGTH, s.incrby)
+    yield RedisCommand("DECR", "key", 2, _DIRECT, _first, _CHANGE, _LENGTH, s.decr)
+    yield RedisCommand("DECRBY", "key number", 3, _DIRECT, _first, _CHANGE, _LENGTH, s.decrby)
     yield RedisCommand(
         "INCRBYFLOAT", "key number", 3, _W, _first, _CHANGE, _LENGTH, s.incrbyfloat,
         "Adds decimal numbers exactly: 0.1 and 0.2 are 0.3. Nothing beyond 1e308, no hexadecimal.",
     )  # fmt: skip
     for name in ("DEL", "UNLINK"):
         yield RedisCommand(
-            name, "key...", -2, _W, _all, _of(_all, Verb.DELETE), "`delete` of each", k.delete,
+            name, "key...", -2, _DIRECT, _all, _of(_all, Verb.DELETE), "`delete` of each", k.delete,
             _ONE_SHARD,
         )  # fmt: skip
     for name in ("EXISTS", "TOUCH"):
@@ -441,7 +451,8 @@ async def run_together(
             try:
                 replies.append(await call.command.run(call.arguments, view))
             except CommandError as error:
-                replies.append(error)
+                # With its traceback it would refer to itself, by way of this list.
+                replies.append(error.with_traceback(None))
         # Before anything is done: what cannot be answered is not done.
         view.check_read(sum(map(size_of, replies)))
         return None

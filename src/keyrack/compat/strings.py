@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from keyrack.compat.arguments import (
     ENDS,
@@ -58,12 +58,20 @@ async def getrange(given: Arguments, view: Transaction) -> Reply:
 # SET and its relatives
 
 
+_LOOKING: Final = frozenset((b"NX", b"XX", b"GET", b"KEEPTTL"))
+
+
 def set_options(given: Sequence[bytes]) -> GivenOptions:
     """Return the options of `SET`."""
-    found = options(given, (b"NX", b"XX", b"GET", b"KEEPTTL"), ENDS)
+    found = options(given, _LOOKING, ENDS)
     found.one_of(b"NX", b"XX")
     found.one_of(*ENDS, b"KEEPTTL")
     return found
+
+
+def looks_first(given: Arguments) -> bool:
+    """Tell whether a `SET` has an option for which the key is looked at before."""
+    return not _LOOKING.isdisjoint(one.upper() for one in given[2:])
 
 
 async def set_(given: Arguments, view: Transaction) -> Reply:

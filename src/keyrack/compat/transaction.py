@@ -256,9 +256,16 @@ class Transaction:
 
     async def _removed(self, keys: Sequence[bytes]) -> int:
         (outcome,) = await self.store.write((tuple(map(Delete, keys)),))
-        if isinstance(outcome, Refusal):
+        if not isinstance(outcome, Refusal):
+            return sum(result.existed for result in outcome)
+        if outcome.why is not Why.SPREAD:
             raise refused(outcome)
-        return sum(result.existed for result in outcome)
+        # Of keys that nothing changes together each goes by itself: nobody misses the moment.
+        outcomes = await self.store.write([(Delete(key),) for key in keys])
+        for one in outcomes:
+            if isinstance(one, Refusal):
+                raise refused(one)
+        return sum(one[0].existed for one in outcomes if not isinstance(one, Refusal))
 
     async def add(self, key: bytes, delta: int) -> int:
         """Add to the number that a key holds, 0 where it is missing; return what it is then."""

@@ -30,7 +30,7 @@ from keyrack.http.problems import Problem
 from keyrack.http.tick import JSON_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from keyrack.compat.commands import CommandCall
@@ -47,10 +47,14 @@ _LONG_BODY: Final = 1 << 20
 """Bytes of a body that take a ms to read."""
 _SPELL_SECONDS: Final = 0.0005
 """For how long a pipeline goes on before others are served."""
+_MOST_AT_ONCE: Final = 100
+"""Commands of a pipeline that are under way together."""
 _BAD_PERCENT: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _ALLOW: Final = (b"Allow", b", ".join((*_METHODS, b"OPTIONS")))
 Shown: TypeAlias = "Callable[[bytes], str]"
 """How bytes are shown in JSON."""
+Result: TypeAlias = dict[str, Any]
+"""What one command of several came to: its `result`, or its `error`."""
 _decode_command: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_commands: Final = msgspec.json.Decoder(list[list[msgspec.Raw]]).decode
 _decode_string: Final = msgspec.json.Decoder(str).decode
@@ -274,38 +278,78 @@ def _text_of(raw: bytes) -> bytes:
 # Many commands
 
 
-async def _pipeline(
-    many: list[list[bytes]], sender: RequestStore, shown: Shown
-) -> list[dict[str, Any]]:
+async def _pipeline(many: list[list[bytes]], store: RequestStore, shown: Shown) -> list[Result]:
     """Do one command after the other, each by itself. One that fails does not stop the others."""
-    results: list[dict[str, Any]] = []
-    left = sender.max_read
+    results: list[Result] = []
+    left = store.max_read
     began = time.monotonic()
-    for words in many:
-        if left < 0:
-            results.append(_TOO_MUCH)
-            continue
-        try:
-            reply = await commands.run(sender.admitted(words), sender)
-        except Exception as error:
-            results.append({"error": _told(error)})
-        else:
-            left -= commands.size_of(reply)
-            results.append({"result": _plain(reply, shown)})
+    for group in _groups(many, store):
+        for reply in await _done(group, store) if left >= 0 else [_TOO_MUCH] * len(group):
+            if isinstance(reply, BaseException):
+                results.append({"error": _told(reply)})
+            else:
+                left -= commands.size_of(reply)
+                results.append({"result": _plain(reply, shown)})
         if time.monotonic() - began > _SPELL_SECONDS:
             await asyncio.sleep(0)
             began = time.monotonic()
     return results
 
 
-_TOO_MUCH: Final = {
-    "error": "ERR not done: what this pipeline answers has more bytes than may be (--max-body)"
-}
+def _groups(
+    many: list[list[bytes]], store: RequestStore
+) -> Iterator[list[CommandCall | Exception]]:
+    """Yield what is done at the same time: one command, or writes for which nothing is read.
+
+    Those are done in their order, but share commits, and the wait for a disk or another server.
+    """
+    group: list[CommandCall | Exception] = []
+    for words in many:
+        call = _admitted(words, store)
+        if isinstance(call, Exception) or not call.is_direct:
+            if group:
+                yield group
+            yield [call]
+            group = []
+            continue
+        group.append(call)
+        if len(group) == _MOST_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
-async def _transaction(
-    many: list[list[bytes]], sender: RequestStore, shown: Shown
-) -> list[dict[str, Any]]:
+def _admitted(words: list[bytes], store: RequestStore) -> CommandCall | Exception:
+    try:
+        return store.admitted(words)
+    except (CommandError, Problem) as error:
+        return error.with_traceback(None)  # which would hold on to whoever holds the error
+
+
+async def _done(
+    group: list[CommandCall | Exception], store: RequestStore
+) -> list[Reply | BaseException]:
+    if len(group) > 1:
+        return await asyncio.gather(
+            *(commands.run(call, store) for call in group if not isinstance(call, Exception)),
+            return_exceptions=True,
+        )
+    (call,) = group
+    if isinstance(call, Exception):
+        return [call]
+    try:
+        return [await commands.run(call, store)]
+    except (CommandError, StoreAway) as error:
+        return [error.with_traceback(None)]
+
+
+_TOO_MUCH: Final = CommandError(
+    "not done: what this pipeline answers has more bytes than may be (--max-body)"
+)
+
+
+async def _transaction(many: list[list[bytes]], sender: RequestStore, shown: Shown) -> list[Result]:
     """Do commands in one commit. One that cannot be called at all stops all of them."""
     if len(many) > MAX_BATCH_OPERATIONS:
         raise CommandError(
@@ -358,7 +402,7 @@ def _failed(error: CommandError, path: bytes) -> Answer:
     return Answer(400, JSON_HEADERS, codec.encode({"error": str(error)}))
 
 
-def _told(error: Exception) -> str:
+def _told(error: BaseException) -> str:
     """Return why one command of several failed."""
     if isinstance(error, CommandError):
         return (
