@@ -38,6 +38,7 @@ _CLIENT = frozenset(
         "KeyrackError",
         "LockHeld",
         "LockLost",
+        "LockRequired",
         "Msgspec",
         "NotFound",
         "ProtocolError",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from cli_support import Keyrack
+    from keyrack_server import Server
 
 PATIENCE_SECONDS = 60.0
 
@@ -178,3 +179,34 @@ def test_values_of_a_watch_are_exact(keyrack: Keyrack) -> None:
     words = ("watch", "a", "--since", since, "--values", "--limit", "1", "-o", "json")
     found = json.loads(keyrack.out(*words))
     assert (found["encoding"], found["value"]) == ("base64", "/wA=")
+
+
+def test_a_write_names_the_lock_that_it_depends_on(
+    keyrack: Keyrack, server: Server, home: Path
+) -> None:
+    fence = json.dumps({"keys": "jobs/*", "lock": "jobs"}).encode()
+    json_type = {"Content_Type": "application/json"}
+    assert server.ask("PUT", "/v1/fences/jobs", fence, **json_type).status == 201
+    try:
+        ended = keyrack("set", "jobs/n", "1")
+        assert (ended.code, "needs the lock" in ended.err) == (2, True)
+        token = keyrack.out("lock", "jobs").strip()
+        held = ("--lock", f"jobs:{token}")
+        (home / "lines").write_text('{"key":"jobs/i","value":"v"}\n')
+        assert keyrack("set", "jobs/n", "1", *held).code == 0
+        assert keyrack.out("incr", "jobs/n", *held) == "2\n"
+        assert keyrack("touch", "jobs/n", "--ttl", "1h", *held).code == 0
+        assert keyrack("import", "lines", *held).code == 0
+        assert keyrack("set", "jobs/j", "{}", "--type", "application/json", *held).code == 0
+        assert keyrack("patch", "jobs/j", '{"a":1}', *held).code == 0
+        assert keyrack("del", "jobs/j", "jobs/i", *held).code == 0
+        assert keyrack("del", "--prefix", "jobs/", "--yes", *held).code == 0
+        assert keyrack("unlock", "jobs", "--token", token).code == 0
+        ended = keyrack("set", "jobs/n", "1", *held)
+        assert (ended.code, "not held with this token" in ended.err) == (5, True)
+        assert keyrack("set", "jobs/n", "1", "--lock", "jobs").code == 2
+        program = f"{sys.executable} -m keyrack set --lock jobs jobs/n 5"
+        assert keyrack("lock", "jobs", "--", "sh", "-c", program).code == 0
+        assert keyrack.out("get", "jobs/n") == "5"
+    finally:
+        assert server.ask("DELETE", "/v1/fences/jobs").status == 204

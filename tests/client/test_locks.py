@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from client_support import Asked, Scripted, Where, answer, client_of, read_request
 
-from keyrack import AsyncClient, Client, LockHeld, LockLost
+from keyrack import AsyncClient, Client, LockHeld, LockLost, LockRequired, Refused
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -222,3 +224,72 @@ def test_a_lock_whose_answer_was_lost_is_waited_for(kind: str) -> None:
 def test_a_lock_needs_a_time(sync: Client) -> None:
     with pytest.raises(ValueError, match="ttl above 0"):
         sync.lock("a", ttl=0)
+
+
+@pytest.fixture
+def fenced(sync: Client, key: str) -> Iterator[str]:
+    """A prefix whose keys need the lock of the same name to be written."""
+    name = re.sub("[^a-z0-9]", ".", key).strip(".")
+    sync.fence(name, keys=f"{{{key}}}/*", lock=f"{{{key}}}")
+    yield f"{{{key}}}"
+    assert sync.drop_fence(name)
+    assert not sync.drop_fence(name)
+
+
+WRITES: dict[str, Callable[..., Any]] = {
+    "set": lambda client, key, **more: client.set(key, "2", **more),
+    "set with a TTL": lambda client, key, **more: client.set(key, "2", ttl=60, **more),
+    "set if it is there": lambda client, key, **more: client.set(key, "2", if_match="*", **more),
+    "set long": lambda client, key, **more: client.set(key, "2" * 50_000, **more),
+    "replace": lambda client, key, **more: client.replace(key, "2", **more),
+    "add": lambda client, key, **more: client.add(f"{key}new", "2", **more),
+    "patch": lambda client, key, **more: client.patch(f"{key}json", {"a": 2}, **more),
+    "touch": lambda client, key, **more: client.touch(key, 60, **more),
+    "persist": lambda client, key, **more: client.persist(key, **more),
+    "incr": lambda client, key, **more: client.incr(key, **more),
+    "incr with a TTL": lambda client, key, **more: client.incr(key, ttl=5, **more),
+    "delete": lambda client, key, **more: client.delete(key, **more),
+}
+
+
+@pytest.mark.parametrize("named", WRITES)
+def test_a_fence_lets_only_its_locks_holder_write(
+    client: Asked, sync: Client, fenced: str, named: str
+) -> None:
+    write, key = WRITES[named], f"{fenced}/k"
+    lock = acquired(client, fenced, ttl=60)
+    client.set(key, "1", lock=lock)
+    client.set(f"{key}json", {"a": 1}, lock=lock)
+    before = list(sync.export(fenced))
+    with pytest.raises(LockRequired) as refused:
+        write(client, key)
+    assert (refused.value.lock, refused.value.status) == (fenced, 428)
+    other = acquired(client, f"{fenced}other", ttl=60)
+    with pytest.raises(LockRequired):
+        write(client, key, lock=other)
+    sync._send(lock.release_call())
+    taken = acquired(client, fenced, ttl=60)
+    with pytest.raises(LockLost):
+        write(client, key, lock=lock)
+    assert list(sync.export(fenced)) == before
+    write(client, key, lock=taken)
+    assert list(sync.export(fenced)) != before or named == "persist"
+
+
+def test_a_batch_names_the_lock_that_a_fence_demands(sync: Client, fenced: str) -> None:
+    with sync.lock(fenced) as lock:
+        with pytest.raises(LockRequired), sync.batch() as batch:
+            batch.set(f"{fenced}/k", "1")
+        with sync.batch() as batch:
+            batch.check_lock(lock)
+            batch.set(f"{fenced}/k", "1")
+    assert sync.get(f"{fenced}/k") == "1"
+    with pytest.raises(LockRequired):
+        sync.delete_prefix(f"{fenced}/")
+
+
+def test_fences_are_told_of(client: Asked, sync: Client, fenced: str) -> None:
+    shown = [one for one in client.fences() if one.lock == fenced]
+    assert [(one.keys, one.source) for one in shown] == [(f"{fenced}/*", "store")]
+    with pytest.raises(Refused, match="may only end a pattern"):
+        client.fence("wrong", keys="a*b", lock="l")

@@ -496,3 +496,30 @@ def test_a_handler_that_interrupted_a_write_may_read_and_is_told_not_to_write(
     }
     store.set("k", "after")
     assert store.get("k") == "after"
+
+
+@pytest.mark.parametrize("durability", ["commit", "snapshot"])
+def test_fences_are_there_again_when_a_store_is_opened_again(
+    tmp_path: Path, durability: str
+) -> None:
+    with keyrack.open(tmp_path / "data", durability=durability) as store:
+        store.set("jobs/1", "before")
+        store.fence("jobs", keys="jobs/*", lock="jobs")
+        with pytest.raises(keyrack.LockRequired):
+            store.set("jobs/1", "after")
+    with keyrack.open(tmp_path / "data", durability=durability) as store:
+        for write in (
+            lambda: store.set("jobs/1", "after"),
+            lambda: store.delete("jobs/1"),
+            lambda: store.incr("jobs/n"),
+            lambda: store.touch("jobs/1", 5),
+            lambda: store.delete_prefix("jobs/"),
+        ):
+            with pytest.raises(keyrack.LockRequired):
+                write()
+        assert store.get("jobs/1") == "before"
+        with store.lock("jobs") as lock:
+            store.set("jobs/1", "after", lock=lock)
+            assert store.incr("jobs/n", lock=lock) == 1
+        assert store.drop_fence("jobs")
+        store.set("jobs/1", "free")

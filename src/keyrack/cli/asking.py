@@ -37,6 +37,8 @@ def ask(given: argparse.Namespace, question: Callable[[Service], int]) -> int:
         return refuse_to_write(target)
     try:
         with service_of(target) as service:
+            if given.command.names_lock and given.lock is not None:
+                service.depend_on(*given.lock)
             return question(service)
     except KeyrackError as error:
         return failed(error, target)
@@ -95,7 +97,7 @@ def exit_code(error: KeyrackError) -> int:
         return UNREACHABLE
     if error.status in _MISUSED_STATUSES:
         return MISUSED
-    if error.status == 409:
+    if error.status == 409 or error.kind == "lock-lost":
         return CONFLICT
     if error.status in (404, 410, 412) and error.kind:
         return MISSING

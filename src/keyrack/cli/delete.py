@@ -32,6 +32,7 @@ COMMAND = Command(
         Flag(("-y", "--yes"), "do not ask"),
     ),
     writes=True,
+    names_lock=True,
     examples=(
         Example(
             "One key, and one that is not there:",

@@ -45,6 +45,7 @@ COMMAND = Command(
         FLAG,
     ),
     writes=True,
+    names_lock=True,
     codes=((CONFLICT, "some lines failed"),),
     examples=(
         Example(

@@ -32,6 +32,7 @@ COMMAND = Command(
     ),
     formats=("raw", "json"),
     writes=True,
+    names_lock=True,
     examples=(
         Example("Count up and down:", "keyrack incr visits 5\nkeyrack incr visits -2", "5\n3"),
     ),

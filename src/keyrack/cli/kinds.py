@@ -7,6 +7,7 @@ from typing import Final
 
 from keyrack.shared import units
 
+_MOST_TOKEN_DIGITS: Final = 20
 _MOST_SECONDS: Final = 315_360_000.0
 """Ten years, the longest TTL that a service takes."""
 
@@ -33,6 +34,16 @@ def whole_seconds(text: str) -> int:
     if found != int(found):
         raise ValueError("the time must be whole seconds, like 30 or 5m.")
     return int(found)
+
+
+def lock(text: str) -> tuple[bytes, int]:
+    """Return the name of a lock and its token, which KEYRACK_TOKEN_FENCE says where none is."""
+    name, colon, token = text.rpartition(":")
+    if not (colon and name and token.isascii() and token.isdecimal()):
+        name, token = text, os.environ.get("KEYRACK_TOKEN_FENCE", "")
+    if not (token.isascii() and token.isdecimal() and len(token) < _MOST_TOKEN_DIGITS):
+        raise ValueError(f"{text!r} names no token: NAME:TOKEN, or NAME under `keyrack lock`.")
+    return key(name), int(token)
 
 
 def size(text: str) -> int:

@@ -26,6 +26,7 @@ COMMAND = Command(
         Flag(("-v", "--verbose"), "print the new ETag"),
     ),
     writes=True,
+    names_lock=True,
     examples=(
         Example(
             "One member changes, another goes:",

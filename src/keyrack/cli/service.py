@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from keyrack.client import Client, HistoryGone, json_text, wire
 from keyrack.client.calls import ApiCall, conditions, json_body, json_response
+from keyrack.client.fencing import held_field
 from keyrack.client.keys import raise_unless_missing
 from keyrack.client.refusals import refused
 from keyrack.client.watching import EventStream
@@ -32,6 +33,10 @@ class Service(Client):
 
     def __enter__(self) -> Service:
         return self
+
+    def depend_on(self, name: bytes, token: int) -> None:
+        """Have every write from now on be done only while a lock is held with a token."""
+        self._requests.say_always(held_field(self._requests.key(name), token))
 
     def head(self, key: bytes) -> KeyFacts | None:
         """Return what is known of a key, None when it is missing."""

@@ -40,6 +40,7 @@ COMMAND = Command(
     ),
     formats=("table", "json"),
     writes=True,
+    names_lock=True,
     examples=(
         Example("Flags go anywhere.", "keyrack set greeting --ttl 5m hello"),
         Example(

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from keyrack.cli import kinds
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -84,6 +86,7 @@ class Example(NamedTuple):
 class Command(NamedTuple):
     """A verb. `formats` are those of `-o`, the first is what it prints where nobody reads along.
 
+    `names_lock` tells whether its writes can be made to depend on a lock.
     `terminal` is the format on a terminal, the first one if it is empty. `asks` tells whether it
     asks a service, `writes` whether it changes what a service holds. `program` names the words
     behind `--` that are a program to run. `codes` are exit codes beside those of all verbs.
@@ -96,6 +99,7 @@ class Command(NamedTuple):
     terminal: str = ""
     asks: bool = True
     writes: bool = False
+    names_lock: bool = False
     program: str = ""
     codes: tuple[tuple[int, str], ...] = ()
     examples: tuple[Example, ...] = ()
@@ -104,8 +108,18 @@ class Command(NamedTuple):
         """Return its own flags and those that it shares with others."""
         shared = (_format_flag(self.formats, self.terminal), *COMMON) if self.formats else ()
         shared = (*shared, *(CONNECTION if self.asks else ()))
+        if self.names_lock:
+            shared = (_LOCK, *shared)
         own = {flag.name for flag in self.flags}
         return (*self.flags, *(flag for flag in shared if flag.name not in own))
+
+
+_LOCK: Final = Flag(
+    ("--lock",),
+    "only while this lock is held with this token; under `keyrack lock` the NAME alone will do",
+    "NAME:TOKEN",
+    kinds.lock,
+)
 
 
 def _format_flag(formats: tuple[str, ...], terminal: str) -> Flag:

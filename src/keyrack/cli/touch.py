@@ -23,6 +23,7 @@ COMMAND = Command(
         Flag(("--persist",), "let it have no end"),
     ),
     writes=True,
+    names_lock=True,
     examples=(
         Example(
             "Half an hour more:",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyrack.client import service
+from keyrack.client import fencing, service
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable
 
     from keyrack.client.async_sending import AsyncSender
     from keyrack.client.config import Observer
+    from keyrack.client.fencing import NamedFence
     from keyrack.client.keys import KeyCalls
 
 
@@ -51,6 +52,21 @@ class AsyncServiceCommands(AsyncCommands):
         Raises `KeyrackError` when it breaks off: what came before is no snapshot.
         """
         return self._sender.stream(service.snapshot(self._requests))
+
+    async def fence(self, name: str, *, keys: str, lock: str | bytes) -> None:
+        """Have every write of `keys` (a key, or a beginning and `*`) need a lock from now on.
+
+        The prefix of the client is before the keys and the lock. It takes the right `admin`.
+        """
+        await self._send(fencing.put(self._requests, name, keys, lock))
+
+    async def drop_fence(self, name: str) -> bool:
+        """Remove a fence, and tell whether it was there."""
+        return await self._send(fencing.drop(self._requests, name))
+
+    async def fences(self) -> list[NamedFence]:
+        """Return all fences, in the order of their names."""
+        return await self._send(fencing.all_of(self._requests))
 
     async def info(self) -> dict[str, Any]:
         """Return what runs, and how full it is."""

@@ -58,8 +58,13 @@ class Requests:
         self.root: Final = wire.root_path(root)
         self.prefix: Final = wire.key_bytes(prefix)
         self._keys: Final = self.root + b"/v1/keys/"
-        self._tail: Final = b" HTTP/1.1\r\n" + fields
-        self._end: Final = self._tail + b"\r\n"
+        self._tail = b" HTTP/1.1\r\n" + fields
+        self._end = self._tail + b"\r\n"
+
+    def say_always(self, fields: bytes) -> None:
+        """Have every request that is made from now on carry more fields."""
+        self._tail += fields
+        self._end = self._tail + b"\r\n"
 
     def key(self, key: str | bytes) -> bytes:
         """Return a key's bytes with the prefix before them."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyrack.client import service
+from keyrack.client import fencing, service
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from keyrack.client.config import Observer
+    from keyrack.client.fencing import NamedFence
     from keyrack.client.keys import KeyCalls
     from keyrack.client.sending import Sender
 
@@ -51,6 +52,21 @@ class ServiceCommands(Commands):
         Raises `KeyrackError` when it breaks off: what came before is no snapshot.
         """
         return self._sender.stream(service.snapshot(self._requests))
+
+    def fence(self, name: str, *, keys: str, lock: str | bytes) -> None:
+        """Have every write of `keys` (a key, or a beginning and `*`) need a lock from now on.
+
+        The prefix of the client is before the keys and the lock. It takes the right `admin`.
+        """
+        self._send(fencing.put(self._requests, name, keys, lock))
+
+    def drop_fence(self, name: str) -> bool:
+        """Remove a fence, and tell whether it was there."""
+        return self._send(fencing.drop(self._requests, name))
+
+    def fences(self) -> list[NamedFence]:
+        """Return all fences, in the order of their names."""
+        return self._send(fencing.all_of(self._requests))
 
     def info(self) -> dict[str, Any]:
         """Return what runs, and how full it is."""

@@ -115,6 +115,15 @@ class LockHeld(Refused):
         return float(self.members.get("ttl", 0.0))
 
 
+class LockRequired(Refused):
+    """Raised when a fence lets only who holds a `lock` write a key: give `lock=` with the write."""
+
+    @property
+    def lock(self) -> str:
+        """The name of the lock."""
+        return str(self.members.get("lock", ""))
+
+
 class Unauthenticated(Refused):
     """Raised when the server wants a token, or does not take this one."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from keyrack.client import batching, leases, many, steps
+from keyrack.client import fencing, leases, many, steps
 from keyrack.client.cacheability import NOTHING, Cacheability
 from keyrack.client.commands import Commands
 from keyrack.client.keys import KEEP, KeyCalls
@@ -80,32 +80,17 @@ class KeyCommands(Commands):
         caching = NOTHING
         if max_age is not None or swr is not None or public:
             caching = Cacheability(max_age, swr, public)
-        if lock is not None:
-            call = batching.set_locked(
-                self._keys,
-                lock,
-                key,
-                value,
-                ttl=ttl,
-                stale=stale,
-                if_match=if_match,
-                if_none_match=if_none_match,
-                media_type=media_type,
-                caching=caching,
-            )
-            return self._send(call)
-        return self._send(
-            self._keys.set(
-                key,
-                value,
-                ttl=ttl,
-                stale=stale,
-                if_match=if_match,
-                if_none_match=if_none_match,
-                media_type=media_type,
-                caching=caching,
-            )
+        call = self._keys.set(
+            key,
+            value,
+            ttl=ttl,
+            stale=stale,
+            if_match=if_match,
+            if_none_match=if_none_match,
+            media_type=media_type,
+            caching=caching,
         )
+        return self._send(fencing.under(call, self._requests, lock))
 
     def add(
         self,
@@ -114,9 +99,11 @@ class KeyCommands(Commands):
         *,
         ttl: float | None = None,
         media_type: str | None = None,
+        lock: Lock | None = None,
     ) -> str | None:
         """Store a value if the key is missing, and return its ETag; None if it is there."""
-        return self._send(self._keys.add(key, value, ttl, media_type))
+        call = self._keys.add(key, value, ttl, media_type)
+        return self._send(fencing.under(call, self._requests, lock))
 
     def replace(
         self,
@@ -125,33 +112,46 @@ class KeyCommands(Commands):
         *,
         ttl: float | None = None,
         media_type: str | None = None,
+        lock: Lock | None = None,
     ) -> str | None:
         """Store a value if the key is there, and return its ETag; None if it is missing."""
-        return self._send(self._keys.replace(key, value, ttl, media_type))
+        call = self._keys.replace(key, value, ttl, media_type)
+        return self._send(fencing.under(call, self._requests, lock))
 
-    def delete(self, key: str | bytes, *, if_match: str | None = None) -> bool:
+    def delete(
+        self, key: str | bytes, *, if_match: str | None = None, lock: Lock | None = None
+    ) -> bool:
         """Remove a key, and tell whether it was there."""
-        return self._send(self._keys.delete(key, if_match))
+        call = self._keys.delete(key, if_match)
+        return self._send(fencing.under(call, self._requests, lock))
 
     def patch(
-        self, key: str | bytes, merge: Mapping[str, Any], *, if_match: str | None = None
+        self,
+        key: str | bytes,
+        merge: Mapping[str, Any],
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
     ) -> str:
         """Change members of a JSON value (RFC 7396: None removes one), and return its ETag.
 
         Raises `NotFound` when the key is missing.
         """
-        return self._send(self._keys.patch(key, merge, if_match))
+        call = self._keys.patch(key, merge, if_match)
+        return self._send(fencing.under(call, self._requests, lock))
 
-    def touch(self, key: str | bytes, ttl: float) -> bool:
+    def touch(self, key: str | bytes, ttl: float, *, lock: Lock | None = None) -> bool:
         """Give a key another TTL, in seconds, and tell whether it is there. The ETag stays.
 
         Its stale copy, if one is kept, is kept for as long after the new end.
         """
-        return self._send(self._keys.touch(key, ttl))
+        call = self._keys.touch(key, ttl)
+        return self._send(fencing.under(call, self._requests, lock))
 
-    def persist(self, key: str | bytes) -> bool:
+    def persist(self, key: str | bytes, *, lock: Lock | None = None) -> bool:
         """Let a key have no end, and tell whether it is there. The ETag stays."""
-        return self._send(self._keys.touch(key, None))
+        call = self._keys.touch(key, None)
+        return self._send(fencing.under(call, self._requests, lock))
 
     def incr(
         self,
@@ -162,6 +162,7 @@ class KeyCommands(Commands):
         ttl: float | None = None,
         ttl_if_new: float | None = None,
         if_match: str | None = None,
+        lock: Lock | None = None,
     ) -> int:
         """Add to a counter, made from `initial` where it is missing, and return its number.
 
@@ -173,7 +174,7 @@ class KeyCommands(Commands):
         if ttl_if_new is not None and ttl is not None:
             raise ValueError("A counter takes ttl or ttl_if_new, not both.")
         call = many.incr(self._requests, key, delta, initial, ttl, if_match, ttl_if_new)
-        return self._send(call)
+        return self._send(fencing.under(call, self._requests, lock))
 
     def counter(self, key: str | bytes) -> Counter:
         """Return a key as a counter."""

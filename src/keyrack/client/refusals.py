@@ -10,6 +10,7 @@ from keyrack.client.errors import (
     Forbidden,
     HistoryGone,
     LockHeld,
+    LockRequired,
     NotFound,
     RateLimited,
     Refused,
@@ -32,6 +33,7 @@ _BY_KIND: Final[dict[str, type[Refused]]] = {
     "lock-held": LockHeld,
     "too-large": TooLarge,
     "history-gone": HistoryGone,
+    "lock-lost": Refused,
 }
 _BY_STATUS: Final[dict[int, type[Refused]]] = {
     401: Unauthenticated,
@@ -40,6 +42,7 @@ _BY_STATUS: Final[dict[int, type[Refused]]] = {
     410: HistoryGone,
     412: Conflict,
     413: TooLarge,
+    428: LockRequired,
     429: RateLimited,
     503: Unavailable,
     507: StoreFull,

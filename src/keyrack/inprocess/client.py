@@ -132,14 +132,16 @@ class LocalClient(Client):
         *,
         ttl: float | None = None,
         media_type: str | None = None,
+        lock: Lock | None = None,
     ) -> str | None:
         """Store a value if the key is missing, and return its ETag; None if it is there."""
-        result = None if media_type is not None else self._put(key, value, ttl, _MISSING)
+        odd = media_type is not None or lock is not None
+        result = None if odd else self._put(key, value, ttl, _MISSING)
         if isinstance(result, Refusal) and result.why is Why.CONDITION:
             return None
         if isinstance(result, Result):
             return f'"{result.revision}"'
-        return super().add(key, value, ttl=ttl, media_type=media_type)
+        return super().add(key, value, ttl=ttl, media_type=media_type, lock=lock)
 
     def _put(
         self, key: str | bytes, value: Any, ttl: float | None, condition: Condition | None
@@ -155,27 +157,29 @@ class LocalClient(Client):
         operation = Set(name, bytes(body), kind, ttl_ms, condition)
         return self._store.ask(self._engine.do_now, operation)
 
-    def delete(self, key: str | bytes, *, if_match: str | None = None) -> bool:
+    def delete(
+        self, key: str | bytes, *, if_match: str | None = None, lock: Lock | None = None
+    ) -> bool:
         """Remove a key, and tell whether it was there."""
         name = self._requests.key(key)
-        if if_match is None and self._is_plain(key, name):
+        if if_match is None and lock is None and self._is_plain(key, name):
             result = self._store.ask(self._engine.do_now, Delete(name))
             if isinstance(result, Result):
                 return result.existed
-        return super().delete(key, if_match=if_match)
+        return super().delete(key, if_match=if_match, lock=lock)
 
-    def touch(self, key: str | bytes, ttl: float) -> bool:
+    def touch(self, key: str | bytes, ttl: float, *, lock: Lock | None = None) -> bool:
         """Give a key another TTL, in seconds, and tell whether it is there. The ETag stays.
 
         Its stale copy, if one is kept, is kept for as long after the new end.
         """
-        done = self._touch(key, int(ttl) * 1000) if _is_whole(ttl) else None
-        return super().touch(key, ttl) if done is None else done
+        done = self._touch(key, int(ttl) * 1000) if _is_whole(ttl) and lock is None else None
+        return super().touch(key, ttl, lock=lock) if done is None else done
 
-    def persist(self, key: str | bytes) -> bool:
+    def persist(self, key: str | bytes, *, lock: Lock | None = None) -> bool:
         """Let a key have no end, and tell whether it is there. The ETag stays."""
-        done = self._touch(key, 0)
-        return super().persist(key) if done is None else done
+        done = self._touch(key, 0) if lock is None else None
+        return super().persist(key, lock=lock) if done is None else done
 
     def _touch(self, key: str | bytes, ttl_ms: int) -> bool | None:
         """Give a key another end, and tell whether it is there; None where that takes more."""
@@ -196,19 +200,26 @@ class LocalClient(Client):
         ttl: float | None = None,
         ttl_if_new: float | None = None,
         if_match: str | None = None,
+        lock: Lock | None = None,
     ) -> int:
         """Add to a counter, made from `initial` where it is missing, and return its number.
 
         As `Client.incr`.
         """
         name = self._requests.key(key)
-        bare = ttl is None and ttl_if_new is None and if_match is None
+        bare = ttl is None and ttl_if_new is None and if_match is None and lock is None
         if bare and self._is_plain(key, name) and _is_small(delta) and _is_small(initial):
             result = self._store.ask(self._engine.do_now, Add(name, delta, initial))
             if isinstance(result, Result) and result.number is not None:
                 return result.number
         return super().incr(
-            key, delta, initial=initial, ttl=ttl, ttl_if_new=ttl_if_new, if_match=if_match
+            key,
+            delta,
+            initial=initial,
+            ttl=ttl,
+            ttl_if_new=ttl_if_new,
+            if_match=if_match,
+            lock=lock,
         )
 
     def get_many(self, keys: Iterable[str | bytes]) -> dict[Any, Any]:
