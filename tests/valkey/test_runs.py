@@ -7,7 +7,7 @@ import random
 from typing import TYPE_CHECKING
 
 import pytest
-from valkey_support.engines import changes, opened, run, value_of
+from valkey_support.engines import changes, done, opened, run, value_of
 from valkey_support.servers import alone
 
 from keyrack.engines.contract import Delete, Refusal, Set
@@ -197,7 +197,48 @@ def test_runs_among_other_writes_give_each_its_own_outcome(anywhere: str) -> Non
     run(look())
 
 
-@pytest.mark.parametrize("number", [511, 512, 513, 2000])
+@pytest.mark.parametrize("number", [1, 2, 30])
+def test_a_batch_of_sets_is_done_together_and_tells_of_each(anywhere: str, number: int) -> None:
+    async def look() -> None:
+        async with opened(anywhere) as engine:
+            names = keys(number, b"{one}")
+            await set_all(engine, *(Set(key, b"1") for key in names[::2]))
+            start = (await engine.history())[1]
+            results = await done(engine, *(Set(key, b"2") for key in names))
+            assert [one.existed for one in results] == [n % 2 == 0 for n in range(number)]
+            records = await engine.get_many(names)
+            assert [one and one.revision for one in records] == [one.revision for one in results]
+            assert await changes(engine, start) == [("SET", key) for key in names]
+            assert await engine.check() == []
+
+    run(look())
+
+
+def test_a_batch_of_a_thousand_sets_is_a_few_commands(server: str) -> None:
+    async def look() -> None:
+        async with opened(server) as engine:
+            place = alone().primaries()[0]
+            before = calls_of(place, "mset"), calls_of(place, "zadd")
+            results = await done(engine, *(Set(key, b"v") for key in keys(1000)))
+            assert len({one.revision for one in results}) == 1000
+            assert (calls_of(place, "mset"), calls_of(place, "zadd")) == tuple(
+                n + 1 for n in before
+            )
+
+    run(look())
+
+
+def test_a_batch_that_names_a_key_twice_does_both_in_order(server: str) -> None:
+    async def look() -> None:
+        async with opened(server) as engine:
+            results = await done(engine, Set(b"a", b"1"), Set(b"b", b"1"), Set(b"a", b"2"))
+            assert [one.existed for one in results] == [False, False, True]
+            assert await value_of(engine, b"a") == b"2"
+
+    run(look())
+
+
+@pytest.mark.parametrize("number", [1023, 1024, 1025, 3000])
 def test_runs_of_any_length_are_sent(server: str, number: int) -> None:
     async def look() -> None:
         async with opened(server) as engine:

@@ -366,7 +366,7 @@ class WriteBatcher:
     def _send_batch(self, batch: _Batch, function: str, whole: bool = False) -> None:
         """Send a batch, in pieces when its values are many bytes."""
         try:
-            calls = list(packed(batch.writes))
+            calls = list(packed(batch.writes, whole or not self._calls.moving.spread))
         except Exception:
             _log.exception("a write could not be sent")
             good = list(map(_can_be_sent, batch.writes))
@@ -518,7 +518,7 @@ def _is_moving(outcome: Outcome) -> bool:
 
 def _can_be_sent(write: Write) -> bool:
     try:
-        for _ in packed([write]):
+        for _ in packed([write], whole=False):
             pass
     except Exception:
         return False

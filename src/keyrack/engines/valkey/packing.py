@@ -1,8 +1,9 @@
 """Writes of one shard as calls of the function `write`, and its replies as their outcomes.
 
 Short sets without a condition that follow one another, under keys that all differ, are a run: they
-share what they have in common, and the server does them together. Each other write has arguments of
-its own (`arguments`).
+share what they have in common, and the server does them together. So do those of one write, which
+is a run of its own: none of them can be refused. Each other write has arguments of its own
+(`arguments`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ MOST_BYTES: Final = 1 << 20
 its own."""
 _SHORT: Final = 4096
 """Bytes up to which a value is part of a run: the server has all of a run twice for a moment."""
-_LONGEST_RUN: Final = 512
+_LONGEST_RUN: Final = 1024
 """The server hands all keys of a run to a command at once, which has room for some thousands."""
 _TEXT_HEAD: Final = wire.pack_rest(b"", TEXT)
 _SINGLE: Final = 0
@@ -47,7 +48,8 @@ class PackedCall:
         self.size = 0
         """Bytes of the pieces."""
         self.shape: list[int] = []
-        """How many writes each outcome in the reply is for, where that is a run."""
+        """How many writes each outcome in the reply is for, where that is a run; less than 0 where
+        they are the operations of one write."""
 
     def outcomes(self, writes: Sequence[Write], replies: Sequence[Any], step: int) -> list[Outcome]:
         """Return the outcomes of these writes. `step` is what revisions of the shard differ by.
@@ -58,14 +60,23 @@ class PackedCall:
         for number, reply in zip(self.shape, replies, strict=True):
             if number == _SINGLE:
                 found.append(outcome_of(writes[len(found)], reply))
+            elif number < 0:
+                found.append(tuple(_results(-number, reply, step)))
             elif type(reply) is int:
-                first, existed = reply >> 1, bool(reply & 1)
-                revisions = range(first, first + number * step, step)
-                found += [(Result(revision, existed),) for revision in revisions]
+                found += [(result,) for result in _results(number, reply, step)]
             else:
                 some = writes[len(found) : len(found) + number]
                 found += [outcome_of(*both) for both in zip(some, reply, strict=True)]
         return found
+
+
+def _results(number: int, reply: int | list[int], step: int) -> list[Result]:
+    """Return the results of a run of which none was refused."""
+    if type(reply) is list:
+        return [Result(one >> 1, bool(one & 1)) for one in reply]
+    assert type(reply) is int, "an outcome that the others are like"
+    first, existed = reply >> 1, bool(reply & 1)
+    return [Result(revision, existed) for revision in range(first, first + number * step, step)]
 
 
 class _Run:
@@ -106,10 +117,11 @@ class _Run:
         call.shape.append(number)
 
 
-def packed(writes: Sequence[Write]) -> Iterator[PackedCall]:
+def packed(writes: Sequence[Write], whole: bool) -> Iterator[PackedCall]:
     """Yield the calls that do writes in their order, as few as are wanted.
 
-    Raises an error of any kind for a write that cannot be sent.
+    `whole` says that no record can be at another server: only then nothing of a run is ever
+    refused. Raises an error of any kind for a write that cannot be sent.
     """
     call, run = PackedCall(0), _Run()
     for index, write in enumerate(writes):
@@ -126,6 +138,11 @@ def packed(writes: Sequence[Write]) -> Iterator[PackedCall]:
         if run.keys:
             run.finish(call)
             run = _Run()
+        if whole and (own := _run_of(write)) is not None:
+            call.size += sum(map(own.add, write))  # type: ignore[arg-type]  # they are sets
+            own.finish(call)
+            call.shape[-1] = -len(write)
+            continue
         count, pieces = arguments_of(write)
         size = sum(map(len, pieces))
         if call.size and call.size + size > MOST_BYTES:
@@ -136,6 +153,16 @@ def packed(writes: Sequence[Write]) -> Iterator[PackedCall]:
         call.size += size
         call.shape.append(_SINGLE)
     yield _finished(call, run, len(writes))
+
+
+def _run_of(write: Write) -> _Run | None:
+    """Return a run for all operations of a write, None where they cannot be one."""
+    if not 1 < len(write) <= _LONGEST_RUN:
+        return None
+    if not all(type(operation) is Set and _may_run(operation) for operation in write):
+        return None
+    keys = {operation.key for operation in write}
+    return _Run() if len(keys) == len(write) else None
 
 
 def _may_run(operation: Set) -> bool:
