@@ -157,6 +157,76 @@ def test_each_stage_of_a_move_serves_a_shard_right_or_not_at_all(
     run(look())
 
 
+class Copies:
+    """A shard with a stale copy, and with a key that will leave one."""
+
+    OVER, ENDS = b"{t}over", b"{t}ends"
+
+    def __init__(self, engine: ValkeyEngine) -> None:
+        self._engine = engine
+        self.refused = 0
+
+    def _ends(self, value: bytes) -> Set:
+        return Set(self.ENDS, value, ttl_ms=600_000, stale_ms=600_000)
+
+    async def prepare(self) -> None:
+        await done(self._engine, self._ends(b"old"))
+        await done(self._engine, Set(self.OVER, b"copy", ttl_ms=1, stale_ms=600_000))
+        await asyncio.sleep(0.01)
+        assert (await self._engine.expire(10)).expired == 1
+
+    async def look(self, value: bytes) -> None:
+        """Each question is answered right, or refused because the shard is on the move."""
+        (outcome,) = await self._engine.write([(self._ends(value),)])
+        if outcome == MOVING:
+            self.refused += 1
+        else:
+            assert isinstance(outcome, tuple)
+            assert outcome[0].existed
+        for key, there in ((self.OVER, False), (self.ENDS, True)):
+            with self._or_refused():
+                assert ((await self._engine.get(key)) is not None) == there
+            with self._or_refused():
+                assert await self._engine.get_stale(key) is not None
+        with self._or_refused():
+            assert await self._engine.stale_copies(b"", None, 10) == ([self.OVER], None)
+
+    @contextlib.contextmanager
+    def _or_refused(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreAway as error:
+            if "being moved" not in str(error):
+                raise
+            self.refused += 1
+
+
+@pytest.mark.parametrize("order", [state_first, records_first])
+def test_a_stale_copy_goes_with_its_slot(
+    six: ClusterOfSix, order: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with impatient(six.url) as engine:
+            copies = Copies(engine)
+            await copies.prepare()
+            slot = engine.layout.slots[engine.layout.shard_of(b"{t}")]
+            move = Move(six, slot)
+            for stage, what in enumerate(move.stages(order(move.keys()))):
+                print(what)
+                before = copies.refused
+                await copies.look(b"%d" % stage)
+                if "on the move" not in what and "have moved" not in what:
+                    assert copies.refused == before
+            assert copies.refused > 5
+            assert not (await done(engine, Set(copies.OVER, b"new")))[0].existed
+            assert await engine.stale_copies(b"", None, 10) == ([], None)
+            assert await engine.check() == []
+
+    run(look())
+
+
 @pytest.mark.parametrize("order", [state_first, records_first])
 @pytest.mark.parametrize("part", [0.2, 0.5, 0.8])
 def test_a_shard_is_not_served_when_its_slot_was_closed_with_a_part_at_the_other_server(
