@@ -28,6 +28,7 @@ from keyrack.engines.contract import (
     Why,
     Write,
 )
+from keyrack.engines.valkey.layout import COPIES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -223,6 +224,31 @@ def test_a_stale_copy_goes_with_its_slot(
             assert not (await done(engine, Set(copies.OVER, b"new")))[0].existed
             assert await engine.stale_copies(b"", None, 10) == ([], None)
             assert await engine.check() == []
+
+    run(look())
+
+
+def test_stale_copies_are_not_passed_over_when_their_names_are_at_the_other_server(
+    six: ClusterOfSix,
+) -> None:
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with impatient(six.url) as engine:
+            copies = Copies(engine)
+            await copies.prepare()
+            shard = engine.layout.shard_of(b"{t}")
+            move = Move(six, engine.layout.slots[shard])
+            move.begin()
+            move.carry(engine.layout.bases[shard] + COPIES)
+            move.close()
+            with pytest.raises(StoreAway, match="being moved"):
+                await engine.stale_copies(b"", None, 10)
+            assert await engine.write([(Set(copies.OVER, b"new"),)]) == [MOVING]
+            move.bring_back()
+            assert await engine.stale_copies(b"", None, 10) == ([copies.OVER], None)
+            assert not (await done(engine, Set(copies.OVER, b"new")))[0].existed
+            assert await engine.stale_copies(b"", None, 10) == ([], None)
 
     run(look())
 
