@@ -233,6 +233,23 @@ def test_keys_that_are_asked_for_once_do_not_displace_those_that_are_in_use(
     assert present(engine, popular) > 0.9 * len(popular)
 
 
+def test_some_of_more_keys_than_fit_are_found_when_they_are_asked_for_in_a_loop(
+    engine: Driven,
+) -> None:
+    """Of two and a half times as many as fit, a third; without a way out of the loop, none."""
+    keys, rounds_ = [b"loop-%04d" % at for at in range(5 * FIT // 2)], 8
+    for number in range(rounds_):
+        hits = 0
+        for key in keys:
+            found = engine.get(key) is not None
+            hits += found
+            if not found:
+                put(engine, key, bytes(A_PAGE))
+        if number == 0:
+            assert hits == 0
+    assert hits > len(keys) // 5
+
+
 def test_what_comes_back_soon_after_it_was_evicted_is_kept(engine: Driven) -> None:
     """Beside keys that are as new and were never there, under the same stream of others."""
     returning = stream(engine, 50, name=b"returning")

@@ -44,6 +44,8 @@ LARGEST_PAGES: Final = 4
 _GENERATION: Final = 5
 _KEYS_IN_GENERATION: Final = 6
 _HAND_BYTES: Final = 7
+UNUSED_RUN: Final = 8
+"""How many keys have crossed the small queue unused of late, while next to none was used."""
 _WORDS: Final = 16
 _HAND_AT: Final = _WORDS * 8
 _HEADER_BYTES: Final = mmap.PAGESIZE

@@ -12,6 +12,10 @@ in their order already, so that a position in it, the small hand, is enough. It 
 of the keys, or what the log remembers if that is less. The main one is the order of the keys
 themselves. A record's revision tells where it is: above the small hand's, it is in the small one.
 
+Whoever asks for more keys than fit, one after the other and then again, finds none of them in a
+queue: each goes just before it is asked for. So where twice as many keys as are held have crossed
+the small queue and next to none was used, some go on to the main queue unused, and are found there.
+
 All of this happens in write transactions, mostly in those that set keys: what a commit adds it
 pays for with as many bytes of others, and a margin of free pages is kept, so that the next commit
 need not wait. `look` is told what room there is, now and then, and corrects what was guessed.
@@ -36,6 +40,7 @@ from keyrack.engines.embedded.eviction.frequency import (
     PRESSURE_PER_CENT,
     SMALL_HAND_REVISION,
     SMALL_QUEUE_SETS,
+    UNUSED_RUN,
     AccessFrequency,
 )
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, pages_of_removals
@@ -71,6 +76,12 @@ _MOST_ROUNDS: Final = 512
 """Rounds for one write, after which it is refused."""
 _MAIN_LOOKS_A_STEP: Final = 256
 _SMALL_LOOKS_A_STEP: Final = 32
+_USED_WEIGHT: Final = 32
+"""Unused keys of a run that one makes good which was used: a run has fewer than 3 per cent."""
+_MIX: Final = 2_654_435_761
+"""Spreads revisions, of which one follows the other."""
+_KEPT_OF_A_RUN: Final = 8
+"""Of so many keys of a long run one stays."""
 _SETS: Final = frozenset((Set, Add, Restore))
 _USES: Final = frozenset((Set, Add, Get, Touch))
 
@@ -317,6 +328,7 @@ class _Round:
             self._records.set_key, self._records.value, self._records.delete, self.gone,
         )  # fmt: skip
         counts, mask, spared = self._frequency.counts, self._frequency.mask, self._spared
+        words, long_run = self._words, 2 * self._keys
         for looked, (revision, key) in enumerate(sets):
             if (self.freed >= owed and looked < least) or len(gone) >= self._most:
                 return looked
@@ -328,6 +340,12 @@ class _Round:
             slot = crc32(key) & mask
             if counts[slot] or key in spared:
                 counts[slot] = 0  # what it does in the main queue counts from now on
+                words[UNUSED_RUN] = max(0, words[UNUSED_RUN] - _USED_WEIGHT)
+                continue
+            run = words[UNUSED_RUN]
+            if run <= long_run + long_run // 4:
+                words[UNUSED_RUN] = run + 1
+            if run > long_run and not (revision * _MIX >> 16) % _KEPT_OF_A_RUN:
                 continue
             delete()
             gone.append((key, raw))
