@@ -188,9 +188,8 @@ _DIRECT: Final = CommandFlag.WRITES | CommandFlag.DIRECT
 _BLIND: Final = _DIRECT | CommandFlag.BLIND
 _LENGTH: Final = "`set` and `read`"
 _TEN_YEARS: Final = "At most ten years."
-_A_MOMENT: Final = (
-    "With an option it judges by the end that the key had a moment before, if only that changes."
-)
+_A_MOMENT: Final = "With an option, two at the same moment may both find the end as it was."
+_EACH_SHARD: Final = "On a Valkey cluster keys of several slots go one by one."
 _ONE_SHARD: Final = "On a Valkey cluster all keys have to be in one slot."
 
 
@@ -243,7 +242,7 @@ def _table() -> Iterator[RedisCommand]:
     for name in ("DEL", "UNLINK"):
         yield RedisCommand(
             name, "key...", -2, _DIRECT, _all, _of(_all, Verb.DELETE), "`delete` of each", k.delete,
-            _ONE_SHARD,
+            _EACH_SHARD,
         )  # fmt: skip
     for name in ("EXISTS", "TOUCH"):
         yield RedisCommand(
@@ -268,7 +267,10 @@ def _table() -> Iterator[RedisCommand]:
             name, "key time [NX|XX|GT|LT]", -3, _W, _first, _SET, "`set`", end,
             f"{_TEN_YEARS} {_A_MOMENT}",
         )  # fmt: skip
-    yield RedisCommand("PERSIST", "key", 2, _W, _first, _SET, "`set`", k.persist)
+    yield RedisCommand(
+        "PERSIST", "key", 2, _W, _first, _SET, "`set`", k.persist,
+        "Two at the same moment may both answer 1.",
+    )  # fmt: skip
     for name, function in (("RENAME", k.rename), ("RENAMENX", k.renamenx)):
         yield RedisCommand(
             name, "key newkey", 3, _W, _two, _of_rename,
