@@ -95,6 +95,19 @@ def test_a_lock_is_still_held_after_a_kill(disk: str) -> None:
         assert server.ask("DELETE", f"/v1/locks/job?token={token}").status == 204
 
 
+def test_a_fence_is_there_after_a_kill_and_so_is_its_lock(disk: str) -> None:
+    fields = {"Content-Type": "application/json"}
+    server = KeptService("commit", disk)
+    body = b'{"keys":"jobs/*","lock":"jobs"}'
+    assert server.ask("PUT", "/v1/fences/jobs", body, **fields).status == 201
+    token = server.ask("POST", "/v1/locks/jobs", b'{"owner":"me","ttl":60}', **fields).json["token"]
+    server.kill_all()
+    with KeptService("commit", disk) as server:
+        assert server.ask("PUT", "/v1/keys/jobs/1", b"v").status == 428
+        held = {"Keyrack_Lock": f'"jobs"; token={token}'}
+        assert server.ask("PUT", "/v1/keys/jobs/1", b"v", **held).status == 201
+
+
 def test_a_service_that_takes_over_keeps_every_write_and_takes_the_snapshots(disk: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = ("--port", str(free.getsockname()[1]))

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from api_support import quoted, until
 from api_support.streams import Watch
 from keyrack_server import Server, request
 from valkey_support.servers import Alone
@@ -17,6 +18,8 @@ from valkey_support.servers import Server as Valkey
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from keyrack_server import Answer
 
 pytestmark = pytest.mark.timeout(90)
 JSON = {"Content_Type": "application/json"}
@@ -80,6 +83,45 @@ def test_a_batch_over_shards_is_a_problem_that_says_what_to_do(shards: str) -> N
             operation["key"] = "{t}" + operation["key"]
         body = json.dumps(batch).encode()
         assert service.ask("POST", "/v1/batch", body, **JSON).status == 200
+
+
+def test_a_fence_of_one_service_is_known_to_the_other_soon(server: str) -> None:
+    body = json.dumps({"keys": "jobs/*", "lock": "jobs"}).encode()
+    with served(server) as one, served(server) as other:
+        assert one.ask("PUT", "/v1/fences/jobs", body, **JSON).status == 201
+        assert one.ask("PUT", "/v1/keys/jobs/1", b"v").status == 428
+        assert until(lambda: other.ask("PUT", "/v1/keys/jobs/1", b"v").status == 428)
+        assert other.ask("DELETE", "/v1/fences/jobs").status == 204
+        assert until(lambda: one.ask("PUT", "/v1/keys/jobs/1", b"v").status in (201, 204))
+    with served(server) as later:
+        assert later.ask("PUT", "/v1/fences/jobs", body, **JSON).status == 201
+    with served(server) as again:
+        assert again.ask("PUT", "/v1/keys/jobs/1", b"v").status == 428
+
+
+def test_a_fence_over_shards_needs_a_part_in_common(shards: str) -> None:
+    def fence(keys: str, lock: str) -> Answer:
+        body = json.dumps({"keys": keys, "lock": lock}).encode()
+        return service.ask("PUT", "/v1/fences/jobs", body, **JSON)
+
+    with served(shards) as service:
+        for keys, lock in (("jobs/*", "jobs"), ("{a}/*", "{b}"), ("*", "jobs"), ("{a*", "{a}")):
+            answer = fence(keys, lock)
+            assert (answer.status, answer.json["type"]) == (400, "/docs/problems/bad-fence")
+            assert "{jobs}/*" in answer.json["detail"]
+        for lock in ("{jobs}", "jobs", "{jobs}/all"):
+            assert fence("{jobs}/*", lock).status in (201, 204)
+            asked = b'{"owner":"o","ttl":60}'
+            path = f"/v1/locks/{quoted(lock)}"
+            token = service.ask("POST", path, asked, **JSON).json["token"]
+            held = {"Keyrack_Lock": f'"{quoted(lock)}"; token={token}'}
+            for number in range(20):
+                key = f"/v1/keys/%7Bjobs%7D/{number}"
+                assert service.ask("PUT", key, b"v").status == 428
+                assert service.ask("PUT", key, b"v", **held).status in (201, 204)
+            elsewhere = service.ask("PUT", "/v1/keys/other", b"v", **held)
+            assert elsewhere.status in (201, 204, 422)
+            assert service.ask("DELETE", f"{path}?token={token}").status == 204
 
 
 def test_while_valkey_is_away_clients_are_told_and_the_service_stays(own: Alone) -> None:
