@@ -160,6 +160,19 @@ def test_a_state_may_be_as_long_as_a_value(terraform: Terraform) -> None:
     assert terraform.read() == fits
 
 
+def test_a_long_state_is_checked_as_well() -> None:
+    """Its digest is made in steps, so that others are served meanwhile."""
+    with Server("--max-value", "6m") as server, Client(server) as client:
+        terraform = Terraform(client, "prod")
+        long = state(1, 5 << 20)
+        assert terraform.write(long).status == 200
+        assert terraform.read() == long
+        fields = {"Content_MD5": digest(long)}
+        other = state(2, 5 << 20)
+        assert client.post(f"{terraform.path}?{ANYWAY}", other, **fields).status == 400
+        assert terraform.read() == long
+
+
 def test_a_misspelt_parameter_is_refused(terraform: Terraform) -> None:
     assert terraform.client.post(f"{terraform.path}?durabilty=none", state(1)).status == 400
     assert terraform.client.post(f"{terraform.path}?durability=some", state(1)).status == 400
@@ -405,6 +418,28 @@ def test_what_is_no_state_of_terraform_is_kept_without_a_serial(terraform: Terra
     terraform.write(state(1))
     (found,) = terraform.versions()
     assert (found["serial"], found["terraform_version"]) == (None, None)
+
+
+# Fences
+
+
+def test_a_fence_has_a_state_written_under_its_lock_alone(client: Client, key: str) -> None:
+    """Not even an administrator overwrites it without the lock."""
+    fence = f"/v1/fences/{key}"
+    rule = {"keys": f"terraform/{key}*", "lock": f"terraform/{key}"}
+    made = client.ask("PUT", fence, json.dumps(rule).encode(), Content_Type="application/json")
+    assert made.status == 201
+    terraform = Terraform(client, key)
+    assert terraform.write(state(1)).status == 428
+    assert client.ask("PUT", f"/v1/keys/terraform/{key}", state(1)).status == 428
+    terraform.lock("one")
+    for serial in range(1, 4):
+        assert terraform.write(state(serial)).status == 200
+    assert [one["serial"] for one in terraform.versions()] == [2, 1]
+    terraform.query += "&keep=1"
+    assert terraform.write(state(4)).status == 200
+    assert [one["serial"] for one in terraform.versions()] == [3]
+    assert client.delete(fence).status == 204
 
 
 # Two at once without locks

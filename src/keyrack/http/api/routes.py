@@ -316,7 +316,13 @@ _DIGEST: Final = Parameter(
     "header",
 )
 _ADDRESS: Final = (_KEEP, _DURABILITY)
-_STATE_PROBLEMS: Final = (*_WRITE_PROBLEMS, "state-locked", "state-lock-lost", "not-durable")
+_STATE_PROBLEMS: Final = (
+    *_WRITE_PROBLEMS,
+    "state-locked",
+    "state-lock-lost",
+    "not-durable",
+    "lock-required",
+)
 
 _DONE: Final = (
     Reaction(204, "Done; every worker judges by it."),

@@ -58,6 +58,8 @@ _NO_STORE: Final = (b"Cache-Control", b"no-store")
 _FREE: Final = Condition(none_match=ANY)
 _TRIES: Final = 20
 """So often something is tried again that somebody else was a moment faster with."""
+_LEFT_OUT: Final = frozenset((Why.FULL, Why.SERVER_FULL, Why.DISK_FULL, Why.CONDITION))
+"""Why an earlier state may be left out: for want of room. What does not hold is found out next."""
 _STEP: Final = 1 << 20
 """Bytes whose digest is made at once: about a millisecond."""
 _HEAD: Final = 1023
@@ -129,12 +131,12 @@ class _Change:
             if old is None and value is None:
                 raise Problem("key-not-found", "There is no state of this name.")
             if old is not None and old.value != value:
-                await self._keep_version(old)
+                await self._keep_version(old, held)
             write = (held, self._operation(old, value))
             outcome = await self._context.tick.write(write)
             self._request.note_write(write, outcome)
             if not isinstance(outcome, Refusal):
-                await self._forget_versions()
+                await self._forget_versions(held)
                 # A check changes nothing, and so has no revision.
                 revision = outcome[1].revision or (old.revision if old is not None else 0)
                 return Answer(200, ((b"ETag", etag(revision)), _NO_STORE))
@@ -166,7 +168,7 @@ class _Change:
             return Check(self.state, same)  # the request was sent again
         return Set(self.state, value, JSON, condition=same)
 
-    async def _keep_version(self, old: Record) -> None:
+    async def _keep_version(self, old: Record, held: Check) -> None:
         """Keep what is about to be replaced. That comes first: it is lost in no case.
 
         Where there is no room for it the new state is stored all the same: without that nobody
@@ -177,12 +179,20 @@ class _Change:
         known = await _versions(self._context, self.state)
         if not any(one.revision == old.revision for one in known):
             name = version_key(self.state, old.revision)
-            await self._context.tick.write((Set(name, old.value, old.media_type),))
+            outcome = await self._write_beside(held, Set(name, old.value, old.media_type))
+            if isinstance(outcome, Refusal) and outcome.why not in _LEFT_OUT:
+                raise refused(outcome)
 
-    async def _forget_versions(self) -> None:
+    async def _forget_versions(self, held: Check) -> None:
         known = await _versions(self._context, self.state)
         for one in known[: max(0, len(known) - self._keep)]:
-            await self._context.tick.write((Delete(one.key),))
+            await self._write_beside(held, Delete(one.key))
+
+    async def _write_beside(self, held: Check, operation: Set | Delete) -> Outcome:
+        """Change a version, under the lock too where that is in the same shard."""
+        together = self._context.engine.capabilities.atomic_across_keys
+        write = (held, operation) if together else (operation,)
+        return await self._context.tick.write(write)
 
 
 # Versions
