@@ -235,13 +235,6 @@ def test_keys_answers_no_more_than_it_says(
     assert "SCAN goes through them" in do(store, b"KEYS", b"*")
 
 
-def test_flushing_leaves_what_is_set_meanwhile(store: DirectStore) -> None:
-    do(store, *(b"MSET", *(part for i in range(100) for part in (b"k%d" % i, b""))))
-    between(store, lambda: do(store, b"SET", b"zzz", b"new"))
-    assert do(store, b"FLUSHDB") == "OK"
-    assert do(store, b"KEYS", b"*") == [b"zzz"]
-
-
 def test_an_odd_pattern_takes_no_time(store: DirectStore) -> None:
     pattern = commands.keyspace.compiled(b"*a" * 200 + b"b")
     assert not pattern.matches(b"a" * 511)

@@ -314,6 +314,51 @@ def test_telemetry_is_passed_over(server: Server) -> None:
     assert result(server, "PING", **fields) == "PONG"
 
 
+def test_what_is_deleted_can_be_undone_where_that_is_so_by_default() -> None:
+    with Server("--compat", "upstash", "--undo-default", "1h") as server:
+        result(server, "MSET", "a", "1", "b", "2", "c", "3")
+        assert result(server, "DEL", "a", "b", "none") == 2
+        assert result(server, "GETDEL", "c") == "3"
+        undos = server.ask("GET", "/v1/undo").json["undos"]
+        assert sorted(one["deleted"] for one in undos) == [1, 2]
+        for one in undos:
+            assert server.ask("POST", f"/v1/undo/{one['undo']}").status == 200
+        assert result(server, "MGET", "a", "b", "c") == ["1", "2", "3"]
+        assert result(server, "FLUSHALL") == "OK"
+        assert result(server, "DBSIZE") == 0
+        (one,) = [one for one in server.ask("GET", "/v1/undo").json["undos"] if one["deleted"] == 3]
+        assert server.ask("POST", f"/v1/undo/{one['undo']}").json["restored"] == 3
+
+
+def test_a_fenced_key_needs_its_lock_here_too(server: Server) -> None:
+    fields = {"Content-Type": "application/json"}
+    fence = json.dumps({"keys": "jobs/*", "lock": "jobs"}).encode()
+    assert server.ask("PUT", "/v1/fences/upstash", fence, **fields).status < 300
+    try:
+        assert "jobs" in error(post(server, ["SET", "jobs/1", "v"]), 428)
+        assert "jobs" in error(post(server, ["FLUSHALL"]), 428)
+        (one, two) = post(server, [["INCR", "jobs/2"], ["SET", "k", "v"]], "/upstash/pipeline").json
+        assert one["error"].startswith("ERR ")
+        assert two == {"result": "OK"}
+        held = server.ask("POST", "/v1/locks/jobs", b'{"owner":"me","ttl":60}', **fields).json
+        named = {"Keyrack-Lock": f'"jobs"; token={held["token"]}'}
+        assert result(server, "SET", "jobs/1", "v", **named) == "OK"
+        assert result(server, "INCR", "jobs/2", **named) == 1
+        stale = {"Keyrack-Lock": f'"jobs"; token={int(held["token"]) - 1}'}
+        assert "not held" in error(post(server, ["SET", "jobs/1", "w"], **stale), 412)
+        assert result(server, "GET", "jobs/1") == "v"
+    finally:
+        assert server.ask("DELETE", "/v1/fences/upstash").status < 300
+
+
+@pytest.mark.parametrize(
+    "field", [{"If-Match": '"1"'}, {"Idempotency-Key": "one"}, {"Keyrack-Recompute": '"1"'}]
+)
+def test_what_would_be_passed_over_is_refused(server: Server, field: dict[str, str]) -> None:
+    assert "cannot be honoured" in error(post(server, ["SET", "k", "v"], **field))
+    assert result(server, "GET", "k") is None
+
+
 # Counting
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from keyrack.compat import commands
 from keyrack.compat.replies import CommandError
+from keyrack.engines.contract import Delete
 from keyrack.http.eager import at_once
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ class DirectStore:
     async def page(self, prefix: bytes, after: bytes | None, limit: int) -> Page:
         page: Page = await self.engine.scan(prefix, after, limit)
         return page
+
+    async def clear(self) -> None:
+        page = await self.engine.scan(limit=1000)
+        await self.write([(Delete(key),) for key, _ in page.entries])
 
     def turn(self, key: bytes) -> AbstractAsyncContextManager[None]:
         return contextlib.nullcontext()

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Final
 from keyrack.compat.arguments import integer, left_until, options
 from keyrack.compat.patterns import compiled
 from keyrack.compat.replies import OK, CommandError, SimpleString, syntax_error
-from keyrack.compat.transaction import refused
-from keyrack.engines.contract import MAX_KEY_BYTES, Condition, Delete, Refusal, Why
+from keyrack.engines.contract import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -19,13 +18,11 @@ if TYPE_CHECKING:
     from keyrack.compat.replies import Reply
     from keyrack.compat.strings import Arguments
     from keyrack.compat.transaction import StringEntry, Transaction
-    from keyrack.engines.contract import Write
 
 PAGE_KEYS: Final = 1000
 """Keys that are looked at in one step."""
 MOST_NAMES: Final = 10_000
 """Keys that `KEYS` answers."""
-_DELETE_STEP: Final = 32
 _STRING: Final = SimpleString("string")
 _NONE: Final = SimpleString("none")
 
@@ -267,20 +264,5 @@ async def flushdb(given: Arguments, view: Transaction) -> Reply:
     """`FLUSHDB`: removes every key that is there when it begins, in steps."""
     if given and (len(given) > 1 or given[0].upper() not in (b"ASYNC", b"SYNC")):
         raise syntax_error()
-    engine = view.store.engine
-    bound = (await engine.history())[1]
-    after: bytes | None = None
-    while True:
-        page = await engine.scan(b"", after, _DELETE_STEP)
-        writes: list[Write] = [
-            (Delete(key, Condition(match=frozenset((record.revision,)))),)
-            for key, record in page.entries
-            if record.revision <= bound
-        ]
-        for outcome in await view.store.write(writes):
-            if isinstance(outcome, Refusal) and outcome.why is not Why.CONDITION:
-                raise refused(outcome)
-        after = page.next
-        if after is None:
-            return OK
-        await asyncio.sleep(0)
+    await view.store.clear()
+    return OK

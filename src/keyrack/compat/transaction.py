@@ -76,6 +76,9 @@ class CommandStore(Protocol):
     async def page(self, prefix: bytes, after: bytes | None, limit: int) -> Page:
         """Return a page of the keys that the sender may list."""
 
+    async def clear(self) -> None:
+        """Remove every key that is there when it begins."""
+
     def turn(self, key: bytes) -> AbstractAsyncContextManager[None]:
         """Be the one in this process that works on a key."""
 

@@ -21,11 +21,13 @@ from keyrack.access.rules import Scope, Verb
 from keyrack.compat import commands
 from keyrack.compat.commands import Reach
 from keyrack.compat.replies import OK, CommandError, SimpleString
-from keyrack.engines.contract import Page, StoreAway
+from keyrack.engines.contract import Delete, Discard, Page, StoreAway
 from keyrack.http import allowed, problems
 from keyrack.http.answer import Answer
-from keyrack.http.api import codec, keys, rights
+from keyrack.http.api import codec, deleting, keys, rights
+from keyrack.http.api.keeping import keeping, sender_of
 from keyrack.http.api.models import MAX_BATCH_OPERATIONS
+from keyrack.http.api.named_locks import NO_LOCKS, NamedLocks
 from keyrack.http.problems import Problem
 from keyrack.http.tick import JSON_HEADERS
 
@@ -78,6 +80,7 @@ class Upstash:
         fields: Headers = ()
         try:
             fields = self._admit(request)
+            sender.hold(NamedLocks.of(request))
             answer = await self._answered(request, sender)
         except CommandError as error:
             answer = _failed(error, request.path)
@@ -101,6 +104,7 @@ class Upstash:
                 "Bearer`.",
             )
         rights.require_known(request)
+        _refuse_ignored(request)
         if request.head.is_coded:
             raise Problem("unsupported-media-type", "Send the body without a content coding.")
         if _field(request, b"upstash-response-format") not in (None, b"json"):
@@ -120,6 +124,18 @@ class Upstash:
         return _ok({"result": _plain(reply, shown)})
 
 
+def _refuse_ignored(request: Request) -> None:
+    """Refuse what would be passed over, although the sender has made the write depend on it."""
+    head = request.head
+    for name, value in (
+        ("If-Match and If-None-Match", head.condition),
+        ("Idempotency-Key", head.idempotency_key),
+        ("Keyrack-Recompute", head.lease),
+    ):
+        if value is not None:
+            raise Problem("bad-parameter", f"{name} cannot be honoured with Redis' commands.")
+
+
 async def _let_others_go_first(request: Request) -> None:
     if len(request.body) >= _LONG_BODY:
         await asyncio.sleep(0)
@@ -133,6 +149,7 @@ class RequestStore:
         self._worker = worker
         self._done: list[Operation] = []
         self._revision = 0
+        self._locks = NO_LOCKS
 
     # What commands use
 
@@ -157,12 +174,34 @@ class RequestStore:
 
     async def write(self, writes: Sequence[Write]) -> Sequence[Outcome]:
         """Do writes, with those of others of this tick."""
-        outcomes = await self._worker.tick.write_many(writes)
+        writes = [self._kept(write) for write in writes]
+        done = await self._worker.tick.write_many([self._locks.over(write) for write in writes])
+        outcomes = [self._locks.outcome(outcome) for outcome in done]
         for write, outcome in zip(writes, outcomes, strict=True):
             self._request.note_write(write, outcome)
             self._revision = max(self._revision, self._request.revision)
             self._done += write
         return outcomes
+
+    def _kept(self, write: Write) -> Write:
+        """Return a write whose deletions can be undone, where that is so unless told otherwise."""
+        context = self._worker.context
+        seconds = context.limits.undo_default
+        if not seconds or not any(isinstance(one, Delete) for one in write):
+            return write
+        kept = keeping(sender_of(self._request), seconds, context)
+        return tuple(
+            Discard(one.key, kept.until, kept.about, condition=one.condition)
+            if isinstance(one, Delete)
+            else one
+            for one in write
+        )
+
+    async def clear(self) -> None:
+        """Remove every key that is there when it begins."""
+        context, sender = self._worker.context, sender_of(self._request)
+        done = await deleting.by_prefix({b"all": b"true"}, context, sender, self._locks)
+        self._revision = int(done.revision)
 
     async def page(self, prefix: bytes, after: bytes | None, limit: int) -> Page:
         """Return a page of the keys that the sender may list."""
@@ -179,6 +218,10 @@ class RequestStore:
         return self._worker.context.patches.held(key)
 
     # What the protocol uses
+
+    def hold(self, locks: NamedLocks) -> None:
+        """Write only while these locks are held."""
+        self._locks = locks
 
     def admitted(self, words: Sequence[bytes]) -> CommandCall:
         """Return what words call, if the sender may do it. Raises `CommandError` or `Problem`."""
