@@ -67,6 +67,11 @@ results:
 	  '<testsuite name="tests" tests="1" errors="1"><testcase classname="tests" name="start">' \
 	  '<error message="the tests did not start: see the log"/></testcase></testsuite>' >'$(JUNIT)/not-started.xml'
 
+## plugins-check: download the controller's plugins and hold them against each other and against Jenkins
+.PHONY: plugins-check
+plugins-check:
+	DOCKER_BUILDKIT=1 $(DOCKER) build $(IMAGE_ARGS) --target plugins deploy/jenkins
+
 ## contained: run TARGET (pipeline-test, infra-test, image-test) as root in a throw-away Debian; needs Docker alone
 .PHONY: contained
 contained:

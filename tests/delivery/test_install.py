@@ -407,11 +407,27 @@ def machine(root: Root, archive: Path) -> Root:
 _STAND_IN_IMAGE = """\
 FROM debian:stand-in
 RUN useradd --uid 1000 --create-home --home-dir /var/jenkins_home jenkins
+ENV JENKINS_VERSION=2.568.3
 COPY --chmod=0755 jenkins.sh jenkins-plugin-cli /usr/local/bin/
-COPY --chmod=0755 tini curl /usr/bin/
+COPY --chmod=0755 tini curl unzip /usr/bin/
 """
 _STAND_IN_PROGRAMS = {
-    "jenkins-plugin-cli": '#!/bin/sh\necho "$@" >/plugins.log\n',
+    "jenkins-plugin-cli": """\
+#!/usr/bin/python3
+import pathlib, sys, zipfile
+target = pathlib.Path("/usr/share/jenkins/ref/plugins")
+target.mkdir()
+for line in open(sys.argv[sys.argv.index("--plugin-file") + 1]):
+    if line[0].isalpha():
+        name, version = line.strip().split(":")
+        with zipfile.ZipFile(target / (name + ".jpi"), "w") as plugin:
+            text = f"Short-Name: {name}\\nPlugin-Version: {version}\\nJenkins-Version: 2.500\\n"
+            plugin.writestr("META-INF/MANIFEST.MF", text)
+""",
+    "unzip": (
+        "#!/usr/bin/python3\nimport sys, zipfile\n"
+        "sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[2]).read(sys.argv[3]))\n"
+    ),
     "tini": '#!/bin/sh\nshift\nexec "$@"\n',
     "curl": "#!/usr/bin/python3\nimport sys, urllib.request as u\nu.urlopen(sys.argv[-1])\n",
 }

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ElementTree
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -881,7 +882,7 @@ def test_the_delivery_is_tested_in_containers_that_are_thrown_away(
     run, removed = world.calls
     (name,) = re.findall(r"--name (keyrack-infra-test-\d+)", run)
     for part in (
-        "docker run --rm --privileged --init ",
+        "docker run --rm --init ",
         "--env CI=true ",
         "--env LIMIT=7m ",
         f"--volume {ROOT}:/checkout:ro ",
@@ -889,12 +890,15 @@ def test_the_delivery_is_tested_in_containers_that_are_thrown_away(
     ):
         assert part in run
     assert "sha256sum --check" in run
+    assert "--privileged" not in run
     assert removed == f"docker rm --force --volumes {name}"
 
 
 def test_a_container_that_fails_or_is_cut_off_is_seen_and_removed(world: World) -> None:
     world.answer("^docker run", status=3)
     assert world.make("contained", TARGET="image-test").returncode != 0
+    # Its tests start a Docker of their own.
+    assert " --privileged --volume /var/lib/docker " in world.calls[0]
 
     world.answer("^docker run", wait=60)
     with subprocess.Popen(
@@ -1557,6 +1561,90 @@ def test_every_plugin_has_a_version() -> None:
     lines = (JENKINS / "plugins.txt").read_text().splitlines()
     names = [line.split(":")[0] for line in lines if line and line[0] != "#"]
     assert len(names) == len(set(names))
+
+
+UNZIP = """#!{python}
+import sys, zipfile
+sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[2]).read(sys.argv[3]))
+"""
+
+
+def check_plugins(
+    tmp_path: Path,
+    manifests: dict[str, str],
+    listed: str = "git:5.10.1\n",
+    core: str = "2.568.3",
+) -> subprocess.CompletedProcess[str]:
+    """Hold plugins with these manifests against each other, as the controller's image does."""
+    directory = tmp_path / "plugins"
+    directory.mkdir()
+    for name, rest in manifests.items():
+        version, _, dependencies = rest.partition(" ")
+        text = f"Manifest-Version: 1.0\r\nShort-Name: {name}\r\nPlugin-Version: {version}\r\n"
+        text += "Jenkins-Version: 2.541.1\r\n"
+        whole = f"Plugin-Dependencies: {dependencies}"
+        # As Java writes it: 72 bytes a line.
+        lines = [whole[:72], *(" " + whole[at : at + 71] for at in range(72, len(whole), 71))]
+        text += "\r\n".join(lines if dependencies else []) + "\r\n"
+        with zipfile.ZipFile(directory / f"{name}.jpi", "w") as file:
+            file.writestr("META-INF/MANIFEST.MF", text)
+    (tmp_path / "plugins.txt").write_text(f"# a comment: with a colon\n\n{listed}")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/unzip").write_text(UNZIP.format(python=sys.executable))
+    (tmp_path / "bin/unzip").chmod(0o755)
+    return subprocess.run(
+        [JENKINS / "check-plugins.sh", core, tmp_path / "plugins.txt", directory],
+        env=os.environ | {"PATH": f"{tmp_path}/bin:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+WHOLE = {
+    "git": "5.10.1 git-client:6.6.0,mailer:534.v1b_36f5864073;resolution:=optional,"
+    "scm-api:728.vc30dcf7a_0df5,credentials:1480.v2246fd131e83",
+    "git-client": "6.6.1",
+    "scm-api": "728.vc30dcf7a_0df5",
+    "credentials": "1506.v948b_b_b_7dec44",
+}
+
+
+def test_plugins_that_have_what_they_ask_for_pass(tmp_path: Path) -> None:
+    done = check_plugins(tmp_path, WHOLE)
+    assert done.returncode == 0, done.stderr
+    assert "4 plugins have what they ask for of each other and of Jenkins 2.568.3" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("difference", "fault"),
+    [
+        ({"git-client": "6.5.9"}, "git 5.10.1 needs git-client 6.6.0 or newer, and it is 6.5.9."),
+        (
+            {"credentials": "1408.va_622a_b_f5b_1b_1"},
+            "needs credentials 1480.v2246fd131e83 or newer",
+        ),
+        ({"scm-api": None}, "git 5.10.1 needs scm-api 728.vc30dcf7a_0df5, which is not there."),
+        # An optional one that is there has to be new enough all the same.
+        ({"mailer": "500.v1"}, "needs mailer 534.v1b_36f5864073 or newer, and it is 500.v1."),
+        ({"git": "5.10.2"}, "git is 5.10.2, and plugins.txt says 5.10.1"),
+        ({"git": None}, "git is in plugins.txt and was not downloaded."),
+    ],
+)
+def test_a_plugin_that_lacks_something_fails_the_build_of_the_controller(
+    tmp_path: Path, difference: dict[str, str | None], fault: str
+) -> None:
+    changed_set = WHOLE | difference
+    done = check_plugins(tmp_path, {k: v for k, v in changed_set.items() if v is not None})
+    assert done.returncode == 1
+    assert fault in done.stderr
+
+
+def test_a_plugin_for_a_newer_jenkins_fails_the_build_of_the_controller(tmp_path: Path) -> None:
+    done = check_plugins(tmp_path, WHOLE, core="2.528.3")
+    assert done.returncode == 1
+    assert "git 5.10.1 needs Jenkins 2.541.1, and this is 2.528.3." in done.stderr
+    assert 'check-plugins "$JENKINS_VERSION"' in (JENKINS / "Dockerfile").read_text()
 
 
 def test_the_configuration_uses_only_what_the_plugins_offer() -> None:
