@@ -17,24 +17,36 @@ IMAGE_ARGS ?=
 PIP_CONF   ?=
 PIP_CA     ?=
 
+# More than one: linux/amd64,linux/arm64. Each is built under a tag of its own, TAG-amd64 and TAG-arm64; TAG is that of
+# this machine, and in a registry (make publish) the index of all.
+PLATFORMS  ?=
+
 IMAGE_SECRETS = $(addprefix --secret id=pip.conf$(comma)src=,$(PIP_CONF)) $(addprefix --secret id=ca.pem$(comma)src=,$(PIP_CA))
 comma := ,
 IMAGE_VENV   := .delivery/image
 IMAGE_CHECK  := deploy/image/check.sh
 
-## image: build docker.io/keyrack/keyrack:<commit> on python:3.13-slim (IMAGE, TAG, BASE for others)
+## image: build docker.io/keyrack/keyrack:<commit> on python:3.13-slim (IMAGE, TAG, BASE, PLATFORMS for others)
 .PHONY: image
 image:
 	@$(IMAGE_CHECK) builder "$(DOCKER)"
-	DOCKER_BUILDKIT=1 $(DOCKER) build $(IMAGE_ARGS) $(IMAGE_SECRETS) \
-	  --build-arg BASE=$(BASE) --build-arg COMMIT=$(COMMIT) --build-arg CREATED=$(CREATED) \
-	  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/keyrack/__init__.py) \
-	  --tag $(IMAGE):$(TAG) .
+ifneq ($(PLATFORMS),)
+	@$(IMAGE_CHECK) platforms "$(DOCKER)" $(subst $(comma), ,$(PLATFORMS))
+endif
+	$(foreach platform,$(or $(subst $(comma), ,$(PLATFORMS)),own),$(call build,$(platform)) &&) true
+
+build = DOCKER_BUILDKIT=1 $(DOCKER) build $(IMAGE_ARGS) $(IMAGE_SECRETS) \
+  --build-arg BASE=$(BASE) --build-arg COMMIT=$(COMMIT) --build-arg CREATED=$(CREATED) \
+  --build-arg VERSION=$$(sed -n 's/^__version__ = "\(.*\)"/\1/p' src/keyrack/__init__.py) \
+  $(if $(filter own,$1),--tag $(IMAGE):$(TAG),--platform $1 --tag $(IMAGE):$(call arch_tag,$1) $(if $(filter $1,$(OWN_PLATFORM)),--tag $(IMAGE):$(TAG))) .
+arch_tag = $(TAG)-$(subst /,-,$(patsubst linux/%,%,$1))
+OWN_PLATFORM = linux/$(subst x86_64,amd64,$(subst aarch64,arm64,$(shell uname -m)))
 
 ## scan: fail when the image has a flaw that is known and fixed (trivy; without it pip-audit and apt; REPORTS keeps it)
 .PHONY: scan
 scan: $(IMAGE_VENV)/.ready
-	DOCKER="$(DOCKER)" PIP_AUDIT=$(IMAGE_VENV)/bin/pip-audit deploy/image/scan.sh $(IMAGE):$(TAG)
+	$(foreach tag,$(or $(foreach platform,$(subst $(comma), ,$(PLATFORMS)),$(call arch_tag,$(platform))),$(TAG)), \
+	  DOCKER="$(DOCKER)" PIP_AUDIT=$(IMAGE_VENV)/bin/pip-audit deploy/image/scan.sh $(IMAGE):$(tag) &&) true
 
 ## sbom: print the packages of the image as CycloneDX
 .PHONY: sbom

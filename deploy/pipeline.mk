@@ -7,7 +7,7 @@ PIPELINE_BIN := $(PIPELINE_DIR)/venv/bin
 PIPELINE_NPM := tests/delivery/pipeline_support/groovy-lint
 
 # Runs one of the scripts. What stands on make's command line, like ENVIRONMENT=staging, reaches it by itself.
-PIPELINE = @IMAGE='$(subst ','\'',$(IMAGE))' TAG='$(subst ','\'',$(TAG))' scripts/pipeline-
+PIPELINE = @PLATFORMS='$(subst ','\'',$(PLATFORMS))' IMAGE='$(subst ','\'',$(IMAGE))' TAG='$(subst ','\'',$(TAG))' scripts/pipeline-
 
 ## pipeline-check: check the names of image and commit that a build was given
 .PHONY: pipeline-check
@@ -28,6 +28,11 @@ image-exists:
 .PHONY: publish
 publish:
 	$(PIPELINE)publish.sh
+
+## image-digest: print the digest of the pushed image (REGISTRY_USER, REGISTRY_PASSWORD where it is private)
+.PHONY: image-digest
+image-digest:
+	$(PIPELINE)digest.sh
 
 ## sign: sign the image that was pushed, attach its packages and origin, verify it (cosign, COSIGN_PRIVATE_KEY)
 .PHONY: sign

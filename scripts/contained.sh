@@ -26,6 +26,8 @@ docker run --rm --init --name "$name" --env CI=true --env DEBIAN_FRONTEND=nonint
   --env "TERRAFORM_VERSION=${TERRAFORM_VERSION:-1.13.4}" --env "TERRAFORM_SITE=${TERRAFORM_SITE:-https://releases.hashicorp.com/terraform}" \
   --volume "$PWD:/checkout:ro" --tmpfs /tmp:exec "${more[@]}" \
   "${CONTAINED_BASE:-debian:13-slim}" bash -euo pipefail -c '
+    # Java cannot be installed without this one, which a slim Debian lacks.
+    mkdir -p /usr/share/man/man1
     apt-get update --quiet=2
     apt-get install --quiet=2 --yes --no-install-recommends ca-certificates curl git make python3 python3-venv >/dev/null
     git config --global --add safe.directory "*"

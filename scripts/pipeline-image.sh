@@ -8,13 +8,20 @@ set -euo pipefail
 
 check_image
 need docker
-if docker image inspect "$IMAGE:$TAG" >/dev/null 2>&1; then
+# With PLATFORMS there is one image for each, and only all of them together are enough.
+platforms=$(arch_tags)
+mapfile -t tags <<<"$TAG${platforms:+$'\n'$platforms}"
+here() {
+  local tag
+  for tag in "${tags[@]}"; do docker image inspect "$IMAGE:$tag" >/dev/null 2>&1 || return 1; done
+}
+if here; then
   say "$IMAGE:$TAG exists on this machine: it is not built again"
   exit 0
 fi
 [ -z "${REGISTRY_USER:-}" ] || registry_login
 if in_registry; then
-  docker pull --quiet "$IMAGE:$TAG"
+  for tag in "${tags[@]}"; do docker pull --quiet "$IMAGE:$tag"; done
   say "$IMAGE:$TAG exists in the registry: it is not built again"
   exit 0
 fi

@@ -52,15 +52,25 @@ registry_login() { # logs in for this script alone: nothing stays in the home di
     stop "$registry does not let the user '$REGISTRY_USER' in: ${answer##*$'\n'}. Check that it can be reached from here, and that its token is still good. Nothing was changed."
 }
 
-image_digest() { # what the registry has under the tag; fails where it does not say
+image_digest() { # what the registry has under the tag, also for several platforms; fails where it does not say
   local -a options=()
   case $IMAGE in localhost:* | 127.*) options=(--insecure) ;; esac
   docker manifest inspect "${options[@]}" --verbose "$IMAGE:$TAG" 2>/dev/null | python3 -c '
 import json, re, sys
 found = json.load(sys.stdin)
-# An image of one platform. Of one of several, the list has a digest that is not told here.
+# An image of one platform. Of one of several, this is a list of images, and its own digest is not told.
 digest = found["Descriptor"]["digest"] if isinstance(found, dict) else ""
-print(digest) if re.fullmatch("sha256:[0-9a-f]{64}", digest) else sys.exit(1)' 2>/dev/null
+print(digest) if re.fullmatch("sha256:[0-9a-f]{64}", digest) else sys.exit(3)' 2>/dev/null && return
+  [ "${PIPESTATUS[1]}" -eq 3 ] || return 1
+  python3 "$(dirname "${BASH_SOURCE[0]}")/../deploy/image/digest.py" "$IMAGE:$TAG"
+}
+
+arch_tags() { # the tags of the images of PLATFORMS (linux/amd64,linux/arm64), one a line; none without
+  local platform
+  for platform in ${PLATFORMS//,/ }; do
+    [[ $platform =~ ^linux/[a-z0-9]+(/v[0-9]+)?$ ]] || stop "'$platform' is no platform. PLATFORMS is a list like linux/amd64,linux/arm64."
+    printf '%s-%s\n' "$TAG" "$(tr / - <<<"${platform#linux/}")"
+  done
 }
 
 in_registry() {

@@ -2,6 +2,8 @@
 # Say what is missing before anything starts.
 #
 #   check.sh builder DOCKER   a docker command with BuildKit, and an engine that answers
+#   check.sh platforms DOCKER PLATFORM...
+#                             a machine that runs programs of each: its own, or emulated
 #   check.sh tests            root and the Debian packages of `make image-test`; they are installed
 #                             when CI=true or INSTALL=1
 set -euo pipefail
@@ -24,6 +26,20 @@ builder() { # docker-command
   if [ "${said%%.*}" -ge 23 ] && ! $docker buildx version >/dev/null 2>&1; then
     stop "$(command -v "${docker%% *}") has no BuildKit, which the Dockerfile's cache mounts need. Install buildx: apt-get install docker-buildx (Debian 13, Ubuntu), docker-buildx-plugin (Docker's own repository)."
   fi
+}
+
+platforms() { # docker-command platform...
+  local docker=$1 platform machine own
+  own=$(uname -m)
+  for platform in "${@:2}"; do
+    case $platform in
+      linux/amd64) machine=x86_64 ;;
+      linux/arm64) machine=aarch64 ;;
+      *) stop "'$platform' is no platform of this image: there are linux/amd64 and linux/arm64 (PLATFORMS=linux/amd64,linux/arm64)." ;;
+    esac
+    [ "$machine" = "$own" ] || grep -qs '^enabled' "${BINFMT:-/proc/sys/fs/binfmt_misc}/qemu-$machine" ||
+      stop "This machine ($own) cannot run what is built for $platform. Install an emulator: apt-get install qemu-user-static (Debian, Ubuntu), or $docker run --privileged --rm docker.io/tonistiigi/binfmt --install ${platform#linux/}."
+  done
 }
 
 tests() {

@@ -18,6 +18,8 @@ image=${1:?usage: scan.sh IMAGE}
 if [ -n "${REPORTS:-}" ]; then
   mkdir -p "$REPORTS/scan"
   report=$REPORTS/scan/report.txt
+  # An image of one of several platforms has a report of its own.
+  [[ ! $image =~ :[0-9a-f]+(-dirty)?-([a-z0-9-]+)$ ]] || report=$REPORTS/scan/report-${BASH_REMATCH[2]}.txt
   # Once more, written down as well: pipefail keeps the status.
   REPORTS='' "$0" "$@" 2>&1 | tee "$report"
   exit

@@ -547,6 +547,39 @@ def test_it_is_pushed_pulled_and_still_the_same(engine: Engine, image: str, regi
         container.remove()
 
 
+def test_several_platforms_are_pushed_as_one_image_with_one_digest(
+    engine: Engine, image: str, registry: str, tmp_path: Path
+) -> None:
+    """That of arm64 is an empty one: nothing of it can be run here."""
+    name = f"{registry}/keyrack/platforms"
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+    own = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    other = {"amd64": "arm64", "arm64": "amd64"}[own]
+    engine.docker("tag", image, f"{name}:{COMMIT}-{own}")
+    platform = f"linux/{other}"
+    engine.docker(
+        "build", "--platform", platform, "--tag", f"{name}:{COMMIT}-{other}", str(tmp_path)
+    )
+    given = {
+        "IMAGE": name,
+        "TAG": COMMIT,
+        "PLATFORMS": "linux/amd64,linux/arm64",
+        "REGISTRY_USER": "somebody",
+        "REGISTRY_PASSWORD": "anything",
+    }
+    done = engine.run(str(ROOT / "scripts/pipeline-publish.sh"), env=given)
+    assert done.returncode == 0, done.stderr
+    told = engine.run(str(ROOT / "scripts/pipeline-digest.sh"), env=given)
+    digest = told.stdout.strip()
+    assert re.fullmatch("sha256:[0-9a-f]{64}", digest), told.stderr
+    assert f"which is {name}@{digest}" in done.stdout
+    engine.docker("pull", f"{name}@{digest}")
+    assert inspected(engine, f"{name}@{digest}")["Id"] == inspected(engine, image)["Id"]
+    engine.docker("image", "rm", f"{name}@{digest}")
+    engine.docker("pull", "--platform", platform, f"{name}@{digest}")
+    assert inspected(engine, f"{name}@{digest}")["Architecture"] == other
+
+
 def compose(engine: Engine, tree: Tree, image: str, *words: str, **more: str) -> str:
     ports = {f"PUBLISH{which}": "127.0.0.1:0" for which in ("", "_DURABLE", "_VALKEY")}
     given = {"KEYRACK_IMAGE": image} | ports | more

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import xml.etree.ElementTree as ElementTree
 import zipfile
@@ -23,6 +26,7 @@ import pytest
 import yaml
 from delivery.pipeline_support.builds import (
     COMMIT,
+    DIGEST,
     HERE,
     JENKINS,
     JENKINSFILE,
@@ -72,6 +76,8 @@ def cut_off(pattern: str) -> dict[str, Any]:
     return {"match": pattern, "status": 0, "abort": True}
 
 
+BOTH = "linux/amd64,linux/arm64"
+
 SCENARIOS = [
     scenario("main"),
     scenario("branch", branch="try-something"),
@@ -83,6 +89,7 @@ SCENARIOS = [
         controller={"DOCKERHUB_REGISTRY": "registry.example"},
         input="admin",
     ),
+    scenario("two platforms", params={"PLATFORMS": BOTH}),
     scenario("registry of a stranger", params={"REGISTRY": "registry.example"}),
     scenario("developer who is not asked", input="bob"),
     scenario("image exists", sh=[{"match": "image-exists", "status": 0}]),
@@ -121,6 +128,7 @@ SCENARIOS = [
             "prune",
         )
     ),
+    scenario("image-digest fails", sh=[fails("image-digest")]),
     scenario("prune is cut off", sh=[cut_off("make prune")]),
     scenario("verify is cut off", sh=[cut_off("make verify")]),
     scenario("verify and rollback fail", sh=[fails("make verify"), fails("make rollback")]),
@@ -207,6 +215,7 @@ def test_a_build_of_main_runs_all_stages_in_order(builds: dict[str, Run]) -> Non
         "contained",
         "contained",
         "publish",
+        "image-digest",
         "sign",
         "recover",
         "deploy",
@@ -291,6 +300,20 @@ def test_registry_and_name_are_parameters(builds: dict[str, Run]) -> None:
         assert run.environment(target)["IMAGE"] == "registry.example/a/b"
 
 
+def test_both_clusters_get_the_image_by_the_digest_that_was_pushed(builds: dict[str, Run]) -> None:
+    for name in ("staging", "production"):
+        for target, stage in (("deploy", f"Deploy to {name}"), ("verify", f"Verify {name}")):
+            seen = builds["main"].environment(target, stage)
+            assert seen["DIGEST"] == DIGEST
+            assert "REGISTRY_PASSWORD" not in seen
+
+
+def test_platforms_are_a_parameter(builds: dict[str, Run]) -> None:
+    for target in ("image", "scan", "publish"):
+        assert builds["two platforms"].environment(target)["PLATFORMS"] == BOTH
+        assert builds["main"].environment(target)["PLATFORMS"] == ""
+
+
 def test_each_environment_has_its_cluster(builds: dict[str, Run]) -> None:
     run = builds["main"]
     for name in ("staging", "production"):
@@ -316,7 +339,7 @@ def test_the_registry_password_is_seen_by_nothing_but_what_needs_it(builds: dict
         if "REGISTRY_PASSWORD" in script["env"]
     }
     needed = {"make pipeline-check-access", "make --silent image-exists", "make publish"}
-    needed |= {"make sign"}
+    needed |= {"make sign", "make --silent image-digest"}
     assert seen == needed
 
 
@@ -346,6 +369,7 @@ def test_tests_leave_results_that_jenkins_reads_also_when_they_fail(builds: dict
         "image",
         "scan",
         "publish",
+        "image-digest",
         "sign",
     ],
 )
@@ -644,7 +668,7 @@ def test_every_make_target_that_is_named_exists(builds: dict[str, Run]) -> None:
     named = {target for run in builds.values() for target in run.made} - {"shell"} | {"prune"}
     in_text = set(re.findall(r"make (?:--silent )?([a-z][a-z-]*)", re.sub("//.*", "", JENKINSFILE)))
     assert named == in_text
-    assert len(named) == 23
+    assert len(named) == 24
     environment = {k: v for k, v in os.environ.items() if k not in ("MAKEFLAGS", "MFLAGS", "ARGS")}
     for target in sorted(named):
         done = subprocess.run(
@@ -1174,9 +1198,6 @@ def test_a_failed_deploy_fails(world: World) -> None:
     assert f"deployed {IMAGE}" not in done.stdout
 
 
-DIGEST = "sha256:" + "5" * 64
-
-
 def told_digest(world: World) -> None:
     """Let the registry tell the image's digest."""
     manifest = json.dumps({"Descriptor": {"digest": DIGEST}})
@@ -1192,6 +1213,144 @@ def test_what_was_scanned_is_what_is_deployed_and_verified(world: World) -> None
     assert "ok    staging runs" in world.make("verify").stdout
     world.answer("get statefulsets,deployments", stdout=f"{IMAGE}@sha256:{'6' * 64}\n")
     assert "should run" in world.make("verify").stderr
+
+
+class Registry:
+    """A registry on loopback that tells digests, to those who have a token of its own."""
+
+    def __init__(self, digest: str, private: bool) -> None:
+        registry = self
+        self.asked: list[str] = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                registry.asked.append(self.path)
+                if private and self.headers.get("Authorization") != "Bearer a-token":
+                    realm = f"http://127.0.0.1:{registry.port}/token"
+                    self.send_response(401)
+                    scope = 'service="registry",scope="repository:team/keyrack:pull"'
+                    self.send_header("WWW-Authenticate", f'Bearer realm="{realm}",{scope}')
+                else:
+                    assert "application/vnd.oci.image.index.v1+json" in self.headers["Accept"]
+                    self.send_response(200)
+                    self.send_header("Docker-Content-Digest", digest)
+                self.end_headers()
+
+            def do_GET(self) -> None:
+                registry.asked.append(self.path)
+                right = base64.b64encode(b"robot:the password").decode()
+                good = self.headers.get("Authorization") == f"Basic {right}"
+                self.send_response(200 if good else 401)
+                self.end_headers()
+                self.wfile.write(b'{"token": "a-token"}')
+
+            def log_message(self, format: str, *args: object) -> None:
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self.server.server_address[1]
+
+    def __enter__(self) -> Registry:
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+@pytest.mark.parametrize("private", [False, True])
+def test_the_digest_of_several_platforms_is_asked_of_the_registry_itself(
+    world: World, private: bool
+) -> None:
+    # What Docker's own client tells of an index: its images, and not its own digest.
+    world.answer("^docker manifest inspect", stdout='[{"Descriptor": {}}, {"Descriptor": {}}]')
+    with Registry(DIGEST, private) as registry:
+        image = f"127.0.0.1:{registry.port}/team/keyrack"
+        done = world.make("image-digest", IMAGE=image)
+        assert done.stdout == f"{DIGEST}\n", done.stderr
+        assert registry.asked[0] == f"/v2/team/keyrack/manifests/{COMMIT}"
+        if private:
+            assert "scope=repository%3Ateam%2Fkeyrack%3Apull" in registry.asked[1]
+            wrong = world.make("image-digest", IMAGE=image, REGISTRY_PASSWORD="other")
+            assert wrong.returncode != 0
+            assert "does not tell the digest" in wrong.stderr
+    with Registry("nonsense", private) as registry:
+        image = f"127.0.0.1:{registry.port}/team/keyrack"
+        assert "Push it first: make publish" in world.make("image-digest", IMAGE=image).stderr
+
+
+def test_the_images_of_all_platforms_are_pushed_and_then_their_index(world: World) -> None:
+    done = world.make("publish", PLATFORMS=BOTH)
+    assert done.returncode == 0, done.stderr
+    pushed = [call for call in world.calls if "push" in call or "create" in call]
+    each = [f"{IMAGE}:{COMMIT}-amd64", f"{IMAGE}:{COMMIT}-arm64"]
+    assert pushed == [
+        *(f"docker push {one}" for one in each),
+        f"docker manifest create {IMAGE}:{COMMIT} {' '.join(each)}",
+        f"docker manifest push --purge {IMAGE}:{COMMIT}",
+    ]
+    world.answer("^docker image inspect .*arm64", status=1)
+    done = world.make("publish", PLATFORMS=BOTH)
+    assert f"Build it first: make image PLATFORMS={BOTH}" in done.stderr
+    assert world.changes() == []
+    assert "is no platform" in world.make("publish", PLATFORMS="windows").stderr
+
+
+def test_an_image_exists_only_with_all_its_platforms(world: World) -> None:
+    assert world.make("image-exists", PLATFORMS=BOTH).returncode == 0
+    world.answer("^docker image inspect .*arm64", status=1)
+    assert world.make("image-exists", PLATFORMS=BOTH).returncode != 0
+    world.answer("^docker manifest inspect", status=0)
+    assert world.make("image-exists", PLATFORMS=BOTH).returncode == 0
+    pulled = [call.split(":")[-1] for call in world.calls if "pull" in call]
+    assert pulled == [COMMIT, f"{COMMIT}-amd64", f"{COMMIT}-arm64"]
+
+
+def built(world: World, tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Build with stubs, on a machine with or without an emulator."""
+    world.answer("^docker version", stdout="20.10.24 20.10.24\n")
+    return world.make("image", BINFMT=str(tmp_path / "binfmt"), **variables)
+
+
+def test_an_image_is_built_for_each_platform_where_the_machine_can_run_it(
+    world: World, tmp_path: Path
+) -> None:
+    own = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+    other, machine = ("arm64", "aarch64") if own == "amd64" else ("amd64", "x86_64")
+    done = built(world, tmp_path, PLATFORMS=BOTH)
+    assert done.returncode != 0
+    assert f"cannot run what is built for linux/{other}. Install an emulator" in done.stderr
+    assert not [call for call in world.calls if " build " in call]
+
+    (tmp_path / "binfmt").mkdir()
+    (tmp_path / f"binfmt/qemu-{machine}").write_text("enabled\ninterpreter /usr/bin/qemu\n")
+    assert built(world, tmp_path, PLATFORMS=BOTH).returncode == 0
+    builds = {
+        re.findall(r"--platform linux/(\w+)", call)[0]: re.findall(r"--tag (\S+)", call)
+        for call in world.calls
+        if call.startswith("docker build ")
+    }
+    assert builds == {
+        own: [f"{IMAGE}:{COMMIT}-{own}", f"{IMAGE}:{COMMIT}"],
+        other: [f"{IMAGE}:{COMMIT}-{other}"],
+    }
+    assert built(world, tmp_path).returncode == 0
+    (build,) = [call for call in world.calls if call.startswith("docker build ")]
+    assert "--platform" not in build
+    assert build.endswith(f"--tag {IMAGE}:{COMMIT} .")
+    world.answer("^docker build .*arm64", status=1)
+    assert built(world, tmp_path, PLATFORMS=BOTH).returncode != 0
+
+
+def test_each_platform_is_scanned_and_has_its_report(world: World, tmp_path: Path) -> None:
+    world.put("trivy", '#!/bin/sh\nfor image; do :; done; echo "scanned $image"\n')
+    done = world.make("scan", PLATFORMS=BOTH, REPORTS=str(tmp_path / "reports"))
+    assert done.returncode == 0, done.stderr
+    found = {path.name: path.read_text() for path in (tmp_path / "reports/scan").iterdir()}
+    assert found == {
+        f"report-{arch}.txt": f"scanned {IMAGE}:{COMMIT}-{arch}\n" for arch in ("amd64", "arm64")
+    }
 
 
 def test_an_image_whose_digest_nobody_tells_is_deployed_by_its_tag(world: World) -> None:

@@ -18,6 +18,7 @@ HERE = Path(__file__).resolve().parent
 JENKINS = ROOT / "deploy" / "jenkins"
 JENKINSFILE = (ROOT / "Jenkinsfile").read_text()
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+DIGEST = "sha256:" + "5" * 64
 
 
 def casc() -> dict[str, Any]:
@@ -113,8 +114,12 @@ def scenario(name: str, **differences: Any) -> dict[str, Any]:
     }
     assert not differences.keys() - usual.keys()
     # The image does not exist yet, unless a scenario says otherwise.
-    rules = differences.pop("sh", [])
-    return usual | differences | {"sh": [*rules, {"match": "image-exists", "status": 1}]}
+    rules = list(differences.pop("sh", []))
+    rules += [
+        {"match": "image-exists", "status": 1},
+        {"match": "image-digest", "status": 0, "stdout": DIGEST},
+    ]
+    return usual | differences | {"sh": rules}
 
 
 def run_builds(

@@ -130,7 +130,7 @@ abstract class Steps extends Script {
         if (rule?.abort) { throw new Ended('ABORTED', 'Timeout has been exceeded') }
         if (arguments.returnStatus) { return status }
         if (status != 0) { throw new Ended('FAILURE', "script returned exit code ${status}") }
-        return null
+        return arguments.returnStdout ? "${rule?.stdout ?: ''}\n".toString() : null
     }
     Map checkout(Object scm) {
         build.needNode('checkout')
