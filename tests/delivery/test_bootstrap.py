@@ -54,7 +54,7 @@ class Machine:
         stub = (Path(__file__).parent / "infra_support/stub.py").read_text()
         for tool in ("aws", "terraform", "kubectl", "helm"):
             program = self.commands / tool
-            program.write_text(f"#!{sys.executable}\n{stub}")
+            program.write_text(f"#!{sys.executable} -IS\n{stub}")
             program.chmod(0o755)
         # No other program of this machine: it may have the ones that are to be missing.
         for tool in SYSTEM:

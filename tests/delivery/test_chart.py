@@ -121,6 +121,20 @@ def test_each_object_is_what_kubernetes_expects(values: str, kube: str, tmp_path
     assert len(said) == len(own)
 
 
+@pytest.mark.parametrize("name", ["namespace", "storage-class", "entrance"])
+def test_what_an_administrator_applies_fits_the_schemas_of_kubernetes(
+    name: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "objects.yaml"
+    text = (ROOT / f"deploy/cluster/{name}.yaml").read_text()
+    file.write_text(re.sub("NAMESPACE|GROUP", "keyrack", text).replace("HOSTS", "[a.example.org]"))
+    command = [sys.executable, "-m", "kubernetes_validate", "-k", NEWEST, "--strict", str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    said = (done.stdout + done.stderr).splitlines()
+    assert done.returncode == 0, said
+    assert len(said) == len(list(yaml.safe_load_all(file.read_text())))
+
+
 @pytest.mark.parametrize("values", VALUE_SETS)
 def test_one_template_makes_one_object(values: str) -> None:
     text = rendered("--values", GOLDEN / f"{values}.values.yaml")
