@@ -36,8 +36,8 @@ AUTH = (
     'hash = "sha256:' + "0" * 64 + '"\n'
 )
 OTHER_FORMATS = {"serve": "it logs, as JSON where nobody sits at a terminal"}
-ELSEWHERE = {"doctor", "slow", "hot", "big", "clients", "top", "bench"}
-"""Verbs that print another thing each time: test_observing.py and test_load.py have them."""
+ELSEWHERE = {"doctor", "slow", "hot", "big", "clients", "top", "bench", "undo"}
+"""Verbs that print another thing each time: test_observing.py, test_load.py, test_undo.py."""
 
 
 class Case(NamedTuple):

@@ -339,7 +339,8 @@ def test_a_prefix_can_be_deleted_or_only_looked_at(client: Asked, key: str) -> N
     report = client.delete_prefix(f"{key}/", dry_run=True)
     assert (report.deleted, report.dry_run) == (3, True)
     assert report.sample == [f"{key}/0", f"{key}/1", f"{key}/2"]
-    assert client.delete_prefix(f"{key}/") == (3, False, [])
+    done = client.delete_prefix(f"{key}/")
+    assert (done.deleted, done.dry_run, done.sample) == (3, False, [])
     with pytest.raises(ValueError, match="everything=True"):
         client.delete_prefix("")
 

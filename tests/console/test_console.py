@@ -292,6 +292,96 @@ def test_a_prefix_is_deleted_after_a_count_and_a_typed_confirmation(
     assert server.ask("GET", "/v1/keys?prefix=bulk/").json["keys"] == []
 
 
+def test_a_deleted_key_comes_back_by_the_bar(open_tab: Open, put: Put, server: Server) -> None:
+    put("undo/a", b"precious")
+    page = open_tab("#/keys?prefix=undo%2F&key=undo%2Fa")
+    page.get_by_label("Edit").check()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    bar = page.get_by_role("region", name="Undo", exact=True)
+    expect(bar).to_contain_text("Deleted: undo/a")
+    expect(page.get_by_role("treeitem")).to_have_count(0)
+    bar.get_by_role("button", name="Undo").click()
+    expect(bar).to_contain_text("1 key is back")
+    expect(page.get_by_role("treeitem", name="a")).to_be_visible()
+    expect(page.get_by_text("precious")).to_be_visible()
+    assert server.ask("GET", "/v1/keys/undo/a").body == b"precious"
+    bar.get_by_role("button", name="Dismiss").click()
+    expect(bar).to_have_count(0)
+
+
+def test_a_key_undoes_the_last_deletion_but_not_while_one_types(
+    open_tab: Open, put: Put, server: Server
+) -> None:
+    put("undo/b", b"x")
+    page = open_tab("#/keys?prefix=undo%2F&key=undo%2Fb")
+    page.get_by_label("Edit").check()
+    page.get_by_role("button", name="Delete").press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Delete").press("Enter")
+    bar = page.get_by_role("region", name="Undo", exact=True)
+    expect(bar).to_contain_text("Deleted: undo/b")
+    page.keyboard.press("/")
+    page.keyboard.type("u")
+    expect(bar).to_contain_text("Deleted: undo/b")
+    assert server.ask("GET", "/v1/keys/undo/b").status == 404
+    page.get_by_role("heading", name="Keyrack").click()
+    page.keyboard.press("u")
+    expect(bar).to_contain_text("1 key is back")
+    assert server.ask("GET", "/v1/keys/undo/b").status == 200
+
+
+def test_a_deleted_prefix_comes_back_and_what_was_changed_meanwhile_never_went(
+    open_tab: Open, put: Put, server: Server
+) -> None:
+    for number in range(3):
+        put(f"undone/{number}", b"x")
+    page = open_tab("#/bulk")
+    page.get_by_label("Prefix").first.fill("undone/")
+    page.get_by_role("button", name="Count them first").click()
+    expect(page.get_by_text("3 keys would be deleted")).to_be_visible()
+    put("undone/0", b"changed")
+    page.get_by_label("Type 3 to confirm").fill("3")
+    page.get_by_role("button", name="Delete 3 keys").click()
+    expect(page.get_by_text("2 keys were deleted. 1 were changed")).to_be_visible()
+    bar = page.get_by_role("region", name="Undo", exact=True)
+    bar.get_by_role("button", name="Undo").click()
+    expect(bar).to_contain_text("2 keys are back")
+    assert len(server.ask("GET", "/v1/keys?prefix=undone/").json["keys"]) == 3
+    assert server.ask("GET", "/v1/keys/undone/0").body == b"changed"
+
+
+def test_an_undo_that_fails_says_why(open_tab: Open, put: Put) -> None:
+    put("undo/c", b"x")
+    page = open_tab("#/keys?key=undo%2Fc", allowed=("net::ERR_FAILED",))
+    page.get_by_label("Edit").check()
+    page.get_by_role("button", name="Delete").click()
+    page.route("**/v1/undo/*", lambda route: route.abort())
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    bar = page.get_by_role("region", name="Undo", exact=True)
+    bar.get_by_role("button", name="Undo").click()
+    expect(bar.get_by_role("alert")).to_be_visible()
+    page.unroute("**/v1/undo/*")
+    bar.get_by_role("button", name="Undo").click()
+    expect(bar).to_contain_text("1 key is back")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious_in_the_bar(open_tab: Open, put: Put, scheme: str) -> None:
+    if not AXE.is_file():
+        pytest.skip("no axe-core: make test-console installs it")
+    put(f"undo/axe-{scheme}", b"x")
+    page = open_tab(f"#/keys?key=undo%2Faxe-{scheme}", color_scheme=scheme, bypass_csp=True)
+    page.get_by_label("Edit").check()
+    page.get_by_role("button", name="Delete").click()
+    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
+    expect(page.get_by_role("region", name="Undo", exact=True)).to_be_visible()
+    expect(page.get_by_role("row", name=re.compile("delete"))).to_be_visible()
+    page.evaluate(AXE.read_text("utf-8"))
+    found = page.evaluate("axe.run()")
+    serious = [one["id"] for one in found["violations"] if one["impact"] in ("serious", "critical")]
+    assert serious == []
+
+
 def test_metrics_are_plotted(open_tab: Open) -> None:
     page = open_tab("#/metrics")
     expect(page.locator("figure")).to_have_count(8)

@@ -101,6 +101,19 @@ def test_data_revisions_and_locks_are_there_after_a_takeover(
     new.stop()
 
 
+def test_what_was_deleted_at_the_old_service_is_undone_at_the_new_one(
+    generations: Generations, address: Address
+) -> None:
+    old = generations.start()
+    address.ask("PUT", "/v1/keys/k", b"v" * 50_000)
+    number = address.ask("DELETE", "/v1/keys/k?undo=600").json["undo"]
+    new = generations.start()
+    old.wait_for_its_end()
+    assert address.ask("POST", f"/v1/undo/{number}", b"").json["restored"] == 1
+    assert address.ask("GET", "/v1/keys/k").body == b"v" * 50_000
+    new.stop()
+
+
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

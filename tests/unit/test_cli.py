@@ -52,7 +52,7 @@ class StandIn(BaseHTTPRequestHandler):
         return self._send(201, b"", {"ETag": '"8"'})
 
     def do_DELETE(self) -> None:
-        if self.stored.pop(self.path, None) is None:
+        if self.stored.pop(self.path.partition("?")[0], None) is None:
             return self._problem(404, "key-not-found", "Key not found")
         return self._send(204, b"", {})
 

@@ -15,7 +15,16 @@ import pytest
 from valkey_support.engines import attempt, done, opened, run, value_of
 from valkey_support.servers import MASTER, Alone, ClusterOfSix, Sentinel, Server, Watched
 
-from keyrack.engines.contract import Delete, Refusal, Set, StoreAway, StoreError, Touch, Why
+from keyrack.engines.contract import (
+    Delete,
+    Discard,
+    Refusal,
+    Set,
+    StoreAway,
+    StoreError,
+    Touch,
+    Why,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -213,6 +222,32 @@ def test_a_full_server_refuses_what_needs_room_and_goes_on_with_the_rest(own: Al
                 assert (await done(engine, Delete(b"%d" % number)))[0].existed
             await done(engine, Set(b"more", b"there is room again"))
             assert (await engine.usage()).limit == 8 * MIB
+            assert await engine.check() == []
+
+    run(look())
+
+
+def test_the_trash_of_a_full_server_makes_way(own: Alone) -> None:
+    async def look() -> None:
+        async with opened(own.url) as engine:
+            for number in range(30):
+                await done(engine, Set(b"old%d" % number, bytes(100_000)))
+            own.server.ask("CONFIG", "SET", "maxmemory", str(8 * MIB))
+            until, undo = engine.now() + 3_600_000, 0
+            for number in range(30):
+                gone = await done(engine, Discard(b"old%d" % number, until, undo=undo))
+                undo = undo or gone[0].revision
+            for number in range(40):
+                await done(engine, Set(b"new%d" % number, bytes(100_000)))
+            left = await engine.undo_of(undo)
+            assert left is None or left.gone > 0
+            full = 0
+            while isinstance(await attempt(engine, Set(b"%d" % full, bytes(100_000))), tuple):
+                full += 1
+                assert full < 200
+            assert (await engine.usage()).trash == 0
+            # A key can be thrown away all the same.
+            assert (await done(engine, Discard(b"new1", until)))[0].existed
             assert await engine.check() == []
 
     run(look())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from keyrack.cli import asking, kinds, saying
 from keyrack.cli.parsing import Misused
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from keyrack.cli.service import Service
     from keyrack.client.many import PrefixDeletion
 
+_UNDO_SECONDS: Final = 600
+
 COMMAND = Command(
     "Remove keys, or all keys below a prefix. Of several keys all are removed at one moment. The "
     "removal of a prefix is shown first, with how many keys there are and a few of them; it is "
-    "asked for on a terminal, and needs --yes elsewhere.",
+    "asked for on a terminal, and needs --yes elsewhere. What was removed can be put back for ten "
+    "minutes: `keyrack undo` says how.",
     arguments=(
         Argument("KEY", "the keys", optional=True, many=True, kind=kinds.key, completes=KEYS),
     ),
@@ -30,6 +33,8 @@ COMMAND = Command(
         Flag(("--if-match",), "only if this is its ETag; * is any", "ETAG", kinds.tag),
         Flag(("-n", "--dry-run"), "remove nothing, show what would be removed"),
         Flag(("-y", "--yes"), "do not ask"),
+        Flag(("--undo",), "how long it can be undone", "SECONDS", kinds.whole_seconds),
+        Flag(("--no-undo",), "remove for good, so that it cannot be undone"),
     ),
     writes=True,
     names_lock=True,
@@ -74,23 +79,44 @@ def _of_keys(service: Service, given: argparse.Namespace) -> int:
         return _told(given, present, dry_run=True)
     if len(given.key) == 1:
         (key,) = given.key
-        return _told(given, [key] if service.delete(key, if_match=given.if_match) else [])
-    with service.batch() as batch:
+        done = service.delete(key, if_match=given.if_match, undo=_seconds(given))
+        return _told(given, [key] if done else [], done.undo)
+    with service.batch(undo=_seconds(given)) as batch:
         handles = {key: batch.delete(key, if_match=given.if_match) for key in given.key}
-    return _told(given, [key for key, handle in handles.items() if handle.existed])
+    return _told(given, [key for key, handle in handles.items() if handle.existed], batch.undo)
 
 
-def _told(given: argparse.Namespace, removed: list[bytes], *, dry_run: bool = False) -> int:
+def _seconds(given: argparse.Namespace) -> int:
+    """Return for how long a removal can be undone, 0 for not at all."""
+    if given.no_undo:
+        return 0
+    return _UNDO_SECONDS if given.undo is None else int(given.undo)
+
+
+def _tell_undo(undo: int | None) -> None:
+    if undo is not None:
+        saying.say(f"To put it back: keyrack undo {undo}")
+
+
+def _told(
+    given: argparse.Namespace,
+    removed: list[bytes],
+    undo: int | None = None,
+    *,
+    dry_run: bool = False,
+) -> int:
     printer = Printer(given, "table")
     missing = [key for key in dict.fromkeys(given.key) if key not in removed]
     shown = {
         "deleted": len(removed),
         "dry_run": dry_run,
         "missing": [key.decode("utf-8", "surrogateescape") for key in missing],
+        "undo": undo,
     }
     if dry_run or printer.as_json:
         printer.document(shown, (f"{escaped(key.decode())}" for key in removed))
         flush()
+    _tell_undo(undo)
     for key in missing:
         saying.complain(f"The key {shown_key(key)} is missing.", MISSING)
     return MISSING if missing else DONE
@@ -111,9 +137,14 @@ def _of_prefix(service: Service, given: argparse.Namespace) -> int:
     saying.say(_sentence(prefix, planned))
     if not asking.is_sure(given, f"Remove {_keys(planned.deleted)}?", target_of(given)):
         return saying.complain("Nothing was removed.", MISSING)
-    done = service.delete_prefix(prefix, everything=given.all)
-    printer.document(done._asdict(), [f"{_keys(done.deleted)} removed"])
+    # What was changed since it was shown is not removed by the answer to that.
+    done = service.delete_prefix(
+        prefix, everything=given.all, undo=_seconds(given), at=planned.revision
+    )
+    newer = f", {_keys(done.kept_newer)} changed meanwhile and left" if done.kept_newer else ""
+    printer.document(done._asdict(), [f"{_keys(done.deleted)} removed{newer}"])
     flush()
+    _tell_undo(done.undo)
     return DONE
 
 

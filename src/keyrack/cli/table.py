@@ -25,6 +25,7 @@ VERBS: Final = {
     "head": ("head", _KEYS, "Show a key's size, type, ETag and TTL"),
     "set": ("set", _KEYS, "Store a value"),
     "del": ("delete", _KEYS, "Remove keys, or all below a prefix"),
+    "undo": ("undo", _KEYS, "Put back what was removed"),
     "touch": ("touch", _KEYS, "Give a key another TTL, or none"),
     "patch": ("patch", _KEYS, "Change members of a JSON value"),
     "incr": ("incr", _KEYS, "Add to a counter"),

@@ -22,8 +22,8 @@ class AsyncBatch(Operations):
     any more.
     """
 
-    def __init__(self, sender: AsyncSender, keys: KeyCalls) -> None:
-        super().__init__(keys)
+    def __init__(self, sender: AsyncSender, keys: KeyCalls, undo: int | None = None) -> None:
+        super().__init__(keys, undo)
         self._sender = sender
 
     async def send(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyrack.client import many
+from keyrack.client import many, undo
 from keyrack.client.async_commands import AsyncCommands
 from keyrack.client.async_groups import AsyncBatch, AsyncPipeline
 from keyrack.client.async_watch import AsyncMirror, AsyncWatch
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Mapping
 
     from keyrack.client.many import Folder, PrefixDeletion, ScanEntry
+    from keyrack.client.undo import OpenUndo, UndoReport
 
 
 class AsyncManyCommands(AsyncCommands):
@@ -67,17 +68,40 @@ class AsyncManyCommands(AsyncCommands):
         return await self._send(many.count(self._requests, prefix))
 
     async def delete_prefix(
-        self, prefix: str | bytes, *, dry_run: bool = False, everything: bool = False
+        self,
+        prefix: str | bytes,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        undo: int | None = None,
+        at: int | None = None,
     ) -> PrefixDeletion:
         """Remove the keys under a prefix, or say what would be removed.
 
-        Keys that are set meanwhile are left alone. An empty prefix needs `everything`.
+        Keys that are set meanwhile are left alone, and with `at` (the revision of a dry run) those
+        that were changed after it. With `undo` it can be undone for so many seconds. An empty
+        prefix needs `everything`.
         """
-        return await self._send(many.delete_prefix(self._requests, prefix, dry_run, everything))
+        call = many.delete_prefix(self._requests, prefix, dry_run, everything, undo, at)
+        return await self._send(call)
 
-    def batch(self) -> AsyncBatch:
-        """Return operations that an `async with` block collects, done all or none at its end."""
-        return AsyncBatch(self._sender, self._keys)
+    async def undo(self, number: int | str) -> UndoReport:
+        """Put back what was deleted, as far as its keys are missing now. To repeat it is no harm.
+
+        Raises `Refused` where there is no such deletion that could be undone.
+        """
+        return await self._send(undo.undo(self._requests, number))
+
+    async def undos(self, limit: int = 100) -> list[OpenUndo]:
+        """Return the deletions that can be undone, the newest first."""
+        return await self._send(undo.undos(self._requests, limit))
+
+    def batch(self, *, undo: int | None = None) -> AsyncBatch:
+        """Return operations that an `async with` block collects, done all or none at its end.
+
+        With `undo` its deletions can be undone for so many seconds: see `undo` of the batch.
+        """
+        return AsyncBatch(self._sender, self._keys, undo)
 
     def pipeline(self) -> AsyncPipeline:
         """Return requests to be collected in an `async with` block, and sent at once at its end."""

@@ -10,6 +10,7 @@ from keyrack.client.cacheability import Cacheability
 from keyrack.client.calls import ApiCall, json_response, ttl_text
 from keyrack.client.errors import BatchRefused, LockLost, ProtocolError
 from keyrack.client.serializers import AUTO, BINARY, JSON, TEXT, essence
+from keyrack.client.undo import number_of
 
 if TYPE_CHECKING:
     from keyrack.client.keys import KeyCalls
@@ -66,8 +67,13 @@ class Handle:
 class Operations:
     """Operations in their order. Each method adds one; nothing is sent here."""
 
-    def __init__(self, keys: KeyCalls) -> None:
+    def __init__(self, keys: KeyCalls, undo: int | None = None) -> None:
         self._keys = keys
+        self._seconds = undo
+        self.undo: int | None = None
+        """When it is done: what `Client.undo` takes to put back what it has deleted."""
+        self.until: str | None = None
+        """When that ends, as in RFC 3339."""
         self._texts: list[bytes] = []
         self.handles: list[Handle] = []
         self._writes = False
@@ -169,7 +175,8 @@ class Operations:
 
     def call(self) -> ApiCall[None]:
         """Return the call that does them; its answer is told to the handles."""
-        body = b'{"operations":[%b]}' % b",".join(self._texts)
+        kept = b"" if self._seconds is None else b',"undo":%d' % self._seconds
+        body = b'{"operations":[%b]%b}' % (b",".join(self._texts), kept)
         fields = _JSON_FIELD
         if self._writes:
             # What only reads can be repeated as it is, and need not be remembered.
@@ -179,7 +186,9 @@ class Operations:
 
     def _read(self, response: Response) -> None:
         try:
-            results = json_response(response)["results"]
+            answer = json_response(response)
+            self.undo, self.until = number_of(answer), answer.get("until")
+            results = answer["results"]
             for handle, result in zip(self.handles, results, strict=True):
                 handle.resolve(result)
         except BatchRefused as error:

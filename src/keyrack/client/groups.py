@@ -22,8 +22,8 @@ class Batch(Operations):
     any more.
     """
 
-    def __init__(self, sender: Sender, keys: KeyCalls) -> None:
-        super().__init__(keys)
+    def __init__(self, sender: Sender, keys: KeyCalls, undo: int | None = None) -> None:
+        super().__init__(keys, undo)
         self._sender = sender
 
     def send(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from keyrack.client import fencing, leases, many, steps
 from keyrack.client.cacheability import NOTHING, Cacheability
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from keyrack.client.keys import Keep, Unchanged, Value
     from keyrack.client.many import PastEvent
     from keyrack.client.sending import Sender
+    from keyrack.client.undo import Deletion
 
 
 T = TypeVar("T")
@@ -118,10 +119,42 @@ class KeyCommands(Commands):
         call = self._keys.replace(key, value, ttl, media_type)
         return self._send(fencing.under(call, self._requests, lock))
 
+    @overload
     def delete(
-        self, key: str | bytes, *, if_match: str | None = None, lock: Lock | None = None
-    ) -> bool:
-        """Remove a key, and tell whether it was there."""
+        self,
+        key: str | bytes,
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
+        undo: None = None,
+    ) -> bool: ...
+
+    @overload
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
+        undo: int,
+    ) -> Deletion: ...
+
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
+        undo: int | None = None,
+    ) -> bool | Deletion:
+        """Remove a key, and tell whether it was there.
+
+        With `undo` (seconds) the result says how it can be undone for so long; it is true or false
+        as well.
+        """
+        if undo is not None:
+            undoable = self._keys.delete_undoable(key, if_match, undo)
+            return self._send(fencing.under(undoable, self._requests, lock))
         call = self._keys.delete(key, if_match)
         return self._send(fencing.under(call, self._requests, lock))
 

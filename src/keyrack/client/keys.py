@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from keyrack.client import chance, wire
 from keyrack.client.cacheability import NOTHING, Cacheability
-from keyrack.client.calls import ApiCall, conditions, ends_query, ttl_text
+from keyrack.client.calls import ApiCall, conditions, ends_query, json_response, ttl_text
 from keyrack.client.errors import ProtocolError
 from keyrack.client.refusals import MISSING, refused
 from keyrack.client.serializers import AUTO, BINARY, JSON, TEXT
+from keyrack.client.undo import NOTHING as NO_DELETION
+from keyrack.client.undo import Deletion, deletion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -154,6 +156,18 @@ class KeyCalls:
             query = caching.query(query)
         return self.requests.put(name, query, fields, body)
 
+    def delete_undoable(
+        self, key: str | bytes, if_match: str | None, undo: int
+    ) -> ApiCall[Deletion]:
+        """Remove a key so that it can be undone, and tell how."""
+        # A repeat is answered with what the first one has done: else nobody knew how to undo it.
+        fields = conditions(if_match, None) + _remembered()
+        path = b"/v1/keys/" + wire.key_path(self.requests.key(key))
+        query = wire.query([("undo", str(undo))])
+        data = self.requests.request(b"DELETE", path + query, fields)
+        repeatable = if_match is None or _is_revision(if_match)
+        return ApiCall("delete", data, _read_deletion, repeatable)
+
     def delete(self, key: str | bytes, if_match: str | None) -> ApiCall[bool]:
         """Remove a key, and tell whether it was there."""
         fields = conditions(if_match, None)
@@ -222,6 +236,12 @@ def _read_etag(answer: Response) -> str:
 
 def _read_etag_if_held(answer: Response) -> str | None:
     return None if answer.status == 412 else _read_etag(answer)
+
+
+def _read_deletion(answer: Response) -> Deletion:
+    if answer.status == 204:
+        return Deletion(1, None, None)
+    return deletion(json_response(answer)) if _read_done(answer) else NO_DELETION
 
 
 def _read_done(answer: Response) -> bool:

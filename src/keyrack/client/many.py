@@ -8,6 +8,7 @@ from keyrack.client import chance, wire
 from keyrack.client.batching import MOST_OPERATIONS, Operations, loaded
 from keyrack.client.calls import ApiCall, conditions, json_body, json_response, ttl_text
 from keyrack.client.errors import ProtocolError, Refused, TooLarge
+from keyrack.client.undo import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,14 @@ class PrefixDeletion(NamedTuple):
     deleted: int
     dry_run: bool
     sample: list[str]
+    revision: int = 0
+    """Of a dry run: what `at` takes, so that only what was looked at is removed."""
+    kept_newer: int = 0
+    """How many keys were left alone because they were changed after `at`."""
+    undo: int | None = None
+    """What `Client.undo` takes; None where nothing can be put back."""
+    until: str | None = None
+    """When the undo ends, as in RFC 3339."""
 
 
 class PastEvent(NamedTuple):
@@ -227,7 +236,12 @@ def count(requests: Requests, prefix: str | bytes) -> ApiCall[int]:
 
 
 def delete_prefix(
-    requests: Requests, prefix: str | bytes, dry_run: bool, everything: bool
+    requests: Requests,
+    prefix: str | bytes,
+    dry_run: bool,
+    everything: bool,
+    undo: int | None = None,
+    at: int | None = None,
 ) -> ApiCall[PrefixDeletion]:
     """Remove the keys under a prefix."""
     whole = requests.prefix_of(prefix)
@@ -238,11 +252,20 @@ def delete_prefix(
         asked.append(("dry_run", "true"))
     if not whole:
         asked.append(("all", "true"))
+    asked += [(name, str(n)) for name, n in (("undo", undo), ("at", at)) if n is not None]
     data = requests.request(b"DELETE", b"/v1/keys" + wire.query(asked))
 
     def read(response: Response) -> PrefixDeletion:
         sample = [requests.without_prefix(key) for key in _member(response, "sample", ())]
-        return PrefixDeletion(int(_member(response, "deleted")), dry_run, sample)
+        return PrefixDeletion(
+            int(_member(response, "deleted")),
+            dry_run,
+            sample,
+            int(_member(response, "revision")),
+            int(_member(response, "kept_newer", 0)),
+            number_of(json_response(response)),
+            json_response(response).get("until"),
+        )
 
     # What is set again meanwhile may be removed by a repeat: it is not repeated by itself.
     return ApiCall("delete_prefix", data, read, dry_run, _LONG_SECONDS)

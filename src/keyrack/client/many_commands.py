@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from keyrack.client import many
+from keyrack.client import many, undo
 from keyrack.client.commands import Commands
 from keyrack.client.groups import Batch, Pipeline
 from keyrack.client.mapping import KeyMapping
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from keyrack.client.many import Folder, PrefixDeletion, ScanEntry
+    from keyrack.client.undo import OpenUndo, UndoReport
 
 
 class ManyCommands(Commands):
@@ -65,21 +66,44 @@ class ManyCommands(Commands):
         return self._send(many.count(self._requests, prefix))
 
     def delete_prefix(
-        self, prefix: str | bytes, *, dry_run: bool = False, everything: bool = False
+        self,
+        prefix: str | bytes,
+        *,
+        dry_run: bool = False,
+        everything: bool = False,
+        undo: int | None = None,
+        at: int | None = None,
     ) -> PrefixDeletion:
         """Remove the keys under a prefix, or say what would be removed.
 
-        Keys that are set meanwhile are left alone. An empty prefix needs `everything`.
+        Keys that are set meanwhile are left alone, and with `at` (the revision of a dry run) those
+        that were changed after it. With `undo` it can be undone for so many seconds. An empty
+        prefix needs `everything`.
         """
-        return self._send(many.delete_prefix(self._requests, prefix, dry_run, everything))
+        call = many.delete_prefix(self._requests, prefix, dry_run, everything, undo, at)
+        return self._send(call)
+
+    def undo(self, number: int | str) -> UndoReport:
+        """Put back what was deleted, as far as its keys are missing now. To repeat it is no harm.
+
+        Raises `Refused` where there is no such deletion that could be undone.
+        """
+        return self._send(undo.undo(self._requests, number))
+
+    def undos(self, limit: int = 100) -> list[OpenUndo]:
+        """Return the deletions that can be undone, the newest first."""
+        return self._send(undo.undos(self._requests, limit))
 
     def mapping(self, prefix: str, *, ttl: float | None = None) -> KeyMapping:
         """Return the keys under a prefix as a `MutableMapping`; what is set gets the TTL."""
         return KeyMapping(self._sender, self._keys, prefix, ttl)
 
-    def batch(self) -> Batch:
-        """Return operations that a `with` block collects, done all or none at its end."""
-        return Batch(self._sender, self._keys)
+    def batch(self, *, undo: int | None = None) -> Batch:
+        """Return operations that a `with` block collects, done all or none at its end.
+
+        With `undo` its deletions can be undone for so many seconds: see `undo` of the batch.
+        """
+        return Batch(self._sender, self._keys, undo)
 
     def pipeline(self) -> Pipeline:
         """Return requests to be collected in a `with` block, and sent at once at its end."""

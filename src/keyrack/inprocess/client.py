@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from keyrack.client import AsyncClient, Client, KeyrackError
 from keyrack.client.serializers import BINARY, JSON, TEXT
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from keyrack.client.locks import Lock
+    from keyrack.client.undo import Deletion
 
 _MISSING: Final = Condition(none_match=ANY)
 _PLAIN: Final = frozenset((BINARY, JSON, TEXT))
@@ -157,12 +158,40 @@ class LocalClient(Client):
         operation = Set(name, bytes(body), kind, ttl_ms, condition)
         return self._store.ask(self._engine.do_now, operation)
 
+    @overload
     def delete(
-        self, key: str | bytes, *, if_match: str | None = None, lock: Lock | None = None
-    ) -> bool:
+        self,
+        key: str | bytes,
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
+        undo: None = None,
+    ) -> bool: ...
+
+    @overload
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
+        undo: int,
+    ) -> Deletion: ...
+
+    def delete(
+        self,
+        key: str | bytes,
+        *,
+        if_match: str | None = None,
+        lock: Lock | None = None,
+        undo: int | None = None,
+    ) -> bool | Deletion:
         """Remove a key, and tell whether it was there."""
+        if undo is not None:
+            return super().delete(key, if_match=if_match, lock=lock, undo=undo)
         name = self._requests.key(key)
-        if if_match is None and lock is None and self._is_plain(key, name):
+        at_once = if_match is None and lock is None and not self._store.keeps_deleted
+        if at_once and self._is_plain(key, name):
             result = self._store.ask(self._engine.do_now, Delete(name))
             if isinstance(result, Result):
                 return result.existed

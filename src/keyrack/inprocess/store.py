@@ -47,6 +47,8 @@ class OwnStore:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.keeps_deleted = settings.undo_default > 0
+        """Whether every deletion can be undone."""
         self._directory = directories.prepare(
             None,
             settings.memory,

@@ -4,6 +4,7 @@ import { html, useReducer, useState } from "./vendor/preact.js";
 import { ask, askJson, keyPath, Problem, problemOf, query } from "./api.js";
 import { count, size, visible } from "./format.js";
 import { announcer, CopyButton, Countdown, Dialog, ProblemBox, useSeconds, useSignal } from "./parts.js";
+import { offerUndo, UNDO_SECONDS } from "./undo.js";
 
 /**
  * What the server answers to a GET, fetched anew when `tries` changes.
@@ -76,7 +77,7 @@ function DeletePrefix() {
   const [typed, setTyped] = useState("");
   const [result, setResult] = useState(/** @type {any} */ (null));
   /** @param {boolean} dry */
-  const remove = (dry) => askJson("DELETE", `/v1/keys${query({ prefix, dry_run: dry, all: prefix === "" })}`);
+  const remove = (dry) => askJson("DELETE", `/v1/keys${query({ prefix, dry_run: dry, all: prefix === "", ...(dry ? {} : { undo: UNDO_SECONDS, at: found.revision }) })}`);
   const number = found?.count ?? found?.deleted ?? 0;
   return html`<div class="card"><h3>Delete keys by prefix</h3>
     <label><span class="label">Prefix (empty: every key)</span><input value=${prefix} spellcheck=${false} onInput=${(/** @type {any} */ event) => { setPrefix(event.target.value); setFound(null); setResult(null); setTyped(""); }} /></label>
@@ -84,8 +85,8 @@ function DeletePrefix() {
     ${found && html`<p role="status"><strong>${count(number)}</strong> keys would be deleted${found.sample?.length ? ", these among them:" : "."}</p>
       ${found.sample?.length > 0 && html`<ul class="sample">${found.sample.map((/** @type {string} */ key) => html`<li><code>${visible(key)}</code></li>`)}</ul>`}
       ${number > 0 && html`<label><span class="label">Type ${number} to confirm</span><input inputmode="numeric" value=${typed} onInput=${(/** @type {any} */ event) => setTyped(event.target.value)} /></label>
-        ${typed.trim() === String(number) && html`<${Act} label=${`Delete ${count(number)} keys`} danger act=${() => remove(false)} done=${(/** @type {any} */ done) => { setResult(done); setFound(null); setTyped(""); }} />`}`}`}
-    ${result && html`<p role="status">${count(result.deleted)} keys were deleted.</p>`}
+        ${typed.trim() === String(number) && html`<${Act} label=${`Delete ${count(number)} keys`} danger act=${() => remove(false)} done=${(/** @type {any} */ done) => { setResult(done); setFound(null); setTyped(""); offerUndo(prefix === "" ? "every key" : `${prefix}…`, done); }} />`}`}`}
+    ${result && html`<p role="status">${count(result.deleted)} keys were deleted.${result.kept_newer ? ` ${count(result.kept_newer)} were changed since they were counted, and left alone.` : ""}</p>`}
   </div>`;
 }
 

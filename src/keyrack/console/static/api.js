@@ -262,18 +262,20 @@ function bare(etag) {
 }
 
 /**
- * Remove a key, only at this ETag if one is given.
+ * Remove a key, only at this ETag if one is given, so that it can be undone for some seconds.
  * @param {string} key
  * @param {string | null} etag
+ * @param {number} undo
+ * @returns {Promise<{undo?: string | null, until?: string | null}>}
  */
-export async function remove(key, etag) {
+export async function remove(key, etag, undo) {
   const path = keyPath(key);
   if (path === null) {
-    await askJson("POST", "/v1/batch", { operations: [{ op: "delete", key, ...(etag ? { if_match: bare(etag) } : {}) }] });
-    return;
+    return askJson("POST", "/v1/batch", { operations: [{ op: "delete", key, ...(etag ? { if_match: bare(etag) } : {}) }], undo });
   }
-  const answer = await ask("DELETE", path, { headers: etag ? { "If-Match": etag } : {} });
+  const answer = await ask("DELETE", path + query({ undo }), { headers: etag ? { "If-Match": etag } : {} });
   if (!answer.ok) throw await problemOf(answer);
+  return answer.json();
 }
 
 /**

@@ -11,6 +11,7 @@ import { Metrics } from "./metrics.js";
 import { Dialog } from "./parts.js";
 import { SetAndGet } from "./seed.js";
 import { Keys } from "./tree.js";
+import { UndoBar } from "./undo.js";
 import { Editor, inField, ValueView } from "./value.js";
 
 const VIEWS = { keys: "Keys", seed: "Set and get", live: "Live", replay: "Replay", metrics: "Metrics", busy: "Busy", locks: "Locks", bulk: "Bulk", tokens: "Tokens", info: "Info" };
@@ -41,6 +42,7 @@ function address(to) {
 function App() {
   const [here, setHere] = useState(place());
   const [version, setVersion] = useState(0);
+  const [undone, setUndone] = useState(0);
   const [editing, setEditing] = useState(sessionStorage.getItem(EDITING) === "1");
   const [dialog, setDialog] = useState("");
   const [creating, setCreating] = useState(/** @type {string | null} */ (null));
@@ -106,10 +108,11 @@ function App() {
       </div>
     </header>
     ${who === null && html`<p class="notice open" role="note">No access control: whoever reaches this service may read and change everything.</p>`}
+    <${UndoBar} changed=${() => { changed(); setUndone((number) => number + 1); }} />
     <main id="main" tabindex=${here.view === "metrics" ? 0 : -1}>
       ${here.view === "keys" && html`<div class=${`split${here.key === null ? "" : " two"}`}>
         <${Keys} prefix=${here.prefix} selected=${here.key} delimiter=${here.delimiter} go=${go} version=${version} />
-        ${here.key !== null && html`<${ValueView} name=${here.key} go=${go} editing=${editing} setEditing=${setEditing} mayWrite=${mayWrite} changed=${changed} />`}</div>`}
+        ${here.key !== null && html`<${ValueView} name=${here.key} go=${go} editing=${editing} setEditing=${setEditing} mayWrite=${mayWrite} changed=${changed} undone=${undone} />`}</div>`}
       ${here.view === "seed" && html`<${SetAndGet} go=${go} />`}
       ${here.view === "live" && html`<${Live} key=${`${version} ${here.prefix}`} prefix=${here.prefix} go=${go} />`}
       ${here.view === "replay" && html`<${Replay} key=${`${version} ${here.prefix}`} prefix=${here.prefix} go=${go} />`}
@@ -183,7 +186,7 @@ function Scheme() {
 
 /** @param {{close: () => void}} given */
 function Help({ close }) {
-  const keys = [["/", "Jump to the search"], ["↑ ↓ Home End", "Move in the tree"], ["→ ←", "Open and close a folder"], ["Enter", "Show a key, open a folder"], ["e", "Edit the key that is shown"], ["Ctrl+S", "Save"], ["Esc", "Close"], ["?", "This list"]];
+  const keys = [["/", "Jump to the search"], ["↑ ↓ Home End", "Move in the tree"], ["→ ←", "Open and close a folder"], ["Enter", "Show a key, open a folder"], ["e", "Edit the key that is shown"], ["u", "Undo the last deletion"], ["Ctrl+S", "Save"], ["Esc", "Close"], ["?", "This list"]];
   return html`<${Dialog} title="Keys" close=${close}><table class="table"><tbody>${keys.map(([key, what]) => html`<tr><th scope="row"><kbd>${key}</kbd></th><td>${what}</td></tr>`)}</tbody></table><//>`;
 }
 

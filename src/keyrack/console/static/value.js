@@ -6,6 +6,7 @@ import { hexRows, left, seconds, size, visible } from "./format.js";
 import { announcer, Countdown, Dialog, ProblemBox, useSeconds, useSignal, VirtualList } from "./parts.js";
 import { KeyHistory } from "./history.js";
 import { ThreeWays } from "./merge.js";
+import { offerUndo, UNDO_SECONDS } from "./undo.js";
 
 const FIRST = 64 * 1024;
 const WHOLE = 256 * 1024;
@@ -35,8 +36,8 @@ function formOf(found) {
   return type.startsWith("text/") || asText(found.bytes) !== null ? "text" : "hex";
 }
 
-/** @param {{name: string, go: (change: Record<string, any>) => void, editing: boolean, setEditing: (on: boolean) => void, mayWrite: boolean, changed: () => void}} given */
-export function ValueView({ name, go, editing, setEditing, mayWrite, changed }) {
+/** @param {{name: string, go: (change: Record<string, any>) => void, editing: boolean, setEditing: (on: boolean) => void, mayWrite: boolean, changed: () => void, undone: number}} given */
+export function ValueView({ name, go, editing, setEditing, mayWrite, changed, undone }) {
   const [found, setFound] = useState(/** @type {Value | null} */ (null));
   const [problem, setProblem] = useState(/** @type {any} */ (null));
   const [form, setForm] = useState("");
@@ -63,8 +64,8 @@ export function ValueView({ name, go, editing, setEditing, mayWrite, changed }) 
     load(FIRST, signal);
   }, [name]);
   useSignal((signal) => {
-    if (tries) load(FIRST, signal);
-  }, [tries]);
+    if (tries || (undone && !draft)) load(FIRST, signal);
+  }, [tries, undone]);
   // With the value, not after it is painted: who sees it may press the key at once.
   useLayoutEffect(() => {
     /** @param {KeyboardEvent} event */
@@ -113,7 +114,7 @@ export function ValueView({ name, go, editing, setEditing, mayWrite, changed }) 
     </div>`}
     ${deleting && found && html`<${Dialog} title="Delete this key?" close=${() => setDeleting(false)}>
       <p><code>${visible(name)}</code>, ${size(found.size)}. It is deleted only if nobody has changed it since it was shown.</p>
-      <${DeleteButton} name=${name} etag=${found.etag} done=${() => { setDeleting(false); changed(); again(0); announcer.say("Deleted"); }} />
+      <${DeleteButton} name=${name} etag=${found.etag} done=${() => { setDeleting(false); changed(); again(0); }} />
     <//>`}
   </section>`;
 }
@@ -121,7 +122,10 @@ export function ValueView({ name, go, editing, setEditing, mayWrite, changed }) 
 /** @param {any} given */
 function DeleteButton({ name, etag, done }) {
   const [problem, setProblem] = useState(/** @type {any} */ (null));
-  const act = () => remove(name, etag).then(done, setProblem);
+  const act = () => remove(name, etag, UNDO_SECONDS).then((answer) => {
+    done();
+    offerUndo(name, answer);
+  }, setProblem);
   return html`<${ProblemBox} problem=${problem} /><button class="danger" onClick=${act}>Delete</button>`;
 }
 
