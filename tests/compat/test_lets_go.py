@@ -9,21 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from api_support.inside import Inside
+from compat_support.layer import upstash_of
 
 from keyrack.access.grant import OPEN
-from keyrack.compat.upstash import Upstash
-from keyrack.http.api.counting import REQUEST_WORDS
-from keyrack.http.client_memory import ClientMemory
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.protocol.head import read
 from keyrack.http.protocol.request import Request
-from keyrack.http.worker_context import Timeouts, WorkerContext
-from keyrack.shared.counters import Counters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from keyrack.compat.upstash import Upstash
     from keyrack.http.answer import Answer
 
 REQUESTS = 40
@@ -51,11 +48,7 @@ def inside(tmp_path: Path) -> Iterator[Inside]:
 
 @pytest.fixture
 def api(inside: Inside) -> Upstash:
-    memory = ClientMemory(Counters.create(1, REQUEST_WORDS.number), 0, 16 << 20)
-    timeouts = Timeouts(90.0, 10.0, 60.0, 60.0)
-    return Upstash(
-        WorkerContext(inside.loop, inside.tick, Guard(), inside.context, timeouts, memory)
-    )
+    return upstash_of(inside)
 
 
 async def ask(api: Upstash, path: bytes, body: Any) -> Answer:
