@@ -237,7 +237,11 @@ know_cluster() { # read what Terraform made, and let kubectl and helm reach it
   inputs=$(terraform -chdir=deploy/terraform/cluster output -json bootstrap_inputs 2>/dev/null) || inputs=""
   if [ -z "$inputs" ]; then
     [ "$yes" = no ] || stop "deploy/terraform/cluster is not built yet, or its state is not here. Run: $0 --yes cluster"
-    inputs='{"region":"REGION","vpc_id":"VPC","cluster_name":"CLUSTER","kubernetes_version":"","namespaces":["keyrack-staging","keyrack-production"],"deployers_group":"keyrack-deployers","dns_zone_id":"","hosts":[]}'
+    inputs=$(python3 -c '
+import json, os
+names = ("region", "vpc_id", "cluster_name", "kubernetes_version", "deployers_group", "dns_zone_id")
+known = {name: name.upper() for name in names} | {"namespaces": ["keyrack-staging", "keyrack-production"]}
+print(json.dumps(known | {"hosts": list(filter(None, os.environ.get("HOSTS", "").split(",")))}))')
     say "  (the cluster is not built yet: its names are not known)"
   fi
   KUBECONFIG=$(mktemp)

@@ -454,6 +454,15 @@ def test_a_cluster_that_is_not_there_yet_is_named(machine: Machine) -> None:
     assert "deploy/terraform/cluster is not built yet" in done.stderr
 
 
+def test_of_a_cluster_that_is_not_there_yet_everything_is_said(machine: Machine) -> None:
+    machine.answer("output -json bootstrap_inputs", status=1)
+    done = machine.run(HOSTS="a.example.org,b.example.org")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "entrance.yaml   (for a.example.org, b.example.org)" in done.stdout
+    assert "namespace.yaml   (for keyrack-staging)" in done.stdout
+    assert "clusterName=CLUSTER_NAME" in done.stdout
+
+
 # The pipeline's way in, and the names
 
 

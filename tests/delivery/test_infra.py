@@ -313,39 +313,6 @@ def test_the_tests_of_a_root_pass(today: dict[str, Root], root: str) -> None:
     assert f"Success! {written.count(chr(10) + 'run ')} passed, 0 failed." in done.output
 
 
-# The state in S3
-
-
-def test_the_example_of_a_backend_keeps_the_state_and_locks_it(
-    world: World, tmp_path: Path
-) -> None:
-    s3 = world.client("s3")
-    bucket = "example-terraform-state"
-    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
-    (tmp_path / "main.tf").write_text(
-        'terraform {\n  backend "s3" {}\n}\nresource "terraform_data" "this" {}\n'
-    )
-    access = {"AWS_ACCESS_KEY_ID": "loopback", "AWS_SECRET_ACCESS_KEY": "loopback"}
-    (tmp_path / "terraform.rc").write_text("")
-    environment = access | {"AWS_ENDPOINT_URL_S3": world.address}
-    root = Root(tmp_path, tmp_path / "terraform.rc", environment)
-    # What a cloud on loopback needs beside the example.
-    flags = ["use_path_style", "skip_credentials_validation", "skip_requesting_account_id"]
-    given = ["key=keyrack/jenkins.tfstate", *(f"{flag}=true" for flag in flags)]
-    example = REPOSITORY / TERRAFORM / "backend.hcl.example"
-    settings = [f"-backend-config={each}" for each in (example, *given)]
-    started = root.run("init", "-no-color", *settings)
-    assert started.code == 0, started.output
-    assert root.apply().code == 0
-    (kept,) = s3.list_objects_v2(Bucket=bucket)["Contents"]
-    assert kept["Key"] == "keyrack/jenkins.tfstate"
-    s3.put_object(Bucket=bucket, Key=f"{kept['Key']}.tflock", Body=b'{"ID": "of-somebody-else"}')
-    locked = root.apply()
-    assert locked.code == 1
-    assert "Error acquiring the state lock" in locked.output
-    assert "of-somebody-else" in locked.output
-
-
 # Refusals: a sentence each, with no cloud to be reached
 
 REFUSED: dict[str, list[tuple[str, Any, str]]] = {
@@ -1061,6 +1028,39 @@ def test_user_data_that_ec2_would_refuse_stops_the_plan(world: World) -> None:
     large.unlink()
     assert run.code == 1
     assert "make more than 14 KiB of user data" in run.sentences
+
+
+# The state in S3
+
+
+def test_the_example_of_a_backend_keeps_the_state_and_locks_it(
+    world: World, tmp_path: Path
+) -> None:
+    s3 = world.client("s3")
+    bucket = "example-terraform-state"
+    s3.create_bucket(Bucket=bucket, CreateBucketConfiguration={"LocationConstraint": REGION})
+    (tmp_path / "main.tf").write_text(
+        'terraform {\n  backend "s3" {}\n}\nresource "terraform_data" "this" {}\n'
+    )
+    access = {"AWS_ACCESS_KEY_ID": "loopback", "AWS_SECRET_ACCESS_KEY": "loopback"}
+    (tmp_path / "terraform.rc").write_text("")
+    environment = access | {"AWS_ENDPOINT_URL_S3": world.address}
+    root = Root(tmp_path, tmp_path / "terraform.rc", environment)
+    # What a cloud on loopback needs beside the example.
+    flags = ["use_path_style", "skip_credentials_validation", "skip_requesting_account_id"]
+    given = ["key=keyrack/jenkins.tfstate", *(f"{flag}=true" for flag in flags)]
+    example = REPOSITORY / TERRAFORM / "backend.hcl.example"
+    settings = [f"-backend-config={each}" for each in (example, *given)]
+    started = root.run("init", "-no-color", *settings)
+    assert started.code == 0, started.output
+    assert root.apply().code == 0
+    (kept,) = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert kept["Key"] == "keyrack/jenkins.tfstate"
+    s3.put_object(Bucket=bucket, Key=f"{kept['Key']}.tflock", Body=b'{"ID": "of-somebody-else"}')
+    locked = root.apply()
+    assert locked.code == 1
+    assert "Error acquiring the state lock" in locked.output
+    assert "of-somebody-else" in locked.output
 
 
 # The end. These are last: what is above needs what they take away.
