@@ -145,6 +145,16 @@ BROKEN = {
         "file(credentialsId: 'kubeconfig-staging'",
         "string(credentialsId: 'kubeconfig-staging'",
     ),
+    "two stages of one name": ("stage('Chart')", "stage('Lint')"),
+    "an agent around stages side by side": (
+        "stage('Delivery tests') {",
+        "stage('Delivery tests') {\nagent { label 'docker' }",
+    ),
+    "stages side by side within such": (
+        "stage('Source') {\n                            stages {",
+        "stage('Source') {\n                            parallel {",
+    ),
+    "failing fast alone": ("stage('Test') {", "stage('Test') {\nfailFast true"),
     "a misspelt credential": ("credentials('kubeconfig-production')", "credentials('kubecfg')"),
 }
 
@@ -655,6 +665,7 @@ def test_options_keep_builds_apart_short_and_few(builds: dict[str, Run]) -> None
 @pytest.mark.parametrize("what", BROKEN)
 def test_the_harness_refuses_what_jenkins_refuses(builds: dict[str, Run], what: str) -> None:
     assert builds[what].result == "FAILURE"
+    assert builds[what].of("ended") or builds[what].of("refused")
 
 
 def test_a_post_condition_that_fails_hides_nothing(builds: dict[str, Run]) -> None:

@@ -273,6 +273,8 @@ class Pipeline {
                                     'unstable', 'unsuccessful', 'cleanup']
     static final List OPTIONS = ['disableConcurrentBuilds', 'buildDiscarder', 'timeout', 'timestamps', 'skipDefaultCheckout', 'retry']
     Build build
+    /** What runs now is one of several stages side by side. */
+    boolean beside
     Pipeline(Build build) { this.build = build }
 
     void run(Closure body) {
@@ -324,13 +326,27 @@ class Pipeline {
         return calls
     }
 
-    void stages(Closure body) {
-        Block.read(body, ['stage']).stage.each { List call -> stage(call[0], call[1]) }
+    void stages(Closure body) { named(body).each { List call -> stage(call[0], call[1]) } }
+
+    /** The stages of a block, each of which has a name of its own. */
+    static List named(Closure body) {
+        List found = Block.read(body, ['stage']).stage
+        List names = found.collect { it[0] }
+        if (names.toUnique() != names) { throw new Ended('FAILURE', "Duplicate stage name: ${names}") }
+        return found
+    }
+
+    /** What Declarative says no to before a build begins (its ModelValidatorImpl). */
+    void validate(String name, Map parts) {
+        if (parts.parallel && parts.agent) { throw new Ended('FAILURE', "${name}: \"agent\" is not allowed beside \"parallel\"") }
+        if (parts.failFast && !parts.parallel) { throw new Ended('FAILURE', "${name}: \"failFast\" is for stages side by side") }
+        if (parts.parallel && beside) { throw new Ended('FAILURE', "${name}: parallel stages cannot be nested") }
     }
 
     void stage(String name, Closure body) {
         Map parts = once(Block.read(body, STAGE))
         assert ['steps', 'stages', 'parallel'].count { parts.containsKey(it) } == 1 : "stage ${name} has one of steps, stages, parallel"
+        validate(name, parts)
         When condition = parts.when ? When.read(build, parts.when) : null
         build.stages << name
         try {
@@ -388,11 +404,13 @@ class Pipeline {
     /** One branch after the other; with failFast, one that fails ends those that have not begun. */
     void branches(Map parts) {
         Ended first = null
-        Block.read(parts.parallel, ['stage']).stage.each { List call ->
+        beside = true
+        named(parts.parallel).each { List call ->
             if (first != null && parts.failFast) { return }
             build.note(event: 'branch', name: call[0])
             try { stage(call[0], call[1]) } catch (Ended ended) { first = first ?: ended }
         }
+        beside = false
         if (first != null) { throw first }
     }
 
