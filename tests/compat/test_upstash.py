@@ -109,11 +109,11 @@ def test_in_base64_only_ok_is_written_as_it_is(server: Server) -> None:
 
 
 def test_values_are_ordinary_keys(server: Server) -> None:
-    result(server, "SET", "text", "w\u00f6rd", "EX", 100)
+    result(server, "SET", "text", "w\u00f6rd", "EX", 1000)
     answer = server.ask("GET", "/v1/keys/text")
     assert answer.body.decode() == "w\u00f6rd"
     assert answer["Content-Type"] == "text/plain; charset=utf-8"
-    assert 90 < float(answer["Keyrack-TTL"]) <= 100
+    assert 800 < float(answer["Keyrack-TTL"]) <= 1000
     server.ask("POST", "/upstash/set/binary", b"\xff\x00")
     assert server.ask("GET", "/v1/keys/binary")["Content-Type"] == "application/octet-stream"
     server.put("page", b"<p>", **{"Content-Type": "text/html"})
@@ -359,6 +359,23 @@ def test_what_would_be_passed_over_is_refused(server: Server, field: dict[str, s
     assert result(server, "GET", "k") is None
 
 
+def test_pages_of_listed_origins_may_use_it() -> None:
+    origin = {"Origin": "https://app.example"}
+    with Server("--compat", "upstash", "--cors-origins", "https://app.example") as server:
+        asked = {
+            **origin,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization, upstash-encoding",
+        }
+        answer = server.ask("OPTIONS", "/upstash/pipeline", **asked)
+        assert answer.status == 204
+        assert answer["Access-Control-Allow-Headers"] == "authorization, upstash-encoding"
+        answer = post(server, ["SET", "k", "v"], **origin)
+        assert (answer.status, answer["Access-Control-Allow-Origin"]) == (200, origin["Origin"])
+        elsewhere = {"Origin": "https://evil.example"}
+        assert "cors-origins" in error(post(server, ["GET", "k"], **elsewhere), 403)
+
+
 # Counting
 
 
@@ -370,7 +387,7 @@ def test_requests_are_counted_by_what_they_were_answered_with(server: Server) ->
 
     before = counted(400)
     error(post(server, ["NOSUCH"]))
-    eventually(lambda: counted(400) == before + 1)
+    eventually(lambda: counted(400) > before)
     assert counted(200) > 0
 
 

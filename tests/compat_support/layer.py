@@ -15,9 +15,13 @@ if TYPE_CHECKING:
     from api_support.inside import Inside
 
 
-def upstash_of(inside: Inside) -> Upstash:
-    """Return the API of a worker whose parts are in this process."""
+def worker_of(inside: Inside) -> WorkerContext:
+    """Return a worker whose parts are in this process."""
     memory = ClientMemory(Counters.create(1, REQUEST_WORDS.number), 0, 16 << 20)
     timeouts = Timeouts(90.0, 10.0, 60.0, 60.0)
-    worker = WorkerContext(inside.loop, inside.tick, Guard(), inside.context, timeouts, memory)
-    return Upstash(worker)
+    return WorkerContext(inside.loop, inside.tick, Guard(), inside.context, timeouts, memory)
+
+
+def upstash_of(inside: Inside) -> Upstash:
+    """Return the API of such a worker."""
+    return Upstash(worker_of(inside))

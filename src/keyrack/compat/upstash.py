@@ -107,12 +107,12 @@ class Upstash:
         _refuse_ignored(request)
         if request.head.is_coded:
             raise Problem("unsupported-media-type", "Send the body without a content coding.")
-        if _field(request, b"upstash-response-format") not in (None, b"json"):
+        if (_field(request, b"upstash-response-format") or b"json").lower() != b"json":
             raise Problem("bad-parameter", "Answers are JSON here: leave Upstash-Response-Format.")
         return self._worker.context.meter(request)
 
     async def _answered(self, request: Request, sender: RequestStore) -> Answer:
-        shown = _as_base64 if _field(request, b"upstash-encoding") == b"base64" else _as_text
+        shown = _as_base64 if _is_coded(request) else _as_text
         await _let_others_go_first(request)
         rest = request.path[len(_BASE) :]
         if rest == b"/pipeline":
@@ -258,10 +258,15 @@ class RequestStore:
 # Requests
 
 
+def _is_coded(request: Request) -> bool:
+    """Tell whether strings are wanted in base64."""
+    return (_field(request, b"upstash-encoding") or b"").lower() == b"base64"
+
+
 def _field(request: Request, wanted: bytes) -> bytes | None:
     for name, value in request.head.fields:
         if name == wanted:
-            return value.strip().lower()
+            return value.strip()
     return None
 
 

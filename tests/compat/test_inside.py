@@ -1,4 +1,4 @@
-"""What a request has made is gone with its answer, without a collector."""
+"""What a request leaves behind, and what it tells of, seen from inside."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from api_support.inside import Inside
-from compat_support.layer import upstash_of
+from compat_support.layer import upstash_of, worker_of
 
 from keyrack.access.grant import OPEN
+from keyrack.compat.upstash import Upstash
+from keyrack.http.hot_keys import HotKeys
 from keyrack.http.protocol.guard import Guard
 from keyrack.http.protocol.head import read
 from keyrack.http.protocol.request import Request
@@ -20,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from keyrack.compat.upstash import Upstash
     from keyrack.http.answer import Answer
 
 REQUESTS = 40
@@ -77,3 +78,13 @@ def test_nothing_is_left_of_a_request(
             gc.enable()
 
     assert inside.run(run()) < REQUESTS
+
+
+def test_keys_that_are_asked_for_are_counted_while_somebody_wants_to_know(inside: Inside) -> None:
+    worker = worker_of(inside)
+    api = Upstash(worker)
+    inside.run(ask(api, b"/", ["GET", "before"]))
+    worker.hot_keys = HotKeys()
+    many = [["GET", "a"], ["INCR", "a"], ["MGET", "a", "b"], ["PING"]]
+    inside.run(ask(api, b"/pipeline", many))
+    assert worker.hot_keys.sketch.weights == {b"a": 3, b"b": 1}
