@@ -20,8 +20,10 @@ from keyrack.engines.contract import (
     Add,
     Condition,
     Delete,
+    Discard,
     Outcome,
     Refusal,
+    Restore,
     Set,
     Space,
     StoreAway,
@@ -249,6 +251,77 @@ def test_stale_copies_are_not_passed_over_when_their_names_are_at_the_other_serv
             assert await engine.stale_copies(b"", None, 10) == ([copies.OVER], None)
             assert not (await done(engine, Set(copies.OVER, b"new")))[0].existed
             assert await engine.stale_copies(b"", None, 10) == ([], None)
+
+    run(look())
+
+
+async def _undone(engine: ValkeyEngine, undo: int) -> int:
+    """Put back what there is of an undo, and return of how many keys it was said that they are."""
+    page, _ = await engine.trashed(undo, b"", 100)
+    back = 0
+    for one in page:
+        (outcome,) = await engine.write([(Restore(one.key, undo, one.revision),)])
+        if outcome == MOVING:
+            raise StoreAway("The key is being moved.")
+        assert not isinstance(outcome, Refusal)
+        back += outcome[0].revision > 0
+    return back
+
+
+@pytest.mark.parametrize("order", [state_first, records_first])
+def test_what_is_in_the_trash_goes_with_its_slot_and_nothing_of_it_is_passed_over(
+    six: ClusterOfSix, order: Callable[[list[bytes]], list[bytes]]
+) -> None:
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with impatient(six.url) as engine:
+            until_ = engine.now() + 600_000
+            for name in NAMES:
+                await done(engine, Set(name, b"v"))
+            gone = await done(engine, *(Discard(name, until_) for name in NAMES))
+            undo, back, refused = gone[0].revision, 0, 0
+            slot = engine.layout.slots[engine.layout.shard_of(b"{t}")]
+            move = Move(six, slot)
+            for what in move.stages(order(move.keys())):
+                print(what)
+                if "have moved" not in what:
+                    continue
+                try:
+                    back += await _undone(engine, undo)
+                except StoreAway:
+                    refused += 1
+            # Had any been taken for gone or ended, fewer would come back.
+            back += await _undone(engine, undo)
+            assert back == len(NAMES)
+            assert refused > 0
+            for name in NAMES:
+                assert await value_of(engine, name) == b"v"
+            known = await engine.undo_of(undo)
+            assert known is not None
+            assert (known.restored, known.gone, known.ended, known.left) == (len(NAMES), 0, 0, 0)
+            assert await engine.check() == []
+
+    run(look())
+
+
+def test_the_trash_is_not_empty_when_its_names_are_at_the_other_server(six: ClusterOfSix) -> None:
+    async def look() -> None:
+        for server in six.primaries():
+            server.ask("FLUSHALL")
+        async with impatient(six.url) as engine:
+            await done(engine, Set(NAMES[0], b"v"))
+            gone = await done(engine, Discard(NAMES[0], engine.now() + 600_000))
+            undo, shard = gone[0].revision, engine.layout.shard_of(b"{t}")
+            move = Move(six, engine.layout.slots[shard])
+            move.begin()
+            move.carry(engine.layout.bases[shard] + b"j" + undo.to_bytes(8, "big"))
+            move.close()
+            with pytest.raises(StoreAway, match="being moved"):
+                await engine.trashed(undo, b"", 10)
+            move.bring_back()
+            assert await _undone(engine, undo) == 1
+            assert await value_of(engine, NAMES[0]) == b"v"
 
     run(look())
 

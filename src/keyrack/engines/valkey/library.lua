@@ -1430,6 +1430,12 @@ local function trashed(keys, args)
   local number, after, most = unpack(args, 4)
   local name = pack('>I8', tonumber(number))
   local start = after == '' and '-' or '(' .. after
+  if shard.wary and call('EXISTS', shard.base .. 'j' .. name) == 0 then
+    local undo = undo_of(shard, name)
+    if undo and undo.deleted > undo.restored + undo.ended + undo.gone then
+      error({err = 'KEYRACKMOVING the names of the trash are not here'})
+    end
+  end
   for _, key in ipairs(call('ZRANGEBYLEX', shard.base .. 'j' .. name, start, '+', 'LIMIT', 0, most)) do
     local record = shard.base .. 'q' .. name .. key
     local head = call('GETRANGE', record, 0, 7)

@@ -31,6 +31,7 @@ EXPOSED: Final = (
     "Keyrack-Filtered",
     "Keyrack-Recompute",
     "Keyrack-TTL",
+    "Keyrack-Undo",
     "Link",
     "Location",
     "RateLimit",
