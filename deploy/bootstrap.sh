@@ -32,7 +32,7 @@
 #   GITHUB_TOKEN, DOCKERHUB_USER, DOCKERHUB_TOKEN, NOTIFY_URL     at a terminal with --yes, asked for without echo
 #   GITHUB_USER, DOCKERHUB_REGISTRY, DEVELOPER_name, PRODUCTION_APPROVERS, COSIGN_PRIVATE_KEY, COSIGN_PASSWORD,
 #   TLS_CERTIFICATE, TLS_KEY                           stored where they are given: TLS_KEY="$(cat privkey.pem)"
-# deploy/jenkins/README.md says what each secret is for. None is written to a file, a log or a list of processes.
+# deploy/jenkins/README.md says what each secret is for. None is in a log, a list of processes, or a file that stays.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -43,9 +43,12 @@ readonly ASKED=(GITHUB_TOKEN DOCKERHUB_USER DOCKERHUB_TOKEN NOTIFY_URL)
 readonly GIVEN=(GITHUB_USER DOCKERHUB_REGISTRY PRODUCTION_APPROVERS COSIGN_PRIVATE_KEY COSIGN_PASSWORD TLS_CERTIFICATE TLS_KEY)
 
 export AWS_REGION=${AWS_REGION:-eu-central-1} AWS_PAGER=""
+export AWS_DEFAULT_REGION=$AWS_REGION # version 1 of the command line knows no other name
 export NAME=${NAME:-keyrack}
 parameters=/$NAME/jenkins
 yes=no
+private=$(umask 077 && mktemp -d)
+trap 'rm -rf "$private"' EXIT
 
 say() { printf '%s\n' "$*"; }
 
@@ -59,7 +62,12 @@ run() { # the command, which is shown first; without --yes it is only shown
   [ "$yes" = no ] || "$@"
 }
 
-is_there() { [ -s "$1" ]; }
+with_document() { # command..., and what it is told as JSON on standard input
+  # In a file of ours alone: every user sees the words of a command, and aws reads it more than once.
+  cat >"$private/document"
+  "$@" --cli-input-json "file://$private/document" >/dev/null
+  rm "$private/document"
+}
 
 # --- check
 
@@ -133,12 +141,11 @@ put() { # role/NAME, and the value on standard input
     cat >/dev/null
     return
   fi
-  # As a document, because every user sees the words of a command.
   python3 -c '
 import json, sys
 how = {"Type": "SecureString", "Overwrite": True, "Tier": "Intelligent-Tiering"} # 4 KiB cost nothing
 json.dump(how | {"Name": sys.argv[1], "Value": sys.stdin.read()}, sys.stdout)' "$parameters/$1" |
-    aws ssm put-parameter --cli-input-json file:///dev/stdin >/dev/null
+    with_document aws ssm put-parameter
 }
 
 of_origin() { # owner or name of the repository on GitHub
@@ -244,9 +251,7 @@ known = {name: name.upper() for name in names} | {"namespaces": ["keyrack-stagin
 print(json.dumps(known | {"hosts": list(filter(None, os.environ.get("HOSTS", "").split(",")))}))')
     say "  (the cluster is not built yet: its names are not known)"
   fi
-  KUBECONFIG=$(mktemp)
-  export KUBECONFIG
-  trap 'rm -f "$KUBECONFIG"' EXIT
+  export KUBECONFIG=$private/kubeconfig
   run aws eks update-kubeconfig --name "$(of cluster_name)" --region "$(of region)" --kubeconfig "$KUBECONFIG"
   [ "$yes" = no ] || follows "$(of kubernetes_version)"
 }
@@ -300,7 +305,7 @@ record = {"Name": host, "Type": "A", "AliasTarget": alias}
 changes = {"Changes": [{"Action": "UPSERT", "ResourceRecordSet": record}]}
 json.dump({"HostedZoneId": zone, "ChangeBatch": changes}, sys.stdout)' \
     "$(of dns_zone_id)" "$1" "$2" "$3" |
-    aws route53 change-resource-record-sets --cli-input-json file:///dev/stdin >/dev/null
+    with_document aws route53 change-resource-record-sets
 }
 
 step_entrance() {

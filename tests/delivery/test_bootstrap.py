@@ -49,7 +49,8 @@ class Machine:
         shutil.copytree(REPOSITORY / "deploy", self.repository / "deploy", ignore=ignored)
         self.stubs = directory / "stubs"
         self.commands = directory / "bin"
-        for folder in (self.stubs, self.commands):
+        self.temporary = directory / "tmp"
+        for folder in (self.stubs, self.commands, self.temporary):
             folder.mkdir()
         stub = (Path(__file__).parent / "infra_support/stub.py").read_text()
         for tool in ("aws", "terraform", "kubectl", "helm"):
@@ -85,7 +86,7 @@ class Machine:
         (self.stubs / "rules.json").write_text(json.dumps(self.rules))
         (self.stubs / "calls.jsonl").write_text("")
         environment = {"PATH": str(self.commands), "STUBS": str(self.stubs)}
-        environment |= {"HOME": str(self.stubs), "TMPDIR": str(self.stubs)}
+        environment |= {"HOME": str(self.stubs), "TMPDIR": str(self.temporary)}
         return subprocess.run(
             [self.repository / "deploy/bootstrap.sh", *arguments],
             env=environment | self.variables | variables,
@@ -102,7 +103,7 @@ class Machine:
     def stored(self) -> dict[str, str]:
         """The parameters that were put, by the last two parts of their names."""
         documents = [
-            json.loads(each["stdin"]) for each in self._noted() if "put-parameter" in each["call"]
+            json.loads(each["read"]) for each in self._noted() if "put-parameter" in each["call"]
         ]
         return {
             document["Name"].removeprefix("/keyrack/jenkins/"): document["Value"]
@@ -110,12 +111,16 @@ class Machine:
             if document["Type"] == "SecureString"
         }
 
+    def regions(self) -> set[str]:
+        """The regions that the calls of aws were told by the environment."""
+        return {each["region"] for each in self._noted() if each["call"].startswith("aws ")}
+
     def read(self, pattern: str) -> str:
-        """What a call read on its standard input."""
-        return next(each["stdin"] for each in self._noted() if re.search(pattern, each["call"]))
+        """What a call read."""
+        return next(each["read"] for each in self._noted() if re.search(pattern, each["call"]))
 
     def all_read(self, pattern: str) -> list[str]:
-        return [each["stdin"] for each in self._noted() if re.search(pattern, each["call"])]
+        return [each["read"] for each in self._noted() if re.search(pattern, each["call"])]
 
     def files(self) -> set[str]:
         return {
@@ -177,6 +182,11 @@ def test_with_yes_the_steps_are_done_in_order(machine: Machine) -> None:
     assert found == sorted(found)
 
 
+def test_every_version_of_the_aws_command_line_is_told_the_region(machine: Machine) -> None:
+    machine.run("--yes", "check", "secrets", AWS_REGION="eu-west-1")
+    assert machine.regions() == {"eu-west-1"}
+
+
 def test_one_step_can_be_done_alone(machine: Machine) -> None:
     done = machine.run("--yes", "volumes")
     assert done.returncode == 0, done.stderr
@@ -214,6 +224,7 @@ def test_no_secret_is_in_the_output_or_in_the_words_of_a_command(machine: Machin
     for secret in secrets:
         assert secret not in done.stdout + done.stderr
         assert not any(secret in call for call in machine.calls())
+    assert list(machine.temporary.iterdir()) == []
     for path in machine.files():
         assert not any(s in (machine.repository / path).read_text("latin-1") for s in secrets)
 
