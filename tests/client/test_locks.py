@@ -257,18 +257,18 @@ def test_a_fence_lets_only_its_locks_holder_write(
     client: Asked, sync: Client, fenced: str, named: str
 ) -> None:
     write, key = WRITES[named], f"{fenced}/k"
-    lock = acquired(client, fenced, ttl=60)
+    lock = acquired(client, fenced, ttl=60, renew=False)
     client.set(key, "1", lock=lock)
     client.set(f"{key}json", {"a": 1}, lock=lock)
     before = list(sync.export(fenced))
     with pytest.raises(LockRequired) as refused:
         write(client, key)
     assert (refused.value.lock, refused.value.status) == (fenced, 428)
-    other = acquired(client, f"{fenced}other", ttl=60)
+    other = acquired(client, f"{fenced}other", ttl=60, renew=False)
     with pytest.raises(LockRequired):
         write(client, key, lock=other)
     sync._send(lock.release_call())
-    taken = acquired(client, fenced, ttl=60)
+    taken = acquired(client, fenced, ttl=60, renew=False)
     with pytest.raises(LockLost):
         write(client, key, lock=lock)
     assert list(sync.export(fenced)) == before
