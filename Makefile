@@ -25,7 +25,7 @@ test: $(VENV)/.dev
 
 # Suites that ask everything of HTTP that an engine which answers late could get wrong.
 LATE_TESTS ?= tests/http/test_seed_api.py tests/http/test_resource_api.py tests/http/test_lanes_agree.py \
-  tests/http/test_answers_are_not_crossed.py tests/http/test_slow_and_lost_clients.py tests/api tests/client
+  tests/http/test_answers_are_not_crossed.py tests/http/test_slow_and_lost_clients.py tests/api tests/client tests/compat
 
 ## test-late: serve engines that answer late in the embedded one's place (LATE_TESTS=tests for all tests)
 .PHONY: test-late
@@ -44,7 +44,7 @@ test-faults: $(VENV)/.dev
 ENGINE ?= valkey
 .PHONY: test-valkey
 test-valkey: $(VENV)/.dev
-	KEYRACK_TEST_ENGINE=$(ENGINE) $(RUN_TESTS) $(BIN)/python -m pytest tests/http tests/api tests/client tests/consistency $(ARGS)
+	KEYRACK_TEST_ENGINE=$(ENGINE) $(RUN_TESTS) $(BIN)/python -m pytest tests/http tests/api tests/client tests/compat tests/consistency $(ARGS)
 	KEYRACK_TEST_ROUNDS=2 $(BIN)/python -m pytest tests/valkey/test_slots_on_the_move.py $(ARGS)
 
 ## test-adapters: run other projects' own suites over the adapters; fetches them, about four minutes
@@ -138,6 +138,7 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m keyrack.http.api.reference docs/http-api.md
 	$(BIN)/python -m deploy.monitoring
 	$(BIN)/python -m keyrack.cli.manual docs/cli.md docs/keyrack.1
+	$(BIN)/python -m keyrack.compat.reference docs/upstash.md
 
 ## bench: measure Keyrack and its peers side by side (ARGS="--quick" for under two minutes)
 .PHONY: bench

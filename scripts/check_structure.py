@@ -46,6 +46,8 @@ FORBIDDEN: Final = (
     ("engines", "inprocess"),
     ("http", "inprocess"),
     ("server", "inprocess"),
+    ("http", "compat"),
+    ("engines", "compat"),
 )
 """The package on the left does not import the one on the right, at run time or for types."""
 
