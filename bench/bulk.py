@@ -1,7 +1,7 @@
 """Filling a store in Redis: an import through Keyrack beside `redis-cli --pipe`.
 
-Each gets a Redis of its own, all on the server's core together with its client, and as many pairs.
-Keyrack keeps a revision, an event and an index for each key, which the other does not.
+Each gets a Redis of its own on the server's core, and as many pairs. Keyrack is there, too, and
+keeps a revision, an event and an index for each key; redis-cli is on the client's core.
 """
 
 from __future__ import annotations

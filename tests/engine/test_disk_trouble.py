@@ -189,6 +189,30 @@ def test_writes_that_wait_together_share_a_sync(kept: KeptStore, files: Troubled
     assert files.syncs == 3, "the first and the mark of its journal, and all that came meanwhile"
 
 
+def test_those_that_were_answered_share_the_next_sync_with_those_that_wait(
+    kept: KeptStore, files: TroubledFiles
+) -> None:
+    """Eight clients, whose next write comes some turns of the loop behind the answer."""
+
+    async def run() -> None:
+        writes = GroupCommit(kept.engine, asyncio.get_running_loop())
+
+        async def client(key: bytes) -> None:
+            for _ in range(6):
+                (outcome,) = await writes.write([(Set(key, b"v"),)])
+                assert not isinstance(outcome, Refusal)
+                for _ in range(3):
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(client(b"%d" % number) for number in range(8)))
+        writes.close()
+
+    put(kept.engine, b"before")
+    files.syncs = 0
+    asyncio.run(run())
+    assert files.syncs <= 8, "the mark of the journal, the first alone, and six for all of them"
+
+
 def test_a_failed_sync_is_no_success_for_anybody(
     kept: KeptStore, files: TroubledFiles, caplog: pytest.LogCaptureFixture
 ) -> None:
