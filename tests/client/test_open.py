@@ -290,7 +290,8 @@ def test_sixteen_threads_count_together(store: OwnClient) -> None:
 
 def test_closing_while_threads_ask_is_safe() -> None:
     for _ in range(10):
-        store = keyrack.open(memory="8m")
+        # Room for all that is written while a thread is kept waiting in the middle of a read.
+        store = keyrack.open(memory="128m")
         store.set("a", b"x" * 1000)
         odd: list[BaseException] = []
 
