@@ -89,6 +89,10 @@ for _name, _method, _path, _body in (
     ("fence_show", "GET", "/v1/fences/none", None),
     ("fence_put", "PUT", "/v1/fences/made", b'{"keys":"fenced/*","lock":"l"}'),
     ("fence_drop", "DELETE", "/v1/fences/none", None),
+    ("quotas_list", "GET", "/v1/quotas", None),
+    ("quota_show", "GET", "/v1/quotas/none", None),
+    ("quota_put", "PUT", "/v1/quotas/made", b'{"prefix":"limited/","max_keys":9}'),
+    ("quota_drop", "DELETE", "/v1/quotas/none", None),
 ):
     REQUESTS[_name] = (_method, _path, _body, JSON if _body else {})
 _OPEN = {"healthz", "readyz", "openapi", "docs", "home"}

@@ -108,6 +108,21 @@ def test_a_fence_is_there_after_a_kill_and_so_is_its_lock(disk: str) -> None:
         assert server.ask("PUT", "/v1/keys/jobs/1", b"v", **held).status == 201
 
 
+def test_a_quota_is_there_after_a_kill_and_counts_what_there_is(disk: str) -> None:
+    fields = {"Content-Type": "application/json"}
+    server = KeptService("commit", disk)
+    server.put("team/1", b"v")
+    body = b'{"prefix":"team/","max_keys":3}'
+    assert server.ask("PUT", "/v1/quotas/team", body, **fields).status == 201
+    server.put("team/2", b"12345")
+    server.kill_all()
+    with KeptService("commit", disk) as server:
+        shown = server.ask("GET", "/v1/quotas/team").json
+        assert (shown["keys"], shown["bytes"], shown["counted"]) == (2, 18, True)
+        assert server.ask("PUT", "/v1/keys/team/3", b"v").status == 201
+        assert server.ask("PUT", "/v1/keys/team/4", b"v").status == 507
+
+
 def test_a_service_that_takes_over_keeps_every_write_and_takes_the_snapshots(disk: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = ("--port", str(free.getsockname()[1]))

@@ -377,7 +377,8 @@ async def attempted(
 
 def refused(refusal: Refusal) -> CommandError:
     """Return what is told of a write that the engine refused."""
-    code = {Why.FULL: "OOM", Why.SERVER_FULL: "OOM", Why.DISK_FULL: "OOM", Why.SPREAD: "CROSSSLOT"}
+    full = (Why.FULL, Why.SERVER_FULL, Why.DISK_FULL, Why.QUOTA)
+    code = {**dict.fromkeys(full, "OOM"), Why.SPREAD: "CROSSSLOT"}
     return CommandError(
         f"the store refused it: {refusal.why.value}", code.get(refusal.why, "ERR"), refusal
     )

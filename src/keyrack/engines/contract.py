@@ -214,7 +214,7 @@ class Remember(msgspec.Struct, frozen=True, gc=False):
 
     The outcome is kept in the same commit as what it tells of, so a write that carries a name is
     done once however often it is sent. Another `fingerprint` is refused with `Why.REUSED`. An
-    outcome of `Why.FULL` is not kept, nor with `only_done` any refusal.
+    outcome of `Why.FULL` or `Why.QUOTA` is not kept, nor with `only_done` any refusal.
     """
 
     key: bytes
@@ -316,6 +316,41 @@ class Why(enum.Enum):
     """Its keys are in several shards, and nothing changes those together."""
     FENCED = "fenced"
     """A key needs a lock that the write does not name. Nothing was done."""
+    QUOTA = "quota"
+    """More keys or bytes than a quota allows. Nothing was done."""
+
+
+class Quota(msgspec.Struct, frozen=True):
+    """How many keys there may be that begin with a prefix, and how many bytes they may have.
+
+    Bytes are those of keys and values. None is no limit.
+    """
+
+    name: str
+    prefix: str
+    max_bytes: int | None = None
+    max_keys: int | None = None
+
+
+class Exceeded(msgspec.Struct, frozen=True):
+    """What a write would bring beyond its limit."""
+
+    quota: Quota
+    of: str
+    """`bytes` or `keys`."""
+    limit: int
+    actual: int
+    """How many there would be."""
+
+
+class QuotaUse(msgspec.Struct, frozen=True):
+    """A quota, and what there is below its prefix."""
+
+    quota: Quota
+    bytes: int
+    keys: int
+    counted: bool
+    """Whether all keys are counted; it does not hold before that."""
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):
@@ -335,6 +370,8 @@ class Refusal(msgspec.Struct, frozen=True, gc=False):
     """How many bytes there are for it."""
     lock: bytes = b""
     """With `FENCED`: the lock that the write has to name."""
+    exceeded: Exceeded | None = None
+    """With `QUOTA`: which one."""
 
 
 Outcome: TypeAlias = tuple[Result, ...] | Refusal
@@ -413,6 +450,8 @@ class Usage(msgspec.Struct, frozen=True, gc=False):
     """How many records are in the trash; they are none of `keys`."""
     trash_bytes: int | None = None
     """About how many bytes they take; None where the engine does not know."""
+    quotas: tuple[QuotaUse, ...] = ()
+    """All quotas, in the order of their names."""
 
 
 class Undo(msgspec.Struct, frozen=True, gc=False):
@@ -466,6 +505,8 @@ class Capabilities(msgspec.Struct, frozen=True):
     durable: bool
     eviction: bool
     atomic_across_keys: bool
+    quotas: bool = False
+    """Whether it knows quotas."""
     answers_later: bool = False
     """Whether the answer to a write comes after the turn of the event loop that asked for it."""
     max_key_bytes: int = MAX_KEY_BYTES
@@ -639,6 +680,13 @@ class Engine(Protocol):  # structure: what one store has to answer
         """From now on have a function say which writes are refused, and why; None: none is.
 
         It is given the writes that come together, and returns refusals by their places among them.
+        """
+
+    async def count_quotas(self) -> bool:
+        """Go by the quotas that `Space.TOKENS` holds now, and count for new ones what there is.
+
+        Some of it: say whether more is left to count. See `engines.quotas`; an engine without
+        that capability does nothing.
         """
 
     async def expire(self, limit: int) -> Sweep:

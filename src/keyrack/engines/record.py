@@ -240,6 +240,14 @@ def size(raw: bytes) -> int:
     return unpack_long(raw)[1] if is_long(raw) else len(raw)
 
 
+def value_bytes(raw: bytes) -> int:
+    """Return how many bytes the record's value has, wherever that is."""
+    code, start, _ = _kind(raw)
+    if code == _LONG:
+        return int(_SIZE.unpack_from(raw, start)[0])
+    return len(raw) - start - (1 + raw[start] if code == _INLINE else 0)
+
+
 def with_end(raw: bytes, expires_at: int, stale_until: int = 0, stored_at: int = 0) -> bytes:
     """Return the bytes of the same record with another end, 0 for none."""
     code, start = _code(raw)

@@ -15,6 +15,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from keyrack import __version__
+from keyrack.engines.quotas import MOST_QUOTAS
 from keyrack.http import process_stats
 from keyrack.http.api.counting import OPERATIONS, denied_word, request_word
 from keyrack.http.api.statuses import STATUSES
@@ -409,6 +410,25 @@ class Metrics(Collector):
                 self._snapshot_files.interval,
             )
 
+    def _quotas(self, usage: Usage) -> Iterator[Metric]:
+        families = {
+            name: GaugeMetricFamily(f"keyrack_quota_{name}", text, labels=("quota",))
+            for name, text in (
+                ("bytes", "Bytes of keys and values below a quota's prefix."),
+                ("keys", "Keys below a quota's prefix."),
+                ("max_bytes", "Bytes that a quota allows."),
+                ("max_keys", "Keys that a quota allows."),
+            )
+        }
+        for use in usage.quotas[:MOST_QUOTAS]:
+            quota = use.quota
+            figures = (use.bytes, use.keys, quota.max_bytes, quota.max_keys)
+            for family, figure in zip(families.values(), figures, strict=True):
+                if figure is not None:
+                    family.add_metric((quota.name,), figure)
+        if usage.quotas:
+            yield from families.values()
+
     def _store(self) -> Iterator[Metric]:
         usage = self._usage
         if usage is None:
@@ -437,6 +457,7 @@ class Metrics(Collector):
                 "About how many bytes deleted keys take that can be put back.",
                 usage.trash_bytes,
             )
+        yield from self._quotas(usage)
         yield GaugeMetricFamily(
             "keyrack_store_evicts", "1 where a full store evicts keys.", int(self._evicts)
         )

@@ -286,6 +286,19 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
     "fence-not-found": ProblemKind(
         404, "There is no such fence", "It was never made, or was removed."
     ),
+    "bad-quota": ProblemKind(
+        400,
+        "A quota cannot be made like this",
+        "A quota has a prefix of keys and `max_bytes`, `max_keys` or both. There are at most 100.",
+    ),
+    "quota-not-found": ProblemKind(
+        404, "There is no such quota", "It was never made, or was removed."
+    ),
+    "quotas-not-supported": ProblemKind(
+        501,
+        "This store has no quotas",
+        "Quotas need the embedded engine. Give whoever needs a limit a Valkey of their own.",
+    ),
     "fence-in-file": ProblemKind(
         409,
         "The fence is in the operator's file",
@@ -400,6 +413,14 @@ KINDS: Final[Mapping[str, ProblemKind]] = {
         "Use fewer with more requests each (keep-alive), or raise the limit.",
         closes=True,
     ),
+    "quota-full": ProblemKind(
+        507,
+        "A quota is used up",
+        "The write would bring the keys below `prefix` above what a quota allows "
+        "(`GET /v1/quotas`): the member `of` says whether `bytes` or `keys`, `limit` how many "
+        "there may be, `actual` how many there would be. Nothing was done. Deletes, and writes "
+        "that make it no more, are done all the same.",
+    ),
     "store-full": ProblemKind(
         507,
         "The store is full",
@@ -507,6 +528,7 @@ _REDIS_CODES: Final = {
     "invalid-token": "WRONGPASS",
     "forbidden": "NOPERM",
     "store-full": "OOM",
+    "quota-full": "OOM",
     "keys-in-several-shards": "CROSSSLOT",
 }
 _ALWAYS: Final = ((b"Cache-Control", b"no-store"), (b"X-Content-Type-Options", b"nosniff"))

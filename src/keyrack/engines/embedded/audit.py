@@ -13,6 +13,7 @@ from keyrack.engines.embedded import eventlog
 from keyrack.engines.embedded.commit import due_entry, due_number, read_due
 from keyrack.engines.embedded.database import count_taken
 from keyrack.engines.embedded.pieces import Pieces, piece_owner
+from keyrack.engines.embedded.quotas import bytes_of, uses
 from keyrack.engines.embedded.trash import all_undos, undo_number
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ class EmbeddedAudit:
             if change in _MAKES.values():
                 yield f"event {revision} set {key!r}, and there is no such record"
         yield from self._share_problems()
+        yield from self._quota_problems()
         yield from self._trash_problems()
         yield from self._index_problems()
         yield from self._piece_problems()
@@ -154,6 +156,17 @@ class EmbeddedAudit:
         if self._copies != self._txn.stale_copies():
             said = self._txn.stale_copies()
             yield f"{self._copies} records are stale copies, and the store says {said}"
+
+    def _quota_problems(self) -> Iterator[str]:
+        for use in uses(self._txn):
+            prefix = use.quota.prefix.encode()
+            records = self._txn.cursor(self._spaces[Space.KEYS])
+            sizes = [bytes_of(key, raw) for key, raw in records if key.startswith(prefix)]
+            if use.counted and (use.keys, use.bytes) != (len(sizes), sum(sizes)):
+                yield (
+                    f"{len(sizes)} keys below {prefix!r} have {sum(sizes)} bytes, and the quota "
+                    f"{use.quota.name} says {use.keys} and {use.bytes}"
+                )
 
     def _index_problems(self) -> Iterator[str]:
         for entry, key in self._txn.cursor(self._expiry):

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from keyrack.engines.contract import Condition, Operation
+    from keyrack.engines.contract import Condition, Exceeded, Operation
     from keyrack.engines.embedded.database import Database, WriteTransaction
     from keyrack.engines.embedded.demand import Demand
     from keyrack.engines.embedded.events import EventLog
@@ -183,11 +183,13 @@ class Commit:  # structure: each operation is a method, and shares its transacti
 
     def apply(self, write: Write) -> Outcome:
         """Do all of a write or nothing of it."""
-        if len(write) == 1:
+        if len(write) == 1 and (self.txn.tally is None or self._undo is not None):
             step = self._do(write[0])
             return step if isinstance(step, Refusal) else (step,)
         if write and type(write[0]) is Remember:
             return self._once(write[0], write[1:])
+        if self.txn.tally is not None:
+            self.txn.tally.begin()
         return self._all(write)
 
     def _all(self, write: Write) -> Outcome:
@@ -202,15 +204,22 @@ class Commit:  # structure: each operation is a method, and shares its transacti
                 growth.check()
             step = self._do(operation)
             if isinstance(step, Refusal):
-                self._undo = None
-                self._roll_back(undo)
-                self.draft.back_to(mark)
+                self._give_up(undo, mark)
                 revision = self._revision(operation)
                 return msgspec.structs.replace(step, index=index, revision=revision)
             results.append(step)
+        exceeded = None if self.txn.tally is None else self.txn.tally.exceeded()
+        if exceeded is not None:
+            self._give_up(undo, mark)
+            return _beyond_quota(write, exceeded)
         self._undo = None
         self._drop_long(undo.left)
         return tuple(results)
+
+    def _give_up(self, undo: _Undo, mark: tuple[int, int]) -> None:
+        self._undo = None
+        self._roll_back(undo)
+        self.draft.back_to(mark)
 
     def _drop_long(self, values: list[tuple[Space, int, int]]) -> None:
         for space, number, size in values:
@@ -244,7 +253,7 @@ class Commit:  # structure: each operation is a method, and shares its transacti
         if full is not None:
             return full
         outcome = self.apply(write)
-        if isinstance(outcome, Refusal) and name.only_done:
+        if isinstance(outcome, Refusal) and (name.only_done or outcome.why is Why.QUOTA):
             return outcome
         if isinstance(outcome, Refusal):
             kept = _encode_outcome((name.fingerprint, None, outcome))
@@ -566,6 +575,13 @@ def _beyond_share(txn: WriteTransaction, space: Space, why: Why, more: int) -> R
     return Refusal(why, needed=needed, available=share) if needed > share else None
 
 
+def _beyond_quota(write: Write, exceeded: Exceeded) -> Refusal:
+    """Return the refusal of a write: it names the first operation on a key of the quota."""
+    prefix = exceeded.quota.prefix.encode()
+    concerned = (place for place, one in enumerate(write) if one.key.startswith(prefix))
+    return Refusal(Why.QUOTA, next(concerned, 0), exceeded=exceeded)
+
+
 _METHODS: Final[dict[type, Callable[[Commit, Operation], Step]]] = {
     Delete: Commit._delete,  # type: ignore[dict-item]  # each takes its own kind of operation
     Get: Commit._get,  # type: ignore[dict-item]  # as above
@@ -584,12 +600,16 @@ def apply_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
 
 def set_each(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
     """Do what `apply_each` does, for writes of `pages_of_plain`: half of them is the calls."""
+    if commit.txn.tally is not None:
+        return apply_each(commit, writes)
     operations: list[Set] = [write[0] for write in writes]  # type: ignore[misc]  # plain writes are one `Set` each
     return [(result,) for result in _set_plain(commit, operations)]
 
 
 def set_together(commit: Commit, writes: Sequence[Write]) -> list[Outcome]:
-    """Do what `apply_each` does, for writes that are of `are_plain_sets`: none can be refused."""
+    """Do what `apply_each` does, for writes that are of `are_plain_sets`: no quota, no refusal."""
+    if commit.txn.tally is not None:
+        return apply_each(commit, writes)
     outcomes: list[Outcome] = []
     for write in writes:
         results: list[Result] = []

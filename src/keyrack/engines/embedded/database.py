@@ -44,6 +44,7 @@ from keyrack.engines.embedded.clock import Anchor, steady_ns
 from keyrack.engines.embedded.durability.changes import EVENTS, place_of
 from keyrack.engines.embedded.memory import PAGE, PAGES_A_COMMIT, RESERVE, Memory
 from keyrack.engines.embedded.position import Position
+from keyrack.engines.embedded.quotas import QuotaLimits, Tally, go_by, gone_by, uses
 from keyrack.engines.embedded.shared_words import claim_readers, open_words
 
 if TYPE_CHECKING:
@@ -134,7 +135,8 @@ class DeletingCursor:
     """A cursor that can remove the entry that it stands at, and goes on to the next then."""
 
     __slots__ = (
-        "_changes", "_cursor", "_place", "first", "key", "next", "set_key", "set_range", "value",
+        "_changes", "_cursor", "_place", "_tally", "first", "key", "next", "set_key", "set_range",
+        "value",
     )  # fmt: skip
 
     def __init__(
@@ -142,10 +144,12 @@ class DeletingCursor:
         cursor: lmdb.Cursor[bytes],
         place: int,
         changes: dict[tuple[int, bytes], bytes | None] | None,
+        tally: Tally | None = None,
     ) -> None:
         self._cursor = cursor
         self._place = place
         self._changes = changes
+        self._tally = tally
         self.key = cursor.key
         self.value = cursor.value
         self.first = cursor.first
@@ -163,6 +167,8 @@ class DeletingCursor:
         """Remove the entry."""
         if self._changes is not None:
             self._changes[self._place, self._cursor.key()] = None
+        if self._tally is not None:
+            self._tally.change(self._cursor.key(), self._cursor.value(), None)
         self._cursor.delete()
 
     def delete_some(self, count: int) -> None:
@@ -336,7 +342,7 @@ class WriteTransaction(Maintenance):
     It also counts the bytes of locks, answers and trash, whatever way they come and go.
     """
 
-    __slots__ = ("_change_log", "_changes", "_taken", "copies")
+    __slots__ = ("_change_log", "_changes", "_taken", "copies", "tally")
 
     def __init__(
         self, database: Database, raw: lmdb.Transaction[bytes], change_log: ChangeLog | None
@@ -349,6 +355,8 @@ class WriteTransaction(Maintenance):
         self._taken: list[int] | None = None
         self.copies = 0
         """How many stale copies there are more by it: whoever makes or removes one counts."""
+        self.tally: Tally | None = None
+        """What is counted for quotas; None where there are none."""
 
     def commit(self) -> None:
         """End it, and have what was changed. Raises `JournalFailed`, and nothing is changed then.
@@ -456,6 +464,59 @@ class WriteTransaction(Maintenance):
         return DeletingCursor(self._raw.cursor(tree.handle), tree.place, changes)
 
 
+class TalliedTransaction(WriteTransaction):
+    """A write transaction where there are quotas: it counts keys, whatever way they come and go."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        database: Database,
+        raw: lmdb.Transaction[bytes],
+        change_log: ChangeLog | None,
+        limits: QuotaLimits,
+    ) -> None:
+        super().__init__(database, raw, change_log)
+        self.tally: Tally = Tally(limits, self)
+
+    def commit(self) -> None:
+        """End it, and have what was changed."""
+        self.tally.write_down()
+        super().commit()
+
+    def put(self, key: bytes, value: bytes, tree: Tree, append: bool = False) -> None:
+        """Store an entry; with `append` its key is greater than all that are there."""
+        if tree.place == Space.KEYS:
+            self.replace(key, value, tree)
+        else:
+            super().put(key, value, tree, append)
+
+    def replace(self, key: bytes, value: bytes, tree: Tree) -> bytes | None:
+        """Store an entry and return the one before."""
+        old = super().replace(key, value, tree)
+        if tree.place == Space.KEYS:
+            self.tally.change(key, old, value)
+        return old
+
+    def replacing_keys(self) -> Callable[[bytes, bytes], bytes | None]:
+        """Return `replace` for the records of keys."""
+        return partial(self.replace, tree=self.database.spaces[Space.KEYS])
+
+    def pop(self, key: bytes, tree: Tree) -> bytes | None:
+        """Remove an entry and return it."""
+        old = super().pop(key, tree)
+        if old is not None and tree.place == Space.KEYS:
+            self.tally.change(key, old, None)
+        return old
+
+    def deleting(self, tree: Tree) -> DeletingCursor:
+        """Return a cursor that can remove entries. Not for what is counted in bytes."""
+        assert tree.counted < 0, "what is counted is removed by `pop`"
+        changes = self._changes if tree.place >= 0 else None
+        tally = self.tally if tree.place == Space.KEYS else None
+        return DeletingCursor(self._raw.cursor(tree.handle), tree.place, changes, tally)
+
+
 def bytes_taken(key: bytes, raw: bytes | None) -> int:
     """Return about how many bytes a record takes, with what belongs to it; 0 where it is none."""
     return 0 if raw is None else 2 * len(key) + record.size(raw) + _BYTES_BESIDE
@@ -510,6 +571,8 @@ class Database:
         self._steady = steady
         self._change_log = change_log
         self.measures = Measures()
+        self._known_limits: tuple[int, QuotaLimits] | None = None
+        """The quotas, and the word that they are those of."""
         self._env = _open(directory, (limit - self._beside) // PAGE * PAGE)
         self._refuse_others()
         self.notes = Tree(self._env.open_db())
@@ -561,6 +624,8 @@ class Database:
                     f"of Keyrack reads {FORMAT!r}. Use the one that made it, or another --store."
                 )
             _count_anew(txn)
+            if gone_by(txn):
+                self.words.quotas += 1
             anchor = Anchor.unpack(txn.note(_ANCHOR_NOTE) or b"")
             if anchor.boot == Anchor.here_and_now(self._steady).boot:
                 return anchor
@@ -635,7 +700,16 @@ class Database:
         except BaseException:
             raw.abort()
             raise
+        if self.words.quotas and (limits := self._limits(ReadTransaction(self, raw))).quotas:
+            return TalliedTransaction(self, raw, change_log, limits)
         return WriteTransaction(self, raw, change_log)
+
+    def _limits(self, txn: ReadTransaction) -> QuotaLimits:
+        """Return the quotas as they are in a transaction that changes something."""
+        version = self.words.quotas
+        if self._known_limits is None or self._known_limits[0] != version:
+            self._known_limits = version, QuotaLimits(gone_by(txn))
+        return self._known_limits[1]
 
     def room(self) -> int:
         """Return how many pages there are for what makes the store larger."""
@@ -731,6 +805,7 @@ class Database:
             txn.put_state(txn.state()[0], 0, 0)
             txn.put_taken([0] * len(_COUNTED))
             txn.put_stale_copies(0)
+            self.words.quotas += go_by(txn, ())
 
     @property
     def share(self) -> int:
@@ -770,6 +845,7 @@ class Database:
             keys_with_ttl = txn.entries(self.expiry) - others - copies
             taken = self._env.info()["last_pgno"] + 1
             evicted = txn.evicted()
+            quotas = uses(txn) if self.words.quotas else ()
             kept = RESERVE + max(0, self.log_pages - txn.pages(self.events))
         used = live * PAGE + self._beside
         free = max(0, self._limit - used)
@@ -790,6 +866,7 @@ class Database:
             stale_copies=copies,
             trash=trash,
             trash_bytes=trash_bytes,
+            quotas=quotas,
         )
 
 

@@ -25,6 +25,7 @@ from keyrack.engines.embedded.durability.journal import Journal
 from keyrack.engines.embedded.events import DEFAULT_EVENTS, EventLog
 from keyrack.engines.embedded.eviction import frequency
 from keyrack.engines.embedded.eviction.policy import Evictor
+from keyrack.engines.embedded.quota_counting import count_all, count_some
 from keyrack.engines.embedded.reads import StoreReads
 from keyrack.engines.embedded.trash import TrashReads
 from keyrack.engines.embedded.upkeep import EngineUpkeep
@@ -78,6 +79,7 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
             durable=kept is not None and kept.strict,
             eviction=evicting,
             atomic_across_keys=True,
+            quotas=True,
         )
         self.journal: Journal | None = None
         if kept is not None:
@@ -122,6 +124,7 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
         else:
             frequency.forget(self.database.path)
         self.database.begin_life()
+        count_all(self.database)
 
     def close(self) -> None:
         """Let go of the store. Data stays."""
@@ -280,6 +283,10 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
         They share commits, of at most so many pages that the write lock is held only briefly.
         """
         return self._writer.write(writes)
+
+    async def count_quotas(self) -> bool:
+        """Go by the quotas that are kept now, and count some keys; say whether more are left."""
+        return count_some(self.database)
 
     async def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys whose time is over, each with its event."""

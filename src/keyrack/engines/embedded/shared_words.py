@@ -1,7 +1,8 @@
 """A page of 64-bit words in the store directory, shared by every process that has it open.
 
 What is here is advice that speeds things up or spreads work. The truth is in the database: a
-word that is lost or stale costs time, never data. A service sets the words about syncing anew when
+word that is lost or stale costs time, never data. (`quotas` says whether to look there at all, and
+is set anew whenever the database is opened.) A service sets the words about syncing anew when
 it starts, and they only ever lag behind the disk.
 """
 
@@ -47,6 +48,8 @@ class SharedWords(ctypes.Structure):
     """The last journal entry that is certainly on the disk. Changed only under that lock, too."""
     broken: int
     """1 when the journal could not be synced, until a new snapshot is on the disk."""
+    quotas: int
+    """0 as long as there was never a quota; changed with them, only under the write lock."""
 
     _fields_ = (
         ("pages_left", ctypes.c_uint64),
@@ -56,6 +59,7 @@ class SharedWords(ctypes.Structure):
         ("synced_journal", ctypes.c_uint64),
         ("synced_sequence", ctypes.c_uint64),
         ("broken", ctypes.c_uint64),
+        ("quotas", ctypes.c_uint64),
     )
 
 

@@ -365,6 +365,10 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
 
     # Upkeep
 
+    async def count_quotas(self) -> bool:
+        """Do nothing: here are no quotas."""
+        return False
+
     async def expire(self, limit: int) -> Sweep:
         """Remove at most `limit` keys and locks whose time is over, each with its event."""
         return await self.upkeep.expire(limit)

@@ -21,7 +21,7 @@ OPERATIONS: Final = (*ROUTES, *LAYERS, OTHER)
 _LISTS: Final = frozenset(
     (
         "keys_list", "locks_list", "key_events", "auth_tokens_list", "auth_policies_list",
-        "slow", "clients_list", "terraform_versions", "fences_list",
+        "slow", "clients_list", "terraform_versions", "fences_list", "quotas_list",
     )
 )  # fmt: skip
 _BULK: Final = frozenset(("export", "import", "snapshot", "keys_delete", "big", "hot"))

@@ -29,6 +29,15 @@ _SHOWN: Final = {**_TOKEN, "decides": ["all keys:ci/*"]}
 _TEXT: Final = "krk_OjCJjnFwcDlGifRfeCLr6yL9ABfXTUmoIXkZBqOwm0w48QM"
 _PENDING: Final = {"pending": 1}
 _FENCE: Final = {"name": "jobs", "keys": "jobs/*", "lock": "jobs", "source": "store"}
+_QUOTA: Final = {
+    "name": "team-a",
+    "prefix": "team-a/",
+    "max_bytes": 50_000_000,
+    "max_keys": 100_000,
+    "bytes": 1_204_517,
+    "keys": 2310,
+    "counted": True,
+}
 _PAGE: Final = '<!doctype html>\n<html lang="en">...</html>\n'
 _WATCHED: Final = """\
 retry: 1000
@@ -162,6 +171,8 @@ ANSWERS: Final[dict[str, dict[int, Any]]] = {
     "fence_show": {200: _FENCE},
     "fence_put": {202: _PENDING},
     "fence_drop": {202: _PENDING},
+    "quotas_list": {200: {"quotas": [_QUOTA]}},
+    "quota_show": {200: _QUOTA},
     "watch": {200: _WATCHED},
     "key_events": {
         200: {

@@ -21,7 +21,7 @@ from keyrack.http.reply import PendingWrite
 from keyrack.http.tick import JSON_HEADERS, NOT_FOUND, SET_OK
 
 if TYPE_CHECKING:
-    from keyrack.engines.contract import Outcome, Record
+    from keyrack.engines.contract import Exceeded, Outcome, Record
     from keyrack.http.answer import Headers
     from keyrack.http.protocol.request import Head, Request
     from keyrack.http.reply import Context, Limits
@@ -225,8 +225,24 @@ def refused(refusal: Refusal, head: Head | None = None) -> Problem:
         return _full(refusal)
     if refusal.why is Why.FENCED:
         return _fenced(refusal.lock)
+    if refusal.exceeded is not None:
+        return _beyond(refusal.exceeded)
     slug, detail = _REFUSED[refusal.why]
     return problems.away(detail) if slug == "unavailable" else Problem(slug, detail)
+
+
+def _beyond(exceeded: Exceeded) -> Problem:
+    """Return the problem of a write that a quota does not allow."""
+    quota, limit, actual = exceeded.quota, exceeded.limit, exceeded.actual
+    return Problem(
+        "quota-full",
+        f"The quota {quota.name!r} allows {limit} {exceeded.of} below {quota.prefix!r}, and there "
+        f"would be {actual}. Delete keys there, or raise the quota.",
+        limit=limit,
+        actual=actual,
+        prefix=quota.prefix,
+        of=exceeded.of,
+    )
 
 
 def _fenced(lock: bytes) -> Problem:

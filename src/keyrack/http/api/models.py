@@ -422,6 +422,40 @@ class FenceList(Struct):
     fences: list[FenceShown]
 
 
+# Quotas
+
+
+Limit: TypeAlias = Annotated[int, Meta(ge=1, le=(1 << 53) - 1)]
+
+
+class QuotaRequest(Body):
+    """How many keys there may be below a prefix, and how many bytes; one of the two at least."""
+
+    prefix: Annotated[str, Meta(description="What keys begin with; empty for all of them.")]
+    max_bytes: Annotated[Limit | None, Meta(description="Of keys and values.")] = None
+    max_keys: Limit | None = None
+
+
+class QuotaShown(Struct):
+    """A quota, and what there is below its prefix."""
+
+    name: str
+    prefix: str
+    max_bytes: int | None
+    max_keys: int | None
+    bytes: Annotated[int, Meta(description="Of keys and values, as they are now.")]
+    keys: int
+    counted: Annotated[
+        bool, Meta(description="False while its keys are counted: it does not hold yet.")
+    ]
+
+
+class QuotaList(Struct):
+    """All quotas, in the order of their names."""
+
+    quotas: list[QuotaShown]
+
+
 # Events, service
 
 

@@ -223,6 +223,10 @@ NEEDS: Final[dict[str, Need]] = {
     "fence_show": _ADMIN,
     "fence_put": _ADMIN,
     "fence_drop": _ADMIN,
+    "quotas_list": _ADMIN,
+    "quota_show": _ADMIN,
+    "quota_put": _ADMIN,
+    "quota_drop": _ADMIN,
     "watch": Need(
         "`watch` of all keys under each prefix, `read` as well with `values=true`; without a "
         "prefix `watch` of some key",

@@ -17,6 +17,7 @@ from keyrack.http.api import (
     locks,
     observing,
     patch,
+    quotas,
     recompute,
     terraform,
     tokens,
@@ -48,6 +49,9 @@ from keyrack.http.api.models import (
     LockPage,
     LockRequest,
     LockState,
+    QuotaList,
+    QuotaRequest,
+    QuotaShown,
     SetRequest,
     Shown,
     SlowRequests,
@@ -280,6 +284,8 @@ _WRITE_PROBLEMS: Final = (
 _BODY_PROBLEMS: Final = ("bad-json", "unsupported-media-type")
 
 _FENCED: Final = ("lock-required", "lock-lost", "keys-in-several-shards")
+_KEPT: Final = (*_FENCED, "quota-full")
+"""Of operations that store something under a key."""
 _ASKED: Final = ("bad-parameter", "host-not-allowed", "cross-site")
 
 
@@ -342,7 +348,7 @@ _TABLE: Final = (
         "curl localhost:8088/set -H 'Content-Type: application/json' "
         '-d \'{"key":"key_1","value":"value_1"}\'',
         (Reaction(200, "Stored.", Shape(_JSON, Status)),),
-        (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "bad-ttl", *_FENCED),
+        (*_WRITE_PROBLEMS, *_BODY_PROBLEMS, "bad-ttl", *_KEPT),
         (_HELD_LOCK, _IDEMPOTENCY),
         Shape(_JSON, SetRequest),
         writes=True,
@@ -382,7 +388,7 @@ _TABLE: Final = (
             "precondition-failed",
             "lease-lost",
             "unsupported-media-type",
-            *_FENCED,
+            *_KEPT,
         ),
         (_TTL, _STALE, *_CACHING, _IF_MATCH, _IF_NONE_MATCH, _LEASE, _HELD_LOCK, _IDEMPOTENCY),
         Shape(_ANY),
@@ -486,7 +492,7 @@ _TABLE: Final = (
             "bad-condition",
             "precondition-failed",
             "unavailable",
-            *_FENCED,
+            *_KEPT,
         ),
         (
             Parameter(
@@ -594,7 +600,7 @@ _TABLE: Final = (
         '| sed \'s/.*"undo":"//; s/".*//\') && '
         "curl -X POST localhost:8088/v1/undo/$undo",
         (Reaction(200, "What came of the keys.", Shape(_JSON, Undone)),),
-        (*_READ_PROBLEMS, "undo-not-found", "store-full", "unavailable", *_FENCED),
+        (*_READ_PROBLEMS, "undo-not-found", "store-full", "unavailable", *_KEPT),
         (_HELD_LOCK,),
         writes=True,
     ),
@@ -618,7 +624,7 @@ _TABLE: Final = (
             "bad-number",
             "batch-refused",
             "idempotency-key-reused",
-            *_FENCED,
+            *_KEPT,
         ),
         (_HELD_LOCK, _IDEMPOTENCY),
         Shape(_JSON, BatchRequest),
@@ -648,7 +654,7 @@ _TABLE: Final = (
             "overflow",
             "precondition-failed",
             "idempotency-key-reused",
-            *_FENCED,
+            *_KEPT,
         ),
         (_IF_MATCH, _IF_NONE_MATCH, _HELD_LOCK, _IDEMPOTENCY),
         Shape(_JSON, CounterRequest),
@@ -973,6 +979,73 @@ _TABLE: Final = (
         serve=fences.drop,
     ),
     Route(
+        "quota_put",
+        "PUT",
+        "/v1/quotas/{key}",
+        "Limit what there is below a prefix",
+        "A write that would bring the keys below the prefix above `max_keys`, or keys and values "
+        "above `max_bytes`, is 507 from now on. Deletes, and writes that make it no more, are "
+        "done beyond the limit too. Keys that exist are counted first, while others are written. "
+        "Not on Valkey.",
+        "O(keys below the prefix), in steps",
+        f"curl -i -X PUT localhost:8088/v1/quotas/team-a {_SEND_JSON} "
+        '-d \'{"prefix":"team-a/","max_bytes":50000000,"max_keys":100000}\'',
+        (
+            Reaction(201, "Made; it holds."),
+            Reaction(204, "Changed; it holds."),
+        ),
+        (
+            *_ASKED,
+            *_BODY_PROBLEMS,
+            "bad-key",
+            "bad-quota",
+            "store-full",
+            "unavailable",
+            "quotas-not-supported",
+        ),
+        (),
+        Shape(_JSON, QuotaRequest),
+        writes=True,
+        serve=quotas.put,
+    ),
+    Route(
+        "quotas_list",
+        "GET",
+        "/v1/quotas",
+        "Quotas",
+        "With what there is below each prefix, in the order of their names.",
+        "O(quotas)",
+        "curl localhost:8088/v1/quotas",
+        (Reaction(200, "All quotas.", Shape(_JSON, QuotaList)),),
+        _ASKED,
+        serve=quotas.list_quotas,
+    ),
+    Route(
+        "quota_show",
+        "GET",
+        "/v1/quotas/{key}",
+        "One quota",
+        "",
+        "O(quotas)",
+        "curl localhost:8088/v1/quotas/team-a",
+        (Reaction(200, "The quota.", Shape(_JSON, QuotaShown)),),
+        (*_ASKED, "bad-key", "quota-not-found"),
+        serve=quotas.show,
+    ),
+    Route(
+        "quota_drop",
+        "DELETE",
+        "/v1/quotas/{key}",
+        "Remove a quota",
+        "The keys stay.",
+        "O(quotas)",
+        "curl -i -X DELETE localhost:8088/v1/quotas/team-a",
+        (Reaction(204, "Removed."),),
+        (*_ASKED, "bad-key", "quota-not-found", "unavailable"),
+        writes=True,
+        serve=quotas.drop,
+    ),
+    Route(
         "watch",
         "GET",
         "/v1/watch",
@@ -1072,7 +1145,7 @@ _TABLE: Final = (
             "unsupported-media-type",
             "bad-json",
             "nothing-imported",
-            *_FENCED,
+            *_KEPT,
         ),
         (
             Parameter(

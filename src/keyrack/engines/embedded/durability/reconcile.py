@@ -27,6 +27,7 @@ from keyrack.engines.embedded.durability.recovery import load
 from keyrack.engines.embedded.durability.take_snapshot import take
 from keyrack.engines.embedded.memory import PAGES_A_COMMIT
 from keyrack.engines.embedded.position import NOWHERE, Position
+from keyrack.engines.embedded.quota_counting import count_all
 
 if TYPE_CHECKING:
     from keyrack.engines.embedded.database import Database
@@ -142,6 +143,7 @@ class _Start:
                 f"with {loaded.entries} later transactions of the journal."
             )
         database.begin_life(found.mark.ceiling if found.mark is not None else 0)
+        count_all(database)
         return database.move(
             lambda position: position._replace(
                 number=max(data.next_number() - 1, 1),
