@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -13,9 +14,13 @@ from engine_support.world import EmbeddedWorld, memory_directory
 from keyrack.compat import commands
 from keyrack.engines.contract import CacheControl, Refusal, Set, Why
 from keyrack.http.eager import at_once
+from keyrack.http.key_locks import KeyLocks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from engine_support.world import World
 
     from keyrack.engines.contract import Outcome, Record, Write
 
@@ -248,3 +253,40 @@ def test_the_table_needs_no_protocol() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
     assert done.stdout == b"[]\n"
+
+
+class StoreWithTurns(DirectStore):
+    """A store whose keys have turns, as those of a worker have."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.locks = KeyLocks()
+
+    def turn(self, key: bytes) -> AbstractAsyncContextManager[None]:
+        return self.locks.held(key)
+
+
+@pytest.mark.parametrize(
+    "last",
+    [(b"SET", b"%b", b"v", b"NX"), (b"SET", b"%b", b"v", b"GET"), (b"GETDEL", b"%b")],
+    ids=["NX", "GET", "GETDEL"],
+)
+def test_transactions_on_the_same_keys_in_another_order_do_not_wait_for_each_other(
+    store: DirectStore, last: tuple[bytes, ...]
+) -> None:
+    turns = StoreWithTurns(store.world)
+
+    def transaction(first: bytes, second: bytes) -> Awaitable[object]:
+        ends = [second if word == b"%b" else word for word in last]
+        many = [[b"APPEND", first, b"1"], ends]
+        return commands.run_together([commands.call_of(words) for words in many], turns)
+
+    async def run() -> None:
+        async with turns.locks.held(b"a"):
+            orders = ((b"a", b"b"), (b"b", b"a"))
+            both = [asyncio.ensure_future(transaction(*names)) for names in orders]
+            for _ in range(10):
+                await asyncio.sleep(0)
+        await asyncio.wait_for(asyncio.gather(*both), 20)
+
+    asyncio.run(run())

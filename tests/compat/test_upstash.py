@@ -154,6 +154,8 @@ def test_scan_goes_through_all_keys_in_numbered_steps(server: Server) -> None:
         (b'["GET","\xff"]', "ERR failed to parse command"),
         (b'["GET"]', "ERR wrong number of arguments for 'get' command"),
         (b'["SET","k","v","EX","0"]', "ERR invalid expire time in 'set' command"),
+        (b'["KEYS","' + b"a" * 1025 + b'"]', "ERR a pattern has at most 1024 bytes here, not 1025"),
+        (b'["SCAN","0","MATCH","' + b"[" * 9999 + b'"]', "ERR a pattern has at most 1024 bytes"),
         (b'["GET",""]', "ERR a key has 1 to 511 bytes here, and this has 0"),
         (b'["NOSUCH"]', "ERR unknown command 'NOSUCH'. There are APPEND,"),
         (b'["HSET","h","f","v"]', "ERR 'HSET' is not available: there are no hashes"),
@@ -278,6 +280,14 @@ def test_a_pipeline_answers_no_more_than_a_body_may_hold(server: Server) -> None
     assert "--max-body" in error(post(server, ["MGET", *(["k"] * times)]))
 
 
+def test_what_many_failures_are_told_is_bounded_too(server: Server) -> None:
+    most = server.ask("GET", "/v1/limits").json["body_bytes"]
+    answer = post(server, [["x"]] * (most // 10), "/upstash/pipeline")
+    assert "unknown command" in answer.json[0]["error"]
+    # Each that is not done is told so in a hundred bytes.
+    assert len(answer.body) < 100 * (most // 10) + 2 * most
+
+
 def test_a_transaction_is_one_commit(server: Server) -> None:
     many = [["SET", "a", "1"], ["INCRBY", "a", "5"], ["APPEND", "b", "xy"], ["INCR", "b"],
             ["MGET", "a", "b"]]  # fmt: skip
@@ -340,13 +350,20 @@ def test_a_fenced_key_needs_its_lock_here_too(server: Server) -> None:
         (one, two) = post(server, [["INCR", "jobs/2"], ["SET", "k", "v"]], "/upstash/pipeline").json
         assert one["error"].startswith("ERR ")
         assert two == {"result": "OK"}
+        many = [["SET", "k", "w"], ["FLUSHDB"], ["GET", "k"]]
+        (_, one, two) = post(server, many, "/upstash/pipeline").json
+        assert "jobs" in one["error"]
+        assert two == {"result": "w"}
         held = server.ask("POST", "/v1/locks/jobs", b'{"owner":"me","ttl":60}', **fields).json
         named = {"Keyrack-Lock": f'"jobs"; token={held["token"]}'}
         assert result(server, "SET", "jobs/1", "v", **named) == "OK"
         assert result(server, "INCR", "jobs/2", **named) == 1
         stale = {"Keyrack-Lock": f'"jobs"; token={int(held["token"]) - 1}'}
         assert "not held" in error(post(server, ["SET", "jobs/1", "w"], **stale), 412)
-        assert result(server, "GET", "jobs/1") == "v"
+        many = [["GET", "jobs/1"], ["APPEND", "jobs/1", "w"], ["GET", "jobs/1"]]
+        (_, one, two) = post(server, many, "/upstash/pipeline", **stale).json
+        assert "not held" in one["error"]
+        assert two == {"result": "v"}
     finally:
         assert server.ask("DELETE", "/v1/fences/upstash").status < 300
 

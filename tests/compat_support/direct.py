@@ -27,6 +27,7 @@ class DirectStore:
     """
 
     def __init__(self, world: World, max_value: int = 1 << 20) -> None:
+        self.world = world
         self.engine: Any = world.engine.awaited
         self.max_value = max_value
         self.max_read = 8 << 20

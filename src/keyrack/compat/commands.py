@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from keyrack.access.rules import Verb
 from keyrack.compat import keyspace, server, strings
-from keyrack.compat.patterns import compiled
+from keyrack.compat.patterns import MOST_BYTES, compiled
 from keyrack.compat.replies import CommandError
 from keyrack.compat.transaction import attempted
 from keyrack.engines.contract import MAX_KEY_BYTES
@@ -92,9 +92,16 @@ class CommandCall(NamedTuple):
     @property
     def is_direct(self) -> bool:
         """Whether, alone, it is a write for which nothing is read before."""
-        if CommandFlag.DIRECT not in self.command.flags:
-            return False
-        return self.command.name != "SET" or not strings.looks_first(self.arguments)
+        return CommandFlag.DIRECT in self.command.flags and not self._looks_first
+
+    @property
+    def is_blind(self) -> bool:
+        """Whether it looks at nothing before it writes, be it one of several or alone."""
+        return CommandFlag.BLIND in self.command.flags and not self._looks_first
+
+    @property
+    def _looks_first(self) -> bool:
+        return self.command.name == "SET" and strings.looks_first(self.arguments)
 
     @property
     def needs(self) -> Sequence[KeyNeed]:
@@ -289,7 +296,7 @@ def _table() -> Iterator[RedisCommand]:
     yield RedisCommand(
         "KEYS", "pattern", 2, _OF_ALL, _no_key, _of_keys,
         "`list` of some key, and shows those that may be listed", k.keys,
-        f"At most {keyspace.MOST_NAMES} names.",
+        f"At most {keyspace.MOST_NAMES} names. A pattern has at most {MOST_BYTES} bytes.",
     )  # fmt: skip
     yield RedisCommand(
         "RANDOMKEY", "", 1, _OF_ALL, _no_key, _of_some, "`list` of some key", k.randomkey,
@@ -441,7 +448,7 @@ async def run_together(
         if CommandFlag.OF_ALL in call.command.flags:
             name = call.command.name
             raise CommandError(f"{name} is not possible in a transaction here: send it alone")
-    looking = (call for call in calls if CommandFlag.BLIND not in call.command.flags)
+    looking = (call for call in calls if not call.is_blind)
     keys = list(dict.fromkeys(key for call in looking for key in call.keys))
     replies: list[Reply | CommandError] = []
 

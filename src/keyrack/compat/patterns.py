@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from keyrack.compat.replies import CommandError
 from keyrack.engines.contract import MAX_KEY_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MOST_BYTES: Final = 1024
+"""A longest key, each byte of it behind a backslash. Compiling takes microseconds for each byte."""
 _NOTHING: Final = rb"(?!)"
 _ANYTHING: Final = rb"[\x00-\xff]"
 
@@ -26,7 +29,9 @@ class Pattern(NamedTuple):
 
 
 def compiled(pattern: bytes) -> Pattern:
-    """Return what a pattern means."""
+    """Return what a pattern means. Raises `CommandError` where it is too long."""
+    if len(pattern) > MOST_BYTES:
+        raise CommandError(f"a pattern has at most {MOST_BYTES} bytes here, not {len(pattern)}")
     segments: list[list[bytes]] = [[]]
     prefix, is_plain = b"", True
     at = 0

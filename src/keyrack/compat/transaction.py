@@ -346,10 +346,13 @@ class Turns:
         self._held: set[bytes] = set()
 
     async def hold(self, keys: Sequence[bytes]) -> None:
-        """Wait until nobody else works on keys. In order, so that no two wait for each other."""
-        if not self._wanted:
+        """Wait until nobody else works on keys. In order, so that no two wait for each other.
+
+        For the same reason only the first call waits: who holds some waits for no others.
+        """
+        if not self._wanted or self._held:
             return
-        for key in sorted(set(keys) - self._held):
+        for key in sorted(set(keys)):
             await self._stack.enter_async_context(self._store.turn(key))
             self._held.add(key)
 

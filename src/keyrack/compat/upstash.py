@@ -334,7 +334,9 @@ async def _pipeline(many: list[list[bytes]], store: RequestStore, shown: Shown) 
     for group in _groups(many, store):
         for reply in await _done(group, store) if left >= 0 else [_TOO_MUCH] * len(group):
             if isinstance(reply, BaseException):
-                results.append({"error": _told(reply)})
+                told = _told(reply)
+                left -= len(told)
+                results.append({"error": told})
             else:
                 left -= commands.size_of(reply)
                 results.append({"result": _plain(reply, shown)})
@@ -388,7 +390,7 @@ async def _done(
         return [call]
     try:
         return [await commands.run(call, store)]
-    except (CommandError, StoreAway) as error:
+    except (CommandError, Problem, StoreAway) as error:
         return [error.with_traceback(None)]
 
 
