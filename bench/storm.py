@@ -110,7 +110,7 @@ def _fill(server: Keyrack) -> float:
     core, begin = server.bench.settings.client_core, time.monotonic()
     fill(server.port, TRIAL_KEYS, core, prefix="try")
     a_key = (time.monotonic() - begin) / TRIAL_KEYS
-    end = time.monotonic() + a_key * server.keys * 1.4 + server.bench.settings.storm_calm + 1
+    end = time.monotonic() + a_key * server.keys * 2 + server.bench.settings.storm_calm + 1
     fill(server.port, server.keys, core, prefix=ENDING, ends=end)
     return end
 

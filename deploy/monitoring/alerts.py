@@ -54,8 +54,16 @@ ALERTS: Final = (
     ),
     Alert(
         "KeyrackStoreFull", CRITICAL, "1m",
-        'sum by (job, instance) (rate(keyrack_http_requests_total{code="507"}[5m])) > 0',
+        'sum by (job, instance) (rate(keyrack_http_requests_total{code="507"}[5m])) > 0 '
+        "unless on (job, instance) (count by (job, instance) (keyrack_quota_keys) and "
+        "on (job, instance) keyrack_store_used_bytes / keyrack_store_limit_bytes < 0.9)",
         "Writes are refused with 507, {{ $value | humanize }} a second.",
+    ),
+    Alert(
+        "KeyrackQuotaUsedUp", WARNING, "5m",
+        "keyrack_quota_keys / keyrack_quota_max_keys > 0.95 or "
+        "keyrack_quota_bytes / keyrack_quota_max_bytes > 0.95",
+        "The quota {{ $labels.quota }} is used by {{ $value | humanizePercentage }}.",
     ),
     Alert(
         "KeyrackEvicts", INFO, "15m",

@@ -51,6 +51,19 @@ def test_a_store_that_is_full_says_so_once_and_what_to_do() -> None:
     end(server)
 
 
+def test_a_quota_that_is_used_up_is_not_taken_for_a_full_store() -> None:
+    server = Server(memory="64m", workers=2)
+    quota = b'{"prefix":"a/","max_keys":1}'
+    made = server.ask("PUT", "/v1/quotas/a", quota, Content_Type="application/json")
+    assert made.status == 201
+    assert [server.ask("PUT", f"/v1/keys/a/{n}", b"v").status for n in range(3)] == [201, 507, 507]
+    until(lambda: said(server, "quota_full"), "it is said")
+    (line,) = said(server, "quota_full")
+    assert "GET /v1/quotas" in line["message"]
+    assert said(server, "store_full") == []
+    end(server)
+
+
 def test_a_store_that_evicts_says_so_once() -> None:
     server = Server("--when-full", "evict", memory="8m", workers=2)
     assert set(fill(server, 200)) == {201}

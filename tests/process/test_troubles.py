@@ -137,6 +137,24 @@ def test_a_store_that_is_full() -> None:
         assert b"a/\n" in found
 
 
+def test_a_quota_that_is_used_up() -> None:
+    with Troubled(memory="64m") as server:
+        quota = b'{"prefix":"a/","max_keys":1}'
+        server.ask("PUT", "/v1/quotas/a", quota, Content_Type="application/json")
+        numbers = itertools.count()
+
+        def write() -> int:
+            return server.ask("PUT", f"/v1/keys/a/{next(numbers)}", b"v").status
+
+        assert (write(), write()) == (201, 507)
+        assert "GET /v1/quotas" in logged(server, "quota_full")["message"]
+        assert figure(server, 'keyrack_quota_keys{quota="a"}') == 1
+        assert figure(server, 'keyrack_quota_max_keys{quota="a"}') == 1
+        with busy(write):
+            eventually(lambda: "A quota is used up" in doctor(server), "it stands out")
+        assert "The store is full" not in doctor(server)
+
+
 def test_a_store_that_evicts() -> None:
     with Troubled("--when-full", "evict", memory="8m") as server:
         numbers = itertools.count()

@@ -95,13 +95,15 @@ def test_a_figure_stands_out(figures: str, level: str, said: str) -> None:
     ("figures", "level", "said"),
     [
         ('keyrack_http_requests_total{code="507",operation="set"} 10', BAD, "refused with 507"),
+        ('keyrack_http_requests_total{code="507",operation="set"} 10\n'
+         'keyrack_quota_keys{quota="a"} 5', LOOK, "A quota is used up"),
         ('keyrack_http_requests_total{code="503",operation="set"} 10', BAD, "100% of the requests"),
         ("keyrack_keys_evicted_total 200\nkeyrack_store_evicts 1", LOOK, "100 keys a second"),
         ("keyrack_watch_resets_total 4", LOOK, "Watches end"),
         ("keyrack_connections_refused_total 4", BAD, "refused: there are too many"),
         ('keyrack_auth_failures_total{reason="unknown"} 60', LOOK, "30 log-ins a second fail"),
     ],
-)
+)  # fmt: skip
 def test_a_figure_that_grows_stands_out(figures: str, level: str, said: str) -> None:
     found = only(findings(facts(figures)))
     assert (found.level, said in found.text) == (level, True), found

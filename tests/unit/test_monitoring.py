@@ -74,7 +74,7 @@ def test_every_trouble_that_is_described_is_provoked_and_the_other_way_round() -
     tests = (ROOT / "tests" / "process" / "test_troubles.py").read_text(encoding="utf-8")
     described = re.findall(r"^### (.*)$", text, re.MULTILINE)
     provoked = re.findall(r"^def test_(\w+)\(", tests, re.MULTILINE)
-    assert len(described) == len(provoked) == 10
+    assert len(described) == len(provoked) == 11
     for title, name in zip(described, provoked, strict=True):
         common = set(title.lower().split()) & set(name.split("_"))
         assert common - {"a", "the", "is", "was", "of", "that"}, (title, name)
@@ -97,6 +97,8 @@ def test_rules_and_dashboard_ask_for_what_a_service_tells(tmp_path: Path) -> Non
     with Server(*flags, environ={"KEYRACK_TOKEN": token}) as server:
         fields = {"Authorization": f"Bearer {token}"}
         server.put("a", b"x", **fields)
+        quota = b'{"prefix":"a","max_keys":9,"max_bytes":99}'
+        server.ask("PUT", "/v1/quotas/a", quota, Content_Type="application/json", **fields)
         text = server.ask("GET", "/metrics", **fields).body.decode()
     told = {"up", "keyrack_tls_certificate_expiry_timestamp_seconds"}
     told |= {"keyrack_snapshot_last_success_timestamp_seconds", "keyrack_snapshots_failed_total"}
@@ -138,7 +140,14 @@ CASES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
     ),
     "KeyrackStoreFull": (
         {'keyrack_http_requests_total{code="507"}': "0+10x60"},
-        {'keyrack_http_requests_total{code="507"}': "7x60"},
+        {'keyrack_http_requests_total{code="507"}': "0+10x60",
+         'keyrack_quota_keys{quota="a"}': "9x60", "keyrack_store_used_bytes": "50x60",
+         "keyrack_store_limit_bytes": "100x60"},
+    ),
+    "KeyrackQuotaUsedUp": (
+        {'keyrack_quota_bytes{quota="a"}': "96x60", 'keyrack_quota_max_bytes{quota="a"}': "100x60",
+         'keyrack_quota_keys{quota="a"}': "1x60"},
+        {'keyrack_quota_keys{quota="a"}': "50x60", 'keyrack_quota_max_keys{quota="a"}': "100x60"},
     ),
     "KeyrackEvicts": (
         {"keyrack_keys_evicted_total": "0+10x60"}, {"keyrack_keys_evicted_total": "10x60"},
@@ -243,6 +252,8 @@ def _fires(name: str, figures: dict[str, str], expected: bool, at: str) -> dict[
     told: list[dict[str, Any]] = []
     if expected:
         labels = {"severity": found.severity, "job": "k", "instance": "i"}
+        if "{{ $labels.quota }}" in found.summary:
+            labels["quota"] = "a"
         told = [{"exp_labels": labels}]
     return {
         "interval": "1m",

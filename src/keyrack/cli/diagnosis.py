@@ -141,7 +141,14 @@ def _errors(facts: Facts) -> Iterator[Finding]:
 def _memory(facts: Facts) -> Iterator[Finding]:
     now = facts.now
     used, limit = now.sum("keyrack_store_used_bytes"), now.sum("keyrack_store_limit_bytes")
-    if facts.grown("keyrack_http_requests_total", code="507") > 0:
+    refused = facts.grown("keyrack_http_requests_total", code="507") > 0
+    if refused and now.sum("keyrack_quota_keys") and used < _FULL * limit:
+        yield Finding(
+            LOOK,
+            "A quota is used up: writes are refused with 507.",
+            "`GET /v1/quotas` shows how much there is of each. Delete keys there, or raise it.",
+        )
+    elif refused:
         yield Finding(
             BAD,
             "The store is full: writes are refused with 507.",

@@ -411,23 +411,23 @@ class Metrics(Collector):
             )
 
     def _quotas(self, usage: Usage) -> Iterator[Metric]:
-        families = {
-            name: GaugeMetricFamily(f"keyrack_quota_{name}", text, labels=("quota",))
+        families = [
+            GaugeMetricFamily(name, text, labels=("quota",))
             for name, text in (
-                ("bytes", "Bytes of keys and values below a quota's prefix."),
-                ("keys", "Keys below a quota's prefix."),
-                ("max_bytes", "Bytes that a quota allows."),
-                ("max_keys", "Keys that a quota allows."),
+                ("keyrack_quota_bytes", "Bytes of keys and values below a quota's prefix."),
+                ("keyrack_quota_keys", "Keys below a quota's prefix."),
+                ("keyrack_quota_max_bytes", "Bytes that a quota allows."),
+                ("keyrack_quota_max_keys", "Keys that a quota allows."),
             )
-        }
+        ]
         for use in usage.quotas[:MOST_QUOTAS]:
             quota = use.quota
             figures = (use.bytes, use.keys, quota.max_bytes, quota.max_keys)
-            for family, figure in zip(families.values(), figures, strict=True):
+            for family, figure in zip(families, figures, strict=True):
                 if figure is not None:
                     family.add_metric((quota.name,), figure)
         if usage.quotas:
-            yield from families.values()
+            yield from families
 
     def _store(self) -> Iterator[Metric]:
         usage = self._usage

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from keyrack.http import eager
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from keyrack.shared.counters import Counters
 
 _PAUSE: Final = 60.0
+_ROOM: Final = 10
+"""Where a tenth of the store is left, it is not for want of room that writes are refused."""
 _REFUSED: Final = tuple(request_word(operation, 507) for operation in OPERATIONS)
 
 _log = logging.getLogger("keyrack.store")
@@ -44,15 +47,34 @@ class FullStore:
         if refused:
             self._refused += refused
             self._silence()
-            _log.warning(
-                "the store is full%s: %d requests were refused with 507. %s",
-                self._limit,
-                refused,
-                self._advice,
-                extra={"event": "store_full", "refused": refused},
-            )
+            if self._engine.capabilities.quotas:
+                eager.run(self._engine.usage(), partial(self._tell_why, refused))
+            else:
+                self._tell(refused)
         elif self._engine.capabilities.eviction:
             eager.run(self._engine.usage(), self._look_at)
+
+    def _tell_why(self, refused: int, usage: Usage) -> None:
+        room = usage.free - usage.kept_free
+        if not usage.quotas or room < usage.limit // _ROOM:
+            self._tell(refused)
+            return
+        _log.warning(
+            "%d requests were refused with 507: a quota is used up (GET /v1/quotas shows all), or "
+            "one wanted more than the %s that are left",
+            refused,
+            shown_size(room),
+            extra={"event": "quota_full", "refused": refused},
+        )
+
+    def _tell(self, refused: int) -> None:
+        _log.warning(
+            "the store is full%s: %d requests were refused with 507. %s",
+            self._limit,
+            refused,
+            self._advice,
+            extra={"event": "store_full", "refused": refused},
+        )
 
     def _look_at(self, usage: Usage) -> None:
         evicted = usage.evicted - (usage.evicted if self._evicted is None else self._evicted)
