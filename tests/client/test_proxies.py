@@ -4,39 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 from client_support import KINDS, asked
 from keyrack_server import Server
+from keyrack_server.nginx import NEEDS_NGINX, nginx
 
 import keyrack
 from keyrack import AsyncClient, Client
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-NGINX = shutil.which("nginx", path=PATH)
-CONFIG = """
-daemon off;
-master_process off;
-pid {home}/pid;
-error_log {home}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
+INSIDE = """
     client_max_body_size 64m;
     upstream store {{ server 127.0.0.1:{upstream}; keepalive 8; }}
     server {{
@@ -50,45 +32,20 @@ http {{
             proxy_read_timeout 60s;
         }}
     }}
-}}
 """
 
-pytestmark = [
-    pytest.mark.timeout(90),
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
-]
+pytestmark = [pytest.mark.timeout(90), NEEDS_NGINX]
 
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of nginx before a service. It closes each connection after seven requests."""
     home = tmp_path_factory.mktemp("nginx")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Server(workers=2) as server:
-        config = home / "nginx.conf"
-        config.write_text(CONFIG.format(home=home, upstream=server.port, port=port))
-        assert NGINX is not None
-        command = [NGINX, "-c", str(config), "-p", str(home), "-e", str(home / "error.log")]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as nginx:
-            try:
-                _wait_for(port, home)
-                yield f"http://127.0.0.1:{port}"
-            finally:
-                nginx.terminate()
-
-
-def _wait_for(port: int, home: Path) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                pytest.fail((home / "error.log").read_text())
-            time.sleep(0.05)
-        else:
-            return
+    with (
+        Server(workers=2) as server,
+        nginx(home, lambda port: INSIDE.format(upstream=server.port, port=port)) as port,
+    ):
+        yield f"http://127.0.0.1:{port}"
 
 
 @pytest.mark.parametrize("kind", KINDS)

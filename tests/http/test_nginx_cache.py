@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import socket
-import subprocess
 import threading
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from api_support import until
 from keyrack_server import Server, Wire, parse, request
+from keyrack_server.nginx import NEEDS_NGINX, nginx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,29 +18,8 @@ if TYPE_CHECKING:
     from keyrack_server import Answer
 
 PAGE = Path(__file__).parents[2] / "docs/http-caching.md"
-PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-NGINX = shutil.which("nginx", path=PATH)
-AROUND = """
-daemon off;
-master_process off;
-pid {home}/pid;
-error_log {home}/error.log;
-events {{ worker_connections 256; }}
-http {{
-    access_log off;
-    client_body_temp_path {home}/body;
-    proxy_temp_path {home}/proxy;
-    fastcgi_temp_path {home}/fastcgi;
-    uwsgi_temp_path {home}/uwsgi;
-    scgi_temp_path {home}/scgi;
-{said}
-}}
-"""
 
-pytestmark = [
-    pytest.mark.timeout(90),
-    pytest.mark.skipif(NGINX is None, reason="nginx is not installed"),
-]
+pytestmark = [pytest.mark.timeout(90), NEEDS_NGINX]
 
 
 class Cached:
@@ -83,39 +58,18 @@ def configuration(home: Path, upstream: int, port: int) -> str:
     ):
         assert said.count(one) == 1
         said = said.replace(one, other)
-    return AROUND.format(home=home, said=said)
+    return said
 
 
 @pytest.fixture(scope="module")
 def cached(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cached]:
     home = tmp_path_factory.mktemp("nginx-cache")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with Server(workers=1) as server:
-        config = home / "nginx.conf"
-        config.write_text(configuration(home, server.port, port))
-        assert NGINX is not None
-        command = [NGINX, "-c", str(config), "-p", str(home), "-e", str(home / "error.log")]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as nginx:
-            try:
-                _wait_for(port, home)
-                yield Cached(server, port)
-            finally:
-                nginx.terminate()
+    with (
+        Server(workers=1) as server,
+        nginx(home, lambda port: configuration(home, server.port, port)) as port,
+    ):
+        yield Cached(server, port)
     assert "[error]" not in (home / "error.log").read_text()
-
-
-def _wait_for(port: int, home: Path) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            if time.monotonic() > deadline:
-                pytest.fail((home / "error.log").read_text())
-            time.sleep(0.05)
-        else:
-            return
 
 
 def test_what_is_public_is_kept_and_nothing_else(cached: Cached, key: str) -> None:
