@@ -33,12 +33,12 @@ def test_a_document_is_never_read_in_part() -> None:
 
 def test_a_document_raises_the_epoch_and_ends_a_failure() -> None:
     board = AccessBoard(1)
-    before = board.epoch()
+    before = board.epochs.epoch()
     board.fail()
     assert board.failed
-    assert board.epoch() == before
+    assert board.epochs.epoch() == before
     board.publish(b"", 1)
-    assert board.epoch() == before + 1
+    assert board.epochs.epoch() == before + 1
     assert not board.failed
 
 
@@ -48,20 +48,20 @@ def test_no_two_changes_get_the_same_epoch() -> None:
     for worker in range(4):
         if (child := os.fork()) == 0:
             for _ in range(5_000):
-                before = board.epoch()
-                if board.raise_epoch(worker) <= before:
+                before = board.epochs.epoch()
+                if board.epochs.raise_epoch(worker) <= before:
                     os._exit(1)
             os._exit(0)
         children.append(child)
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
-    assert board.epoch() == 20_000
+    assert board.epochs.epoch() == 20_000
 
 
 def test_it_is_known_who_has_seen_what() -> None:
     board = AccessBoard(2)
-    epoch = board.raise_epoch(0)
-    board.see(1, epoch)
-    assert board.seen(0) < epoch <= board.seen(1)
+    epoch = board.epochs.raise_epoch(0)
+    board.epochs.see(1, epoch)
+    assert board.epochs.seen(0) < epoch <= board.epochs.seen(1)
 
 
 def test_a_key_that_is_wanted_is_told_of_once() -> None:

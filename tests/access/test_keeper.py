@@ -75,11 +75,11 @@ def test_a_change_is_published_within_two_seconds_and_wakes_the_workers(
 ) -> None:
     service.look()
     assert not service.woken()
-    epoch = service.board.epoch()
+    epoch = service.board.epochs.epoch()
     path.write_text('version = 1\nanonymous = ["none"]\n')
     service.look(2.0)
     assert service.access().anonymous == ("none",)
-    assert service.board.epoch() > epoch
+    assert service.board.epochs.epoch() > epoch
     assert service.woken()
 
 

@@ -11,7 +11,6 @@ machines look at.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
 import time
@@ -25,6 +24,7 @@ from keyrack.access.model import AccessFile, Policy, Token
 from keyrack.access.table import Table
 from keyrack.engines.contract import ANY, Condition, Delete, Refusal, Set, Space, StoreAway
 from keyrack.http import eager
+from keyrack.http.agreement import wait_for_all
 from keyrack.http.gate import Gate
 
 if TYPE_CHECKING:
@@ -41,9 +41,6 @@ _TOKEN: Final = b"{auth}t"
 _POLICY: Final = b"{auth}p"
 _TICKET_KEY: Final = b"{auth}k"
 _VERSION: Final = b"{auth}v"
-_LONGEST_WAIT: Final = 2.0
-"""Seconds that a change waits for the other workers."""
-_PAUSE: Final = 0.001
 _MOST_NOTED: Final = 16_384
 
 _log = logging.getLogger("keyrack.auth")
@@ -202,7 +199,7 @@ class AccessControl:
         except StoreAway as error:
             _log.warning("%s; who may log in by the store is not known yet", error)
             return
-        self._take(self._board.epoch(), kept)
+        self._take(self._board.epochs.epoch(), kept)
 
     def follow(self) -> None:
         """Judge by what is true now, if that has changed. Call it whenever it may have."""
@@ -210,7 +207,7 @@ class AccessControl:
         if board is None:
             return
         # Before what it is about: what is read afterwards is at least that new.
-        epoch = board.epoch()
+        epoch = board.epochs.epoch()
         if epoch != self._epoch:
             eager.run(self._follow(epoch), _ignore)
 
@@ -231,7 +228,7 @@ class AccessControl:
         self._worker.heads.clear()
         for connection in list(self._worker.connections):
             connection.judge_again()
-        self._board.see(self._slot, epoch)
+        self._board.epochs.see(self._slot, epoch)
 
     def tick(self) -> None:
         """Call it every half second: some may have ended, and others may have changed the store."""
@@ -249,7 +246,7 @@ class AccessControl:
             version = await self._engine.token(_VERSION) or b""
             if version != self._kept.version:
                 assert self._board is not None
-                self._take(self._board.epoch(), await self._read())
+                self._take(self._board.epochs.epoch(), await self._read())
         except StoreAway:
             pass  # those who ask for something are told
         finally:
@@ -314,33 +311,20 @@ class AccessControl:
     async def catch_up(self) -> None:
         """Judge by what the store says now: somebody else has changed it."""
         assert self._board is not None
-        epoch = self._board.epoch()
+        epoch = self._board.epochs.epoch()
         self._take(epoch, await self._read())
 
     async def make(self, change: AccessChange) -> tuple[Outcome, int]:
         """Make a change, and wait until all workers judge by it.
 
-        Returns its outcome, and how many workers have not said so in time: they are stuck, and what
-        they serve is not certain until they go on, when they learn of it first, or are replaced.
+        Returns its outcome, and how many workers have not said so in time.
         """
         assert self._board is not None
         outcome = await self._ticking.write(change.write())
         if isinstance(outcome, Refusal):
             return outcome, 0
-        epoch = self._board.raise_epoch(self._slot)
-        self._counters.wake_all()
-        self.follow()
-        until = time.monotonic() + _LONGEST_WAIT
-        while (waiting := self._behind(epoch)) and time.monotonic() < until:
-            await asyncio.sleep(_PAUSE)
-        return outcome, waiting
-
-    def _behind(self, epoch: int) -> int:
-        """Return how many workers that serve do not judge by an epoch yet."""
-        assert self._board is not None
-        seen = self._board.seen
-        workers = range(self._counters.workers)
-        return sum(self._counters.ready(one) and seen(one) < epoch for one in workers)
+        epochs = self._board.epochs
+        return outcome, await wait_for_all(epochs, self._slot, self._counters, self.follow)
 
 
 def _ignore(_: Any) -> None:

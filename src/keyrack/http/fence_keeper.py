@@ -6,10 +6,8 @@ refuse what it forbids. Services elsewhere that share the store learn of it with
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import secrets
-import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +18,7 @@ from keyrack.access.rules import Rule, Scope, Sourced, Verb, pattern_of
 from keyrack.engines.contract import Delete, Refusal, Set, Space, StoreAway, Why
 from keyrack.engines.fences import Fence, Fences, Refusals
 from keyrack.http import eager
+from keyrack.http.agreement import wait_for_all
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -32,9 +31,6 @@ if TYPE_CHECKING:
 # One tag for all, so that a cluster keeps them in one shard and changes several together.
 _FENCE: Final = b"{fence}r"
 _VERSION: Final = b"{fence}v"
-_LONGEST_WAIT: Final = 2.0
-"""Seconds that a change waits for the other workers."""
-_PAUSE: Final = 0.001
 
 _log = logging.getLogger("keyrack")
 
@@ -95,7 +91,7 @@ class FenceKeeper:
         return self._fences.needed_below(prefix)
 
     def _epoch(self) -> tuple[int, int]:
-        return self._epochs.epoch(), 0 if self._board is None else self._board.epoch()
+        return self._epochs.epoch(), 0 if self._board is None else self._board.epochs.epoch()
 
     async def _follow(self, epoch: tuple[int, int]) -> None:
         try:
@@ -153,25 +149,13 @@ class FenceKeeper:
     async def _make(self, change: Set | Delete) -> tuple[Outcome, int]:
         """Make a change, and wait until all workers go by it.
 
-        Returns its outcome, and how many workers have not said so in time: they are stuck, and
-        learn of it first when they go on.
+        Returns its outcome, and how many workers have not said so in time.
         """
         version = Set(_VERSION, secrets.token_bytes(8), space=Space.TOKENS)
         outcome = await self._ticking.write((change, version))
         if isinstance(outcome, Refusal):
             return outcome, 0
-        epoch = self._epochs.raise_epoch(self._slot)
-        self._counters.wake_all()
-        self.follow()
-        until = time.monotonic() + _LONGEST_WAIT
-        while (waiting := self._behind(epoch)) and time.monotonic() < until:
-            await asyncio.sleep(_PAUSE)
-        return outcome, waiting
-
-    def _behind(self, epoch: int) -> int:
-        """Return how many workers that serve do not go by an epoch yet."""
-        seen, workers = self._epochs.seen, range(self._counters.workers)
-        return sum(self._counters.ready(one) and seen(one) < epoch for one in workers)
+        return outcome, await wait_for_all(self._epochs, self._slot, self._counters, self.follow)
 
 
 def _compiled(rules: Sequence[FenceRule]) -> Fences:

@@ -1,12 +1,7 @@
 """How all processes of a service know who may log in, and know of each other that they do.
 
 The supervisor publishes what the operator's file says; tokens that are made over HTTP are in the
-store. Whoever changes either raises the epoch and wakes the workers. A worker that is woken reads
-the epoch, then file and store, and then says which epoch it has seen: from then on it judges by
-what was true in that epoch. A change is in force when every worker has seen its epoch.
-
-Each process raises a word of its own, and the epoch is the sum of all of them, so that no two
-changes get the same one: a sum that is read before a change is made is less than one read after it.
+store. Whoever changes either raises the epoch and wakes the workers; see `epochs`.
 """
 
 from __future__ import annotations
@@ -18,24 +13,22 @@ from typing import Final
 
 from keyrack.access.last_use import LastUse
 from keyrack.access.rates import Meters
+from keyrack.shared.epochs import Epochs
 
 _DIGEST_BYTES: Final = 32
 _LENGTH_BYTES: Final = 8
 _REGION: Final = 64 << 20
 """Where the second of the two places for a document begins: behind the longest one."""
-_SUPERVISOR: Final = 0
-_DOCUMENTS: Final = 1
-_FAILED: Final = 2
-_LAST_RELOAD: Final = 3
-_KEYS_WANTED: Final = 4
+_DOCUMENTS: Final = 0
+_FAILED: Final = 1
+_LAST_RELOAD: Final = 2
+_KEYS_WANTED: Final = 3
 _HEADER: Final = 8
 _CACHE_LINE: Final = 8
 """Words of each worker, so that no two write to the same cache line."""
-_RAISED: Final = 0
-_SEEN: Final = 1
-_FAILED_LOGINS: Final = 2
+_FAILED_LOGINS: Final = 0
 """The first of as many words as there are reasons."""
-_AUDIT_DROPPED: Final = 6
+_AUDIT_DROPPED: Final = 4
 FAILURES: Final = ("malformed", "expired", "unknown", "scheme")
 """Why credentials do not count."""
 
@@ -47,6 +40,8 @@ class AccessBoard:
         self.workers = workers
         words = _HEADER + workers * _CACHE_LINE
         self._words = memoryview(mmap.mmap(-1, words * 8)).cast("q")
+        self.epochs = Epochs(workers + 1)
+        """Those of file and tokens. The supervisor's words are behind those of the workers."""
         self.meters = Meters(workers)
         """How much tokens have used of their rates."""
         self.last_use = LastUse(workers)
@@ -67,7 +62,7 @@ class AccessBoard:
         self._words[_DOCUMENTS] = number
         self._words[_LAST_RELOAD] = now_ms
         self._words[_FAILED] = 0
-        self._words[_SUPERVISOR] += 1
+        self.epochs.raise_epoch(self.workers)
 
     def document(self) -> bytes:
         """Return the document that was published last; empty before the first."""
@@ -94,26 +89,6 @@ class AccessBoard:
     def last_reload_ms(self) -> int:
         """When a file that can be used was last read, in ms since 1970; 0 before that."""
         return self._words[_LAST_RELOAD]
-
-    # Epochs
-
-    def epoch(self) -> int:
-        """Return the present epoch. Read it before what it is about."""
-        raised = self._words[_HEADER + _RAISED :: _CACHE_LINE]
-        return self._words[_SUPERVISOR] + sum(raised)
-
-    def raise_epoch(self, worker: int) -> int:
-        """Begin another epoch, once a change is committed, and return it. Then wake the workers."""
-        self._words[self._at(worker) + _RAISED] += 1
-        return self.epoch()
-
-    def see(self, worker: int, epoch: int) -> None:
-        """Say that a worker judges by what was true in an epoch."""
-        self._words[self._at(worker) + _SEEN] = epoch
-
-    def seen(self, worker: int) -> int:
-        """Return the epoch that a worker judges by."""
-        return self._words[self._at(worker) + _SEEN]
 
     # Keys of issuers, and counts
 
