@@ -252,6 +252,21 @@ def test_a_fence_that_cannot_be_is_refused(
     assert client.get("/v1/fences").json == {"fences": []}
 
 
+@pytest.mark.parametrize("character", ["\x01", "%01", "ü", '"'])
+def test_a_fence_as_long_as_can_be_is_kept(client: Client, key: str, character: str) -> None:
+    """However many bytes its characters take: what it is kept in is never divided."""
+    name = key.replace("/", ".").strip(".")
+    lock = "{" + key + "}"
+    taken = 1 if character == "%01" else len(character.encode())  # a pattern is read
+    keys = lock + character * ((511 - len(lock)) // taken)
+    lock += character * ((511 - len(lock)) // len(character.encode()))
+    body = json.dumps({"keys": f"{keys}*", "lock": lock}).encode()
+    assert client.ask("PUT", f"/v1/fences/{name}", body, **JSON).status == 201
+    shown = client.get(f"/v1/fences/{name}").json
+    assert (shown["keys"], shown["lock"]) == (f"{keys}*", lock)
+    assert client.delete(f"/v1/fences/{name}").status == 204
+
+
 def test_when_it_is_answered_every_worker_goes_by_it(two: list[Client], key: str) -> None:
     one, other = two
     name = key.replace("/", ".").strip(".")

@@ -115,7 +115,7 @@ class FenceKeeper:
 
     def _take(self, epoch: tuple[int, int], kept: Mapping[bytes, bytes]) -> None:
         found = {
-            key[len(_FENCE) :].decode(): msgspec.json.decode(value, type=FenceRule)
+            key[len(_FENCE) :].decode(): msgspec.msgpack.decode(value, type=FenceRule)
             for key, value in kept.items()
             if key.startswith(_FENCE)
         }
@@ -140,7 +140,8 @@ class FenceKeeper:
     async def put(self, name: str, rule: FenceRule) -> tuple[Outcome, int]:
         """Keep a fence; see `_make`."""
         key = _FENCE + name.encode()
-        return await self._make(Set(key, msgspec.json.encode(rule), space=Space.TOKENS))
+        # Not as JSON, in which a character may take six bytes: a value of this space is short.
+        return await self._make(Set(key, msgspec.msgpack.encode(rule), space=Space.TOKENS))
 
     async def drop(self, name: str) -> tuple[Outcome, int]:
         """Remove a fence that the store keeps; see `_make`."""
