@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from keyrack.engines.contract import (
     ANY,
-    MAX_TOKEN_BYTES,
+    MAX_ADMIN_BYTES,
     Condition,
     Delete,
     Refusal,
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def token(key: bytes, value: bytes = b"{}", **more: object) -> Set:
-    return Set(b"{auth}" + key, value, space=Space.TOKENS, **more)  # type: ignore[arg-type]  # its fields
+    return Set(b"{auth}" + key, value, space=Space.ADMIN, **more)  # type: ignore[arg-type]  # its fields
 
 
 def tokens(world: World) -> dict[bytes, bytes]:
-    return world.engine.all_of(Space.TOKENS)
+    return world.engine.all_of(Space.ADMIN)
 
 
 def test_tokens_are_set_replaced_and_removed(world: World) -> None:
@@ -32,7 +32,7 @@ def test_tokens_are_set_replaced_and_removed(world: World) -> None:
     world.engine.write([(token(b"a", b"1"), token(b"b", b"2"))])
     world.engine.write([(token(b"a", b"3"),)])
     assert tokens(world) == {b"{auth}a": b"3", b"{auth}b": b"2"}
-    world.engine.write([(Delete(b"{auth}a", space=Space.TOKENS),)])
+    world.engine.write([(Delete(b"{auth}a", space=Space.ADMIN),)])
     assert tokens(world) == {b"{auth}b": b"2"}
 
 
@@ -56,7 +56,7 @@ def test_tokens_are_no_keys_and_have_no_events(world: World) -> None:
 
 
 def test_tokens_outlive_a_restart(world: World) -> None:
-    longest = b"x" * MAX_TOKEN_BYTES
+    longest = b"x" * MAX_ADMIN_BYTES
     world.engine.write([(token(b"a", longest), token(b"b"))])
     world.restart()
     assert tokens(world) == {b"{auth}a": longest, b"{auth}b": b"{}"}
@@ -75,7 +75,7 @@ def test_of_two_who_replace_the_same_token_one_is_refused(world: World) -> None:
     def change(to: bytes) -> tuple[Delete | Set, ...]:
         there = Condition(match=ANY)
         free = Condition(none_match=ANY)
-        return (Delete(b"{auth}t", there, Space.TOKENS), token(b"t.1", to, condition=free))
+        return (Delete(b"{auth}t", there, Space.ADMIN), token(b"t.1", to, condition=free))
 
     world.engine.write([(token(b"t", b"0"),)])
     first, second = world.engine.write([change(b"a"), change(b"b")])

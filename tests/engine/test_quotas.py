@@ -43,13 +43,13 @@ def keep(world: World, *wanted: Quota) -> None:
     """Have a store go by quotas, all keys counted."""
     for quota in wanted:
         key = quotas.QUOTA + quota.name.encode()
-        done(world.engine, Set(key, quotas.encode(quota), space=Space.TOKENS))
+        done(world.engine, Set(key, quotas.encode(quota), space=Space.ADMIN))
     while world.engine.count_quotas():
         pass
 
 
 def drop(world: World, name: str) -> None:
-    done(world.engine, Delete(quotas.QUOTA + name.encode(), space=Space.TOKENS))
+    done(world.engine, Delete(quotas.QUOTA + name.encode(), space=Space.ADMIN))
     world.engine.count_quotas()
 
 
@@ -196,7 +196,7 @@ def test_keys_that_were_there_before_are_counted_in_steps_while_others_are_writt
     for start in range(0, len(keys), 500):
         done(world.engine, *(Set(key, b"v") for key in keys[start : start + 500]))
     wanted = Quota("a", "a/", max_keys=2500)
-    done(world.engine, Set(quotas.QUOTA + b"a", quotas.encode(wanted), space=Space.TOKENS))
+    done(world.engine, Set(quotas.QUOTA + b"a", quotas.encode(wanted), space=Space.ADMIN))
     steps = 0
     while world.engine.count_quotas():
         steps += 1

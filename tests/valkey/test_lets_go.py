@@ -38,7 +38,7 @@ OPERATIONS: dict[str, Callable[[ValkeyEngine], Awaitable[object]]] = {
     "history": lambda engine: engine.history(),
     "events": lambda engine: engine.events_after(0, 10),
     "expire": lambda engine: engine.expire(10),
-    "tokens": lambda engine: engine.all_of(Space.TOKENS),
+    "tokens": lambda engine: engine.all_of(Space.ADMIN),
 }
 
 

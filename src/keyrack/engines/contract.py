@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 MAX_KEY_BYTES: Final = 511
-MAX_TOKEN_BYTES: Final = 3500
-"""The longest value in `Space.TOKENS`: one that is never cut into pieces."""
+MAX_ADMIN_BYTES: Final = 3500
+"""The longest value in `Space.ADMIN`: one that is never cut into pieces."""
 MAX_MEDIA_TYPE_BYTES: Final = 255
 MAX_ABOUT_BYTES: Final = 2048
 """The most that is kept with an undo, in bytes."""
@@ -128,8 +128,9 @@ class Space(enum.IntEnum):
     """Who holds which lock; the record's revision is the fencing token."""
     ANSWERS = 2
     """Outcomes that were remembered, so that a retry gets the first one again. No events."""
-    TOKENS = 3
-    """Who may log in. No events, no revisions, no TTL, and no value beyond `MAX_TOKEN_BYTES`."""
+    ADMIN = 3
+    """What administrators make: tokens, policies, fences, quotas. No events, no revisions, no TTL,
+    and no value beyond `MAX_ADMIN_BYTES`."""
     TRASH = 4
     """Records of keys that were deleted and can be put back, under an undo and their revision. No
     events. They go before any key does when memory is short."""
@@ -591,11 +592,11 @@ class Engine(Protocol):  # structure: what one store has to answer
         In the order of their bytes; few or none of them do not mean that there are no more.
         """
 
-    async def token(self, key: bytes) -> bytes | None:
-        """Return a value of `Space.TOKENS`."""
+    async def admin_value(self, key: bytes) -> bytes | None:
+        """Return a value of `Space.ADMIN`."""
 
     async def all_of(self, space: Space) -> dict[bytes, bytes]:
-        """Return the values of a space, by their keys; `Space.TOKENS` alone is few enough."""
+        """Return the values of a space, by their keys; `Space.ADMIN` alone is few enough."""
 
     async def get_many(self, keys: Sequence[bytes]) -> list[Record | None]:
         """Return what `get` returns for each key, all as of one moment; of each shard's keys."""
@@ -683,7 +684,7 @@ class Engine(Protocol):  # structure: what one store has to answer
         """
 
     async def count_quotas(self) -> bool:
-        """Go by the quotas that `Space.TOKENS` holds now, and count for new ones what there is.
+        """Go by the quotas that `Space.ADMIN` holds now, and count for new ones what there is.
 
         Some of it: say whether more is left to count. See `engines.quotas`; an engine without
         that capability does nothing.

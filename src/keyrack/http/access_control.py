@@ -87,7 +87,7 @@ class AccessChange:
     def drop_token(self, token: Token) -> AccessChange:
         """Remove a token, unless somebody else has changed it meanwhile."""
         there = Condition(match=ANY)
-        self._operations.append(Delete(_key_of(token), there, space=Space.TOKENS))
+        self._operations.append(Delete(_key_of(token), there, space=Space.ADMIN))
         return self
 
     def put_policy(self, name: str, policy: Policy) -> AccessChange:
@@ -96,7 +96,7 @@ class AccessChange:
 
     def drop_policy(self, name: str) -> AccessChange:
         """Remove a policy."""
-        self._operations.append(Delete(_POLICY + name.encode(), space=Space.TOKENS))
+        self._operations.append(Delete(_POLICY + name.encode(), space=Space.ADMIN))
         return self
 
     def put_ticket_key(self, *, new: bool = False) -> AccessChange:
@@ -105,7 +105,7 @@ class AccessChange:
         return self._put(_TICKET_KEY, tickets.new_key(), condition)
 
     def _put(self, key: bytes, value: bytes, condition: Condition | None = None) -> AccessChange:
-        self._operations.append(Set(key, value, condition=condition, space=Space.TOKENS))
+        self._operations.append(Set(key, value, condition=condition, space=Space.ADMIN))
         return self
 
     def longest(self) -> int:
@@ -114,7 +114,7 @@ class AccessChange:
 
     def write(self) -> Write:
         """Return the write, which says as well that there was a change."""
-        version = Set(_VERSION, secrets.token_bytes(8), space=Space.TOKENS)
+        version = Set(_VERSION, secrets.token_bytes(8), space=Space.ADMIN)
         return (*self._operations, version)
 
 
@@ -243,7 +243,7 @@ class AccessControl:
     async def _look_elsewhere(self) -> None:
         """Look whether another service has changed who may log in."""
         try:
-            version = await self._engine.token(_VERSION) or b""
+            version = await self._engine.admin_value(_VERSION) or b""
             if version != self._kept.version:
                 assert self._board is not None
                 self._take(self._board.epochs.epoch(), await self._read())
@@ -253,7 +253,7 @@ class AccessControl:
             self._asking = False
 
     async def _read(self) -> _Kept:
-        found = await self._engine.all_of(Space.TOKENS)
+        found = await self._engine.all_of(Space.ADMIN)
         made: dict[str, Token] = {}
         policies: dict[str, Policy] = {}
         for key, value in found.items():

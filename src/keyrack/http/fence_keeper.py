@@ -95,7 +95,7 @@ class FenceKeeper:
 
     async def _follow(self, epoch: tuple[int, int]) -> None:
         try:
-            kept = await self._engine.all_of(Space.TOKENS)
+            kept = await self._engine.all_of(Space.ADMIN)
         except StoreAway as error:
             if self._seen is None:
                 _log.warning("%s; which writes need a lock is not known yet", error)
@@ -106,7 +106,7 @@ class FenceKeeper:
     async def _look_elsewhere(self) -> None:
         """Look whether another service has changed which fences there are."""
         try:
-            if (await self._engine.token(_VERSION) or b"") != self._version:
+            if (await self._engine.admin_value(_VERSION) or b"") != self._version:
                 await self._follow(self._epoch())
         except StoreAway:
             pass  # those who ask for something are told
@@ -141,18 +141,18 @@ class FenceKeeper:
         """Keep a fence; see `_make`."""
         key = _FENCE + name.encode()
         # Not as JSON, in which a character may take six bytes: a value of this space is short.
-        return await self._make(Set(key, msgspec.msgpack.encode(rule), space=Space.TOKENS))
+        return await self._make(Set(key, msgspec.msgpack.encode(rule), space=Space.ADMIN))
 
     async def drop(self, name: str) -> tuple[Outcome, int]:
         """Remove a fence that the store keeps; see `_make`."""
-        return await self._make(Delete(_FENCE + name.encode(), space=Space.TOKENS))
+        return await self._make(Delete(_FENCE + name.encode(), space=Space.ADMIN))
 
     async def _make(self, change: Set | Delete) -> tuple[Outcome, int]:
         """Make a change, and wait until all workers go by it.
 
         Returns its outcome, and how many workers have not said so in time.
         """
-        version = Set(_VERSION, secrets.token_bytes(8), space=Space.TOKENS)
+        version = Set(_VERSION, secrets.token_bytes(8), space=Space.ADMIN)
         outcome = await self._ticking.write((change, version))
         if isinstance(outcome, Refusal):
             return outcome, 0

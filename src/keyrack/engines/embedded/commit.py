@@ -85,7 +85,7 @@ def due_number(key: bytes, revision: int, space: Space) -> int:
     """Return what tells records that end together apart: the revision, where a space has them.
 
     Answers have no events and so no revisions; eight bytes of their name, a hash, do as well.
-    Tokens have no end.
+    What administrators make has no end.
     """
     return int.from_bytes(key[:8], "big") if space is Space.ANSWERS else revision
 

@@ -1,10 +1,11 @@
 """The store's database: an LMDB environment, its trees, and the only ways to read and change it.
 
 The trees, which LMDB calls databases: one of records for each space (`records`, `locks`,
-`answers`, `tokens`, `trash`, `undos`), `expiry` (end and revision of a record to its key), `pieces`
-(long values, see `pieces`), `events` (see `eventlog`), and the unnamed one, which holds notes: the
-format, the clock's anchor, the state (last revision, number and bytes of the events), how many keys
-were evicted, how many stale copies there are, where the journal is.
+`answers`, `tokens` for `Space.ADMIN`, `trash`, `undos`), `expiry` (end and revision of a record to
+its key), `pieces` (long values, see `pieces`), `events` (see `eventlog`), and the unnamed one,
+which holds notes: the format, the clock's anchor, the state (last revision, number and bytes of the
+events), how many keys were evicted, how many stale copies there are, quotas and what is counted for
+them, where the journal is.
 
 LMDB's own transactions do not leave this module. There are four kinds of transaction, and which one
 is right follows from what is to be done:

@@ -173,9 +173,9 @@ class EmbeddedEngine:  # structure: the contract alone has 28 methods
         """Return keys under a prefix of which there is only a stale copy, and where to go on."""
         return self._reads.stale_copies(prefix, after, limit)
 
-    async def token(self, key: bytes) -> bytes | None:
-        """Return a value of `Space.TOKENS`."""
-        record = self._reads.record_of(key, Space.TOKENS)
+    async def admin_value(self, key: bytes) -> bytes | None:
+        """Return a value of `Space.ADMIN`."""
+        record = self._reads.record_of(key, Space.ADMIN)
         return None if record is None else record.value
 
     async def all_of(self, space: Space) -> dict[bytes, bytes]:

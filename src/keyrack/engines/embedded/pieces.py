@@ -41,7 +41,7 @@ _KEY: Final = Struct(">BQI")
 # into the trash keeps its revision, and its pieces with it.
 _PART: Final = {
     Space.ANSWERS: 0,
-    Space.TOKENS: 0,
+    Space.ADMIN: 0,
     Space.KEYS: 1,
     Space.LOCKS: 1,
     Space.TRASH: 1,

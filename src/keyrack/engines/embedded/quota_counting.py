@@ -50,7 +50,7 @@ def count_all(database: Database) -> None:
 
 
 def _kept(txn: ReadTransaction) -> list[Quota]:
-    with txn.cursor(txn.database.spaces[Space.TOKENS]) as cursor:
+    with txn.cursor(txn.database.spaces[Space.ADMIN]) as cursor:
         return [decode(wire.unpack(raw).value) for _, raw in _below(cursor, QUOTA, QUOTA)]
 
 

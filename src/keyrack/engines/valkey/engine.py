@@ -235,16 +235,16 @@ class ValkeyEngine:  # structure: the contract alone has 28 methods
             return await self._fresh.of(keys, records)
         return records
 
-    async def token(self, key: bytes) -> bytes | None:
-        """Return a value of `Space.TOKENS`."""
+    async def admin_value(self, key: bytes) -> bytes | None:
+        """Return a value of `Space.ADMIN`."""
         shard = self.layout.shard_of(key)
         base = self.layout.bases[shard]
-        record = await self._reads.read(shard, base + KINDS[Space.TOKENS] + key)
+        record = await self._reads.read(shard, base + KINDS[Space.ADMIN] + key)
         return None if record is None else record.value
 
     async def all_of(self, space: Space) -> dict[bytes, bytes]:
-        """Return the values of `Space.TOKENS`, by their keys: no other space has a list of them."""
-        assert space is Space.TOKENS
+        """Return the values of `Space.ADMIN`, by their keys: no other space has a list of them."""
+        assert space is Space.ADMIN
         shards = range(self.layout.shards)
         asked = (self.calls.function(shard, "tokens") for shard in shards)
         found: dict[bytes, bytes] = {}

@@ -42,7 +42,7 @@ TRASH: Final = b"r"
 UNDOS: Final = b"f"
 EVENTS: Final = b"e"
 CHANNEL: Final = b"n"
-KINDS: Final = {Space.KEYS: b"k", Space.LOCKS: b"l", Space.ANSWERS: b"a", Space.TOKENS: b"t"}
+KINDS: Final = {Space.KEYS: b"k", Space.LOCKS: b"l", Space.ANSWERS: b"a", Space.ADMIN: b"t"}
 ENDS: Final = {Space.KEYS: b"x", Space.LOCKS: b"y"}
 
 

@@ -56,7 +56,7 @@ async def put(request: Request, context: Context) -> Answer:
     known = await _uses(context)
     if name not in known and len(known) >= MOST_QUOTAS:
         raise Problem("bad-quota", f"There are {MOST_QUOTAS} quotas, the most there may be.")
-    change = Set(QUOTA + name.encode(), encode(quota), space=Space.TOKENS)
+    change = Set(QUOTA + name.encode(), encode(quota), space=Space.ADMIN)
     await _change(context, change)
     found = (await _uses(context)).get(name)
     if found is not None and not found.counted:
@@ -70,7 +70,7 @@ async def drop(request: Request, context: Context) -> Answer:
     name = _name(request)
     if name not in await _uses(context):
         raise _missing(name)
-    await _change(context, Delete(QUOTA + name.encode(), space=Space.TOKENS))
+    await _change(context, Delete(QUOTA + name.encode(), space=Space.ADMIN))
     return Answer(204, _NO_STORE)
 
 

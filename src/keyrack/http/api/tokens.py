@@ -27,7 +27,7 @@ from keyrack.access.model import (
     shown_moment,
 )
 from keyrack.access.rules import DECISIONS, Scope, Verb
-from keyrack.engines.contract import MAX_TOKEN_BYTES, Refusal, Why
+from keyrack.engines.contract import MAX_ADMIN_BYTES, Refusal, Why
 from keyrack.http.access_control import AccessChange
 from keyrack.http.answer import Answer
 from keyrack.http.api import codec
@@ -407,10 +407,10 @@ def _done(pending: int) -> Answer:
 
 
 async def _make(access: AccessControl, made: AccessChange) -> int:
-    if made.longest() > MAX_TOKEN_BYTES:
+    if made.longest() > MAX_ADMIN_BYTES:
         raise Problem(
             "bad-token",
-            f"A token or a policy takes at most {MAX_TOKEN_BYTES} bytes in the store. Divide the "
+            f"A token or a policy takes at most {MAX_ADMIN_BYTES} bytes in the store. Divide the "
             "rules into several policies.",
         )
     outcome, pending = await access.make(made)

@@ -25,7 +25,7 @@ _PLACES: Final = {
     Space.KEYS: 0,
     Space.LOCKS: 1,
     Space.ANSWERS: 2,
-    Space.TOKENS: 4,
+    Space.ADMIN: 4,
     Space.TRASH: 5,
     Space.UNDOS: 6,
 }
