@@ -363,16 +363,15 @@ def _refuse_forgetful(context: Context, given: dict[bytes, bytes]) -> None:
     able = context.engine.capabilities
     if wanted == b"none" or (able.durable and not able.eviction):
         return
-    why = "It does not have every write on its disk before it answers"
+    why = "is not on the disk before it is answered: start the service with --durability commit"
     if able.durable:
-        why = "It may evict a state, with --when-full evict"
+        why = "may be evicted: start the service without --when-full evict"
     elif able.engine != "embedded":
-        why = "Its store is in Valkey, of which it does not know what that keeps"
+        why = "is in Valkey, and the service does not know what that keeps"
     raise Problem(
         "not-durable",
-        f"A state could get lost here. {why}. Start it with --durability commit, or say that the "
-        "state may get lost: ?durability=none at the end of address, lock_address and "
-        "unlock_address.",
+        f"A state {why}. Or say that it may get lost: ?durability=none at the end of address, "
+        "lock_address and unlock_address.",
     )
 
 
